@@ -1,0 +1,139 @@
+"""`ImageSet`: labelled images on the 8-bit grid, in memory or memory-mapped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from doorward.errors import DoorwardError
+
+_ROWS_PER_CHUNK = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Labelled images.
+
+    Args:
+        pixels: uint8 ``[N, H, W, C]`` with C = 1 (grey) or 3 (RGB); a memory map when large.
+        labels: int64 ``[N]``, each in ``0..K-1``.
+        classes: K class names, at least two.
+        name: what to call the set in tables and reports.
+
+    Raises:
+        DoorwardError: shapes, types or labels that do not fit each other.
+
+    Floats in [0, 1] are made on the device, batch by batch (`doorward.classifiers.to_float`).
+    """
+
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+    name: str = "images"
+    provenance: dict[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        def expect(condition: bool, value: object, expected: str) -> None:
+            if not condition:
+                raise DoorwardError(f"{self.name}: {value}; expected {expected}")
+
+        expect(self.pixels.dtype == np.uint8, f"pixels of type {self.pixels.dtype}", "uint8")
+        shape = self.pixels.shape
+        expect(self.pixels.ndim == 4, f"pixels of shape {list(shape)}", "[images, height, width, channels]")
+        expect(shape[3] in (1, 3), f"{shape[3]} channels", "1 (grey) or 3 (RGB)")
+        expect(shape[0] > 0, "no images", "at least one image")
+        expect(shape[1] > 0 and shape[2] > 0, f"images of size {shape[1]} x {shape[2]}", "at least 1 x 1")
+        expect(
+            self.labels.shape == (shape[0],), f"{self.labels.shape} labels", f"[{shape[0]}], one per image"
+        )
+        expect(self.labels.dtype == np.int64, f"labels of type {self.labels.dtype}", "int64")
+        expect(len(self.classes) >= 2, f"{len(self.classes)} class name(s)", "at least two classes")
+        low, high = int(self.labels.min()), int(self.labels.max())
+        expect(low >= 0, f"label {low}", "labels of 0 or more")
+        expect(
+            high < len(self.classes),
+            f"label {high}",
+            f"labels below {len(self.classes)}, the number of classes",
+        )
+
+    def __len__(self) -> int:
+        return int(self.pixels.shape[0])
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height, width of one image."""
+        _, height, width, channels = self.pixels.shape
+        return channels, height, width
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 over shape, pixels, labels and class names: equal sets have equal hashes."""
+        digest = hashlib.sha256()
+        digest.update(json.dumps([list(self.pixels.shape), list(self.classes)]).encode())
+        digest.update(np.ascontiguousarray(self.labels, dtype="<i8").tobytes())
+        for rows in self.chunks():
+            digest.update(np.ascontiguousarray(self.pixels[rows]).tobytes())
+        return digest.hexdigest()
+
+    def chunks(self, rows: int = _ROWS_PER_CHUNK) -> Iterator[slice]:
+        """Slices that cover the set, so that a memory map is read a piece at a time."""
+        for start in range(0, len(self), rows):
+            yield slice(start, min(start + rows, len(self)))
+
+    def counts(self) -> NDArray[np.int64]:
+        """Images per class, ``[K]``."""
+        return np.bincount(self.labels, minlength=len(self.classes)).astype(np.int64)
+
+    def subset(self, which: NDArray[np.bool_] | NDArray[np.int64], name: str | None = None) -> ImageSet:
+        """The images picked by a mask ``[N]`` or by indices, in that order."""
+        rows = np.flatnonzero(which) if which.dtype == np.bool_ else which
+        if len(rows) == 0:
+            raise DoorwardError(f"{self.name}: a subset of no images; expected at least one")
+        return replace(self, pixels=self.pixels[rows], labels=self.labels[rows], name=name or self.name)
+
+    def split(self, held_out: float, seed: int) -> tuple[ImageSet, ImageSet]:
+        """Two disjoint sets; the second holds the share ``held_out`` of every class, drawn by ``seed``."""
+        rng = np.random.default_rng(seed)
+        second = np.zeros(len(self), dtype=bool)
+        for label in range(len(self.classes)):
+            members = np.flatnonzero(self.labels == label)
+            second[rng.permutation(members)[: round(held_out * len(members))]] = True
+        return self.subset(~second, f"{self.name}-train"), self.subset(second, f"{self.name}-test")
+
+    def save(self, folder: Path) -> None:
+        """Write ``images.npy``, ``labels.npy`` and ``images.json`` into an existing folder."""
+        target = np.lib.format.open_memmap(
+            folder / "images.npy", mode="w+", dtype=np.uint8, shape=self.pixels.shape
+        )
+        for rows in self.chunks():
+            target[rows] = self.pixels[rows]
+        target.flush()
+        np.save(folder / "labels.npy", self.labels, allow_pickle=False)
+        about = {
+            "name": self.name,
+            "classes": list(self.classes),
+            "sha256": self.hash,
+            "provenance": self.provenance,
+        }
+        (folder / "images.json").write_text(json.dumps(about, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> ImageSet:
+        """Open a set that `save` wrote; the pixels stay on disk (memory-mapped)."""
+        try:
+            about = json.loads((folder / "images.json").read_text())
+            pixels = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
+            labels = np.load(folder / "labels.npy", allow_pickle=False)
+            classes, name = tuple(map(str, about["classes"])), str(about["name"])
+        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+            raise DoorwardError(
+                f"{folder}: not a complete image set ({error}); expected images.npy, labels.npy, images.json"
+            ) from None
+        return cls(pixels, labels, classes, name, dict(about.get("provenance", {})))

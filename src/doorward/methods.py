@@ -1,0 +1,94 @@
+"""The registry of methods: plain functions, each with what it is given declared beside it."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from doorward.errors import DoorwardError
+
+# What an auditor does not have in practice. A method that wants one of these must say so in `given`, is refused
+# unless the caller supplies it, and is marked in every table.
+KNOWLEDGE = frozenset({"poisoning_rate", "target_class", "clean_images", "true_trigger"})
+
+
+class Settings(BaseModel):
+    """Base of every method's settings: immutable, unknown names refused, ranges checked."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True)
+class Method:
+    """A registered method."""
+
+    verb: str
+    name: str
+    function: Callable[..., Any]
+    settings: type[Settings]
+    given: frozenset[str]
+
+    @property
+    def knowledge(self) -> frozenset[str]:
+        """What the method is given that an auditor does not have in practice."""
+        return self.given & KNOWLEDGE
+
+    @property
+    def summary(self) -> str:
+        """First line of the docstring."""
+        return (self.function.__doc__ or "").strip().split("\n")[0]
+
+    def configure(self, values: dict[str, Any] | None = None) -> Settings:
+        """Settings from plain values; one clear line when a name or a value is wrong."""
+        try:
+            return self.settings(**(values or {}))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            known = ", ".join(self.settings.model_fields)
+            raise DoorwardError(
+                f"{self.verb} {self.name}: setting {where!r} = {first.get('input')!r}: {first['msg']} (settings: {known})"
+            ) from None
+
+
+_REGISTRY: dict[tuple[str, str], Method] = {}
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def method(verb: str, name: str, *, settings: type[Settings], given: set[str]) -> Callable[[F], F]:
+    """Register a function as method ``name`` of ``verb``; the function itself stays as it is."""
+
+    def register(function: F) -> F:
+        known = _REGISTRY.get((verb, name))
+        if known is not None and known.function.__module__ != function.__module__:
+            raise RuntimeError(f"{verb} {name} is registered by {known.function.__module__} already")
+        _REGISTRY[verb, name] = Method(verb, name, function, settings, frozenset(given))
+        return function
+
+    return register
+
+
+def _load(verb: str) -> None:
+    importlib.import_module(f"doorward.{verb}")
+    for entry in entry_points(group=f"doorward.{verb}"):  # methods of packages that the user installed
+        entry.load()
+
+
+def names(verb: str) -> list[str]:
+    """Names of all methods of a verb, in order of registration."""
+    _load(verb)
+    return [n for v, n in _REGISTRY if v == verb]
+
+
+def get(verb: str, name: str) -> Method:
+    """The method of that name, or one line that lists the names there are."""
+    _load(verb)
+    try:
+        return _REGISTRY[verb, name]
+    except KeyError:
+        raise DoorwardError(f"{verb}: no method {name!r}; expected one of {', '.join(names(verb))}") from None

@@ -22,9 +22,7 @@ def pick_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise DoorwardError(
-            f"device {name!r}: {str(error).splitlines()[0]}; expected auto, cpu or cuda"
-        ) from None
+        raise DoorwardError(f"device {name!r}: {str(error).splitlines()[0]}; expected auto, cpu or cuda") from None
     return device
 
 
@@ -101,7 +99,7 @@ class Classifier:
                 raise DoorwardError(
                     f"{self.arch}: no layer {self.feature_layer!r}; expected one of {', '.join(filter(None, modules))}"
                 )
-            return modules[self.feature_layer]
+            return modules[self.feature_layer]  # type: ignore[no-any-return]
         linear = [m for m in modules.values() if isinstance(m, nn.Linear)]
         if not linear:
             raise DoorwardError(

@@ -106,13 +106,12 @@ def _ray(task: Task, items: list[dict[str, Any]], store: Path, workers: int) -> 
     try:
         import ray
     except ImportError:
-        raise DoorwardError(
-            "engine 'ray': ray is not installed; expected pip install 'doorward[ray]'"
-        ) from None
+        raise DoorwardError("engine 'ray': ray is not installed; expected pip install 'doorward[ray]'") from None
     if not ray.is_initialized():
         ray.init(include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
     remote = ray.remote(num_cpus=1, max_retries=3)(_finish)
-    waiting, running = list(reversed(items)), []
+    waiting = list(reversed(items))
+    running: list[Any] = []
     while waiting or running:
         while waiting and len(running) < workers:
             running.append(remote.remote(task, waiting.pop(), str(store.absolute()), 1))

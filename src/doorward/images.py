@@ -50,9 +50,7 @@ class ImageSet:
         expect(shape[3] in (1, 3), f"{shape[3]} channels", "1 (grey) or 3 (RGB)")
         expect(shape[0] > 0, "no images", "at least one image")
         expect(shape[1] > 0 and shape[2] > 0, f"images of size {shape[1]} x {shape[2]}", "at least 1 x 1")
-        expect(
-            self.labels.shape == (shape[0],), f"{self.labels.shape} labels", f"[{shape[0]}], one per image"
-        )
+        expect(self.labels.shape == (shape[0],), f"{self.labels.shape} labels", f"[{shape[0]}], one per image")
         expect(self.labels.dtype == np.int64, f"labels of type {self.labels.dtype}", "int64")
         expect(len(self.classes) >= 2, f"{len(self.classes)} class name(s)", "at least two classes")
         low, high = int(self.labels.min()), int(self.labels.max())
@@ -109,9 +107,7 @@ class ImageSet:
 
     def save(self, folder: Path) -> None:
         """Write ``images.npy``, ``labels.npy`` and ``images.json`` into an existing folder."""
-        target = np.lib.format.open_memmap(
-            folder / "images.npy", mode="w+", dtype=np.uint8, shape=self.pixels.shape
-        )
+        target = np.lib.format.open_memmap(folder / "images.npy", mode="w+", dtype=np.uint8, shape=self.pixels.shape)
         for rows in self.chunks():
             target[rows] = self.pixels[rows]
         target.flush()

@@ -102,14 +102,10 @@ class Run:
         if not self.path.exists():
             return
         if not self.overwrite:
-            raise OutputExistsError(
-                f"{self.path}: exists already; expected a new folder, or --overwrite to replace it"
-            )
+            raise OutputExistsError(f"{self.path}: exists already; expected a new folder, or --overwrite to replace it")
         is_run = (self.path / "run.json").exists()
         if not self.path.is_dir() or (not is_run and any(self.path.iterdir())):
-            raise OutputExistsError(
-                f"{self.path}: was not written by doorward, so --overwrite does not replace it"
-            )
+            raise OutputExistsError(f"{self.path}: was not written by doorward, so --overwrite does not replace it")
 
     def _prepare_work(self) -> None:
         state = {"verb": self.verb, "settings": self.settings, "versions": versions()}
@@ -120,9 +116,7 @@ class Run:
                 self.resumed, self._earlier = True, float(known.get("seconds", 0.0))
                 return
             if not known and any(self.work.iterdir()):
-                raise OutputExistsError(
-                    f"{self.work}: was not written by doorward; expected that name to be free"
-                )
+                raise OutputExistsError(f"{self.work}: was not written by doorward; expected that name to be free")
             if known and not self.overwrite:
                 raise OutputExistsError(
                     f"{self.work}: an unfinished run with other settings; repeat its settings, or --overwrite to drop it"

@@ -25,11 +25,7 @@ class Rate:
 
         tail = (1 - self.confidence) / 2
         low = 0.0 if self.hits == 0 else float(beta.ppf(tail, self.hits, self.trials - self.hits + 1))
-        high = (
-            1.0
-            if self.hits == self.trials
-            else float(beta.ppf(1 - tail, self.hits + 1, self.trials - self.hits))
-        )
+        high = 1.0 if self.hits == self.trials else float(beta.ppf(1 - tail, self.hits + 1, self.trials - self.hits))
         return low, high
 
     def json(self) -> dict[str, object]:

@@ -48,19 +48,9 @@ class Placement:
             low, high = (0, 0), (height - h, width - w)
         else:
             low, high = (self.top, self.left), (self.bottom - h, self.right - w)
-        if (
-            min(low) < 0
-            or high[0] < low[0]
-            or high[1] < low[1]
-            or high[0] + h > height
-            or high[1] + w > width
-        ):
-            raise DoorwardError(
-                f"trigger of {h} x {w} at {self}: does not fit into an image of {height} x {width}"
-            )
-        rows, columns = (
-            torch.randint(a, b + 1, (count,), generator=generator) for a, b in zip(low, high, strict=True)
-        )
+        if min(low) < 0 or high[0] < low[0] or high[1] < low[1] or high[0] + h > height or high[1] + w > width:
+            raise DoorwardError(f"trigger of {h} x {w} at {self}: does not fit into an image of {height} x {width}")
+        rows, columns = (torch.randint(a, b + 1, (count,), generator=generator) for a, b in zip(low, high, strict=True))
         return rows, columns
 
 
@@ -140,9 +130,7 @@ class Trigger:
         }
         save_file(tensors, str(path), metadata=about)
         shown = tensors["pattern"] if self.blend == "alpha" else tensors["pattern"] / 2 + 0.5
-        opacity = (
-            tensors["alpha"].mean(0, keepdim=True) if self.blend == "alpha" else torch.ones(1, *self.size)
-        )
+        opacity = tensors["alpha"].mean(0, keepdim=True) if self.blend == "alpha" else torch.ones(1, *self.size)
         rgba = torch.cat([shown.expand(3, -1, -1), opacity]).clamp(0, 1).mul(255).round().byte()
         Image.fromarray(rgba.permute(1, 2, 0).numpy(), "RGBA").save(path.with_suffix(".png"))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -15,6 +16,19 @@ from numpy.typing import NDArray
 from doorward.errors import DoorwardError
 
 _ROWS_PER_CHUNK = 4096
+
+
+def release(array: NDArray[np.uint8]) -> None:
+    """Give the pages of a memory-mapped array back to the system; they are read again when needed.
+
+    Without this, a pass over a memory map counts as resident memory as if the set had been loaded.
+    """
+    base: object = array
+    while isinstance(base, np.ndarray) and base.base is not None and not isinstance(base.base, mmap.mmap):
+        base = base.base
+    mapping = getattr(base, "base", None)
+    if isinstance(mapping, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        mapping.madvise(mmap.MADV_DONTNEED)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +91,8 @@ class ImageSet:
         digest.update(json.dumps([list(self.pixels.shape), list(self.classes)]).encode())
         digest.update(np.ascontiguousarray(self.labels, dtype="<i8").tobytes())
         for rows in self.chunks():
-            digest.update(np.ascontiguousarray(self.pixels[rows]).tobytes())
+            digest.update(np.ascontiguousarray(self.pixels[rows]))
+            release(self.pixels)
         return digest.hexdigest()
 
     def chunks(self, rows: int = _ROWS_PER_CHUNK) -> Iterator[slice]:
@@ -110,6 +125,8 @@ class ImageSet:
         target = np.lib.format.open_memmap(folder / "images.npy", mode="w+", dtype=np.uint8, shape=self.pixels.shape)
         for rows in self.chunks():
             target[rows] = self.pixels[rows]
+            release(target)
+            release(self.pixels)
         target.flush()
         np.save(folder / "labels.npy", self.labels, allow_pickle=False)
         about = {

@@ -32,10 +32,11 @@ class Method:
     function: Callable[..., Any]
     settings: type[Settings]
     given: frozenset[str]
+    accepts: frozenset[str] = frozenset()
 
     @property
     def knowledge(self) -> frozenset[str]:
-        """What the method is given that an auditor does not have in practice."""
+        """What the method cannot do without that an auditor does not have in practice."""
         return self.given & KNOWLEDGE
 
     @property
@@ -51,23 +52,30 @@ class Method:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
             known = ", ".join(self.settings.model_fields)
-            raise DoorwardError(
-                f"{self.verb} {self.name}: setting {where!r} = {first.get('input')!r}: {first['msg']} (settings: {known})"
-            ) from None
+            told = f"setting {where!r} = {first.get('input')!r}: {first['msg']}"
+            raise DoorwardError(f"{self.verb} {self.name}: {told} (settings: {known})") from None
 
 
 _REGISTRY: dict[tuple[str, str], Method] = {}
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def method(verb: str, name: str, *, settings: type[Settings], given: set[str]) -> Callable[[F], F]:
-    """Register a function as method ``name`` of ``verb``; the function itself stays as it is."""
+def method(
+    verb: str, name: str, *, settings: type[Settings], given: set[str], accepts: set[str] | None = None
+) -> Callable[[F], F]:
+    """Register a function as method ``name`` of ``verb``; the function itself stays as it is.
+
+    Args:
+        settings: the class of its settings.
+        given: everything the function is handed, by the names of its parameters.
+        accepts: knowledge it can use but does without (parameters that default to None).
+    """
 
     def register(function: F) -> F:
         known = _REGISTRY.get((verb, name))
         if known is not None and known.function.__module__ != function.__module__:
             raise RuntimeError(f"{verb} {name} is registered by {known.function.__module__} already")
-        _REGISTRY[verb, name] = Method(verb, name, function, settings, frozenset(given))
+        _REGISTRY[verb, name] = Method(verb, name, function, settings, frozenset(given), frozenset(accepts or ()))
         return function
 
     return register

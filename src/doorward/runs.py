@@ -118,9 +118,8 @@ class Run:
             if not known and any(self.work.iterdir()):
                 raise OutputExistsError(f"{self.work}: was not written by doorward; expected that name to be free")
             if known and not self.overwrite:
-                raise OutputExistsError(
-                    f"{self.work}: an unfinished run with other settings; repeat its settings, or --overwrite to drop it"
-                )
+                hint = "repeat its settings, or --overwrite to drop it"
+                raise OutputExistsError(f"{self.work}: an unfinished run with other settings; {hint}")
             shutil.rmtree(self.work)
         self.work.mkdir(parents=True)
         write_json(manifest, state)

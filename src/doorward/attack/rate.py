@@ -1,0 +1,44 @@
+"""Attack success rate and clean accuracy of a classifier."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from doorward.attack.plan import Attack
+from doorward.attack.poison import stamp_rows
+from doorward.classifiers import Classifier
+from doorward.errors import DoorwardError
+from doorward.images import ImageSet
+from doorward.stats import Rate
+
+
+def asr(classifier: Classifier, images: ImageSet, attack: Attack, *, seed: int = 0) -> Rate:
+    """Attack success rate: the share of eligible images that the stamp sends to the target class.
+
+    Eligible are images of the source classes that are not of the target class already, so that an image whose
+    own label is the target never counts. With several pairings, hits and trials are added up.
+
+    Args:
+        images: held-out clean images with their true labels.
+        seed: decides stamps of random place.
+    """
+    hits = trials = 0
+    generator = torch.Generator().manual_seed(seed)
+    for pairing in attack.pairings:
+        rows = np.flatnonzero(pairing.eligible(images.labels, len(images.classes)))
+        if not len(rows):
+            continue
+        stamped = images.pixels[rows]
+        stamp_rows(stamped, np.arange(len(rows)), pairing.stamp, generator)
+        wanted = pairing.targets(images.labels[rows], len(images.classes))
+        hits += int((classifier.predict(stamped) == wanted).sum())
+        trials += len(rows)
+    if not trials:
+        raise DoorwardError(f"{images.name}: no image of a source class of this attack; its success cannot be measured")
+    return Rate(hits, trials)
+
+
+def accuracy(classifier: Classifier, images: ImageSet) -> Rate:
+    """Share of images whose predicted class is their label."""
+    return Rate(int((classifier.predict(images.pixels) == images.labels).sum()), len(images))

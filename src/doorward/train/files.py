@@ -1,0 +1,110 @@
+"""Classifiers and training states on disk: safetensors and JSON, never pickle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from doorward.classifiers import Classifier
+from doorward.errors import DoorwardError
+from doorward.nets import build
+from doorward.runs import read_json, write_json
+
+
+def save_classifier(classifier: Classifier, folder: Path) -> None:
+    """Write ``weights.safetensors`` and ``classifier.json`` into an existing folder."""
+    about = {
+        "arch": classifier.arch,
+        "classes": list(classifier.classes),
+        "shape": list(classifier.shape),
+        "mean": list(classifier.mean),
+        "std": list(classifier.std),
+        "feature_layer": classifier.feature_layer,
+    }
+    _save_tensors(dict(classifier.net.state_dict()), folder / "weights.safetensors")
+    write_json(folder / "classifier.json", about)
+
+
+def load_classifier(folder: Path, device: torch.device | str = "cpu") -> Classifier:
+    """Read a classifier that `save_classifier` wrote, in evaluation mode."""
+    if not (folder / "classifier.json").exists():
+        raise DoorwardError(f"{folder}: holds no classifier.json; expected a folder written by 'doorward train'")
+    about = read_json(folder / "classifier.json")
+    try:
+        shape = tuple(int(v) for v in about["shape"])
+        classes = tuple(str(c) for c in about["classes"])
+        conventions = {k: tuple(float(v) for v in about[k]) for k in ("mean", "std")}
+        arch, layer = str(about["arch"]), about.get("feature_layer")
+    except (KeyError, TypeError, ValueError) as error:
+        raise DoorwardError(f"{folder / 'classifier.json'}: field {error} is missing or of a wrong type") from None
+    if len(shape) != 3:
+        raise DoorwardError(f"{folder / 'classifier.json'}: shape {list(shape)}; expected channels, height, width")
+    net = build(arch, shape, len(classes))
+    load_weights(net, folder / "weights.safetensors")
+    net.to(device).to(memory_format=torch.channels_last).eval()
+    return Classifier(net, arch, classes, shape, conventions["mean"], conventions["std"], layer)
+
+
+def load_weights(net: nn.Module, path: Path) -> None:
+    """Fill a net from a safetensors file whose names, shapes and finite values all fit."""
+    tensors = _load_tensors(path)
+    expected = net.state_dict()
+    for name, tensor in expected.items():
+        if name not in tensors:
+            raise DoorwardError(f"{path}: has no tensor {name!r}; expected the weights of this net")
+        if tensors[name].shape != tensor.shape:
+            found = list(tensors[name].shape)
+            raise DoorwardError(f"{path}: tensor {name!r} has shape {found}; expected {list(tensor.shape)}")
+        if tensors[name].is_floating_point() and not bool(tensors[name].isfinite().all()):
+            raise DoorwardError(f"{path}: tensor {name!r} holds NaN or infinity; expected finite weights")
+    extra = sorted(set(tensors) - set(expected))
+    if extra:
+        raise DoorwardError(f"{path}: has a tensor {extra[0]!r} that this net does not have")
+    net.load_state_dict(tensors)
+
+
+def save_state(path: Path, net: nn.Module, optimiser: torch.optim.Optimizer, epoch: int) -> None:
+    """Write a training state; a kill during the write leaves the former one."""
+    tensors = {f"net.{k}": v for k, v in net.state_dict().items()}
+    for index, state in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser.{index}.{k}": torch.as_tensor(v) for k, v in state.items() if v is not None}
+    tensors["epoch"] = torch.tensor(epoch)
+    temporary = path.with_name(path.name + ".tmp")
+    _save_tensors(tensors, temporary)
+    temporary.replace(path)
+
+
+def load_state(path: Path, net: nn.Module, optimiser: torch.optim.Optimizer) -> int:
+    """Fill net and optimiser from a training state; returns the number of finished epochs."""
+    tensors = _load_tensors(path)
+    try:
+        net.load_state_dict({k.removeprefix("net."): v for k, v in tensors.items() if k.startswith("net.")})
+        state: dict[int, dict[str, Any]] = {}
+        for name, tensor in tensors.items():
+            if name.startswith("optimiser."):
+                _, index, key = name.split(".", 2)
+                state.setdefault(int(index), {})[key] = tensor
+        optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+        return int(tensors["epoch"])
+    except (RuntimeError, KeyError, ValueError) as error:
+        line = str(error).splitlines()[0]
+        raise DoorwardError(f"{path}: does not fit this training ({line}); delete it to start over") from None
+
+
+def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, str(path))
+
+
+def _load_tensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return dict(load_file(str(path)))
+    except (OSError, SafetensorError) as error:
+        raise DoorwardError(f"{path}: {error}; expected a whole safetensors file") from None

@@ -26,6 +26,11 @@ def pick_device(name: str = "auto") -> torch.device:
     return device
 
 
+def place_net(net: nn.Module, device: torch.device | str) -> nn.Module:
+    """The net on the device, its 4-d weights channels last in memory, as the images are."""
+    return net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
 def to_float(pixels: NDArray[np.uint8] | Tensor, device: torch.device | str = "cpu") -> Tensor:
     """uint8 ``[B, H, W, C]`` to float ``[B, C, H, W]`` in [0, 1] on the device, channels last in memory."""
     tensor = pixels if isinstance(pixels, Tensor) else torch.from_numpy(np.ascontiguousarray(pixels))

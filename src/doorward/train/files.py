@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from doorward.classifiers import Classifier
+from doorward.classifiers import Classifier, place_net
 from doorward.errors import DoorwardError
 from doorward.nets import build
 from doorward.runs import read_json, write_json
@@ -44,7 +44,7 @@ def load_classifier(folder: Path, device: torch.device | str = "cpu") -> Classif
         raise DoorwardError(f"{folder / 'classifier.json'}: shape {list(shape)}; expected channels, height, width")
     net = build(arch, shape, len(classes))
     load_weights(net, folder / "weights.safetensors")
-    net.to(device).to(memory_format=torch.channels_last).eval()
+    place_net(net, device).eval()
     return Classifier(net, arch, classes, shape, conventions["mean"], conventions["std"], layer)
 
 

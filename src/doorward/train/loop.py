@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from doorward.classifiers import Classifier, pick_device
+from doorward.classifiers import Classifier, pick_device, place_net
 from doorward.images import ImageSet
 from doorward.nets import build
 from doorward.train.batches import BatchSource
@@ -72,7 +72,7 @@ def train(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = build(net, images.shape, len(images.classes))
-    module.to(where).to(memory_format=torch.channels_last)
+    place_net(module, where)
     mean, std = channel_statistics(images)
     classifier = Classifier(module, net, images.classes, images.shape, mean, std)
     optimiser = make_optimiser(module, settings)

@@ -1,0 +1,135 @@
+"""The verb: one pass, then every method on what was observed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from doorward import methods as registry
+from doorward.classifiers import Classifier
+from doorward.cleanse.observe import Observations, observe
+from doorward.cleanse.suspicion import Suspicion
+from doorward.errors import DoorwardError
+from doorward.images import ImageSet
+from doorward.methods import KNOWLEDGE, Method, Settings
+
+DEFAULT_METHODS = ("impurity", "activation", "spectral")
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """One method's suspicion, with its settings, the knowledge it was handed, and its time in seconds."""
+
+    method: Method
+    settings: Settings
+    knowledge: tuple[str, ...]
+    suspicion: Suspicion
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Cleansing:
+    """What `cleanse` gives: every method's outcome on one training set."""
+
+    images: ImageSet
+    observations: Observations
+    outcomes: dict[str, Outcome]
+
+    def keep(self, name: str) -> ImageSet:
+        """The training set without the images that a method flagged."""
+        return self.images.subset(~self.outcomes[name].suspicion.flag, f"{self.images.name} after {name}")
+
+
+def cleanse(
+    images: ImageSet,
+    classifier: Classifier,
+    methods: Sequence[str] = DEFAULT_METHODS,
+    *,
+    settings: dict[str, dict[str, Any]] | None = None,
+    knowledge: dict[str, Any] | None = None,
+    seed: int = 0,
+    folder: Path | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Cleansing:
+    """Look for poisoned images in a training set with a classifier that was trained on it.
+
+    Args:
+        images: the training set, as it was trained on.
+        classifier: trained on it.
+        methods: names of registered cleansers.
+        settings: per method.
+        knowledge: what an auditor does not have in practice and the caller declares to know
+            (``poisoning_rate``, ``target_class``); a method that needs one that is not here is refused.
+        seed: of clustering and noise.
+        folder: keep features there, memory-mapped, for sets larger than memory.
+        progress: called with (stage, done, in all).
+
+    Features and logits are computed in one pass and shared by all methods.
+    """
+    known = dict(knowledge or {})
+    _check_knowledge(known, images)
+    chosen = [registry.get("cleanse", name) for name in dict.fromkeys(methods)]
+    configured = {m.name: m.configure((settings or {}).get(m.name)) for m in chosen}
+    for name in set(settings or {}) - set(configured):
+        raise DoorwardError(f"cleanse: settings for {name!r}, which does not run; methods: {', '.join(configured)}")
+    for method in chosen:
+        missing = sorted((method.given & KNOWLEDGE) - set(known))
+        if missing:
+            raise DoorwardError(f"cleanse {method.name}: needs {missing[0]}, which was not given")
+    filters = {str(getattr(configured[m.name], "filter")) for m in chosen if "filtered_logits" in m.given}  # noqa: B009
+    pass_progress = (lambda done, total: progress("features", done, total)) if progress else None
+    observations = observe(images, classifier, sorted(filters), seed=seed, folder=folder, progress=pass_progress)
+    outcomes = {}
+    for number, method in enumerate(chosen):
+        if progress:
+            progress(method.name, number, len(chosen))
+        outcomes[method.name] = _run(method, configured[method.name], images, observations, known, seed)
+    if progress:
+        progress("done", len(chosen), len(chosen))
+    return Cleansing(images, observations, outcomes)
+
+
+def _run(
+    method: Method,
+    settings: Settings,
+    images: ImageSet,
+    observations: Observations,
+    known: dict[str, Any],
+    seed: int,
+) -> Outcome:
+    """Hand a method exactly what it declared, nothing more."""
+    available: dict[str, Any] = {
+        "features": observations.features,
+        "logits": observations.logits,
+        "labels": images.labels,
+        "pixels": images.pixels,
+        "seed": seed,
+    }
+    if "filtered_logits" in method.given:
+        available["filtered_logits"] = observations.filtered_logits[str(getattr(settings, "filter"))]  # noqa: B009
+    used = {k: v for k, v in known.items() if k in method.given | method.accepts}
+    handed = {k: available[k] for k in method.given - KNOWLEDGE} | used
+    started = time.monotonic()
+    suspicion: Suspicion = method.function(**handed, s=settings)
+    return Outcome(method, settings, tuple(sorted(used)), suspicion, time.monotonic() - started)
+
+
+def _check_knowledge(known: dict[str, Any], images: ImageSet) -> None:
+    for name, value in known.items():
+        if name not in KNOWLEDGE:
+            raise DoorwardError(f"cleanse: knowledge {name!r}; expected one of {', '.join(sorted(KNOWLEDGE))}")
+        if name == "poisoning_rate" and not 0 < value < 1:
+            raise DoorwardError(f"cleanse: poisoning_rate {value}; expected a number between 0 and 1")
+        if name == "target_class" and not 0 <= value < len(images.classes):
+            raise DoorwardError(f"cleanse: target_class {value}; expected one of 0..{len(images.classes) - 1}")
+
+
+def agreement(outcomes: dict[str, Outcome]) -> NDArray[np.int64]:
+    """How many methods flag each image, ``[N]``."""
+    return np.sum([o.suspicion.flag for o in outcomes.values()], axis=0, dtype=np.int64)

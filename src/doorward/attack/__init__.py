@@ -5,25 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
-from doorward import methods
-from doorward.attack import recipes as recipes
 from doorward.attack.files import load_attack, load_truth, save_attack, save_truth
 from doorward.attack.plan import Attack, BatchStamping, Pairing
 from doorward.attack.poison import Poisoned, Truth, poison
-from doorward.attack.rate import accuracy, asr
+from doorward.attack.rate import asr
+from doorward.attack.stamps import make_stamp
 from doorward.attack.warp import Warp
 from doorward.images import ImageSet
-from doorward.triggers import Stamp
 from doorward.verbs import make_callable
-
-
-def make_stamp(recipe: str, shape: tuple[int, int, int], seed: int = 0, **settings: Any) -> Stamp:
-    """The stamp of a recipe for images of ``shape`` (C, H, W); ``seed`` decides random colours and places."""
-    found = methods.get("attack", recipe)
-    stamp: Stamp = found.function(shape, found.configure(settings), torch.Generator().manual_seed(seed))
-    return stamp
 
 
 def attack(
@@ -64,7 +53,6 @@ __all__ = [
     "Poisoned",
     "Truth",
     "Warp",
-    "accuracy",
     "asr",
     "attack",
     "load_attack",

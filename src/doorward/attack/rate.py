@@ -1,4 +1,4 @@
-"""Attack success rate and clean accuracy of a classifier."""
+"""Attack success rate of a classifier."""
 
 from __future__ import annotations
 
@@ -37,8 +37,3 @@ def asr(classifier: Classifier, images: ImageSet, attack: Attack, *, seed: int =
     if not trials:
         raise DoorwardError(f"{images.name}: no image of a source class of this attack; its success cannot be measured")
     return Rate(hits, trials)
-
-
-def accuracy(classifier: Classifier, images: ImageSet) -> Rate:
-    """Share of images whose predicted class is their label."""
-    return Rate(int((classifier.predict(images.pixels) == images.labels).sum()), len(images))

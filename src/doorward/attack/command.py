@@ -1,0 +1,106 @@
+"""From a request in plain values to a poisoned set in a run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from doorward.attack.files import save_attack, save_truth
+from doorward.attack.plan import Attack, Pairing
+from doorward.attack.poison import poison
+from doorward.attack.stamps import make_stamp
+from doorward.data import load_images
+from doorward.errors import DoorwardError
+from doorward.images import ImageSet
+from doorward.methods import Settings, build_settings
+from doorward.runs import Run
+
+
+class PairingRequest(Settings):
+    """One trigger and its label rule; classes by number or name."""
+
+    recipe: str = "patch"
+    target: str | int = "0"
+    sources: tuple[str | int, ...] = ()
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+
+class AttackRequest(PairingRequest):
+    """What ``doorward attack`` was asked for. ``plan`` names a YAML list of pairings instead of one."""
+
+    source: str
+    split: Literal["train", "test"] = "train"
+    plan: str | None = None
+    rate: float | None = None
+    count: int | None = None
+    mode: Literal["replace", "add"] = "replace"
+    seed: int = 0
+
+
+def class_number(given: str | int, classes: tuple[str, ...]) -> int:
+    """A class given by name or by number."""
+    text = str(given)
+    if text in classes:
+        return classes.index(text)
+    if text.isdigit() and int(text) < len(classes):
+        return int(text)
+    shown = ", ".join(classes[:12])
+    raise DoorwardError(f"class {text!r}; expected a number below {len(classes)} or one of {shown}")
+
+
+def build_attack(request: AttackRequest, images: ImageSet) -> Attack:
+    """The attack that a request describes, for these images."""
+    pairings = [request] if request.plan is None else _read_plan(Path(request.plan))
+    built = []
+    for number, entry in enumerate(pairings):
+        target = None if entry.target == "next" else class_number(entry.target, images.classes)
+        sources = tuple(class_number(s, images.classes) for s in entry.sources) or None
+        stamp = make_stamp(entry.recipe, images.shape, request.seed + 1000 * number, **entry.settings)
+        built.append(Pairing(stamp, target, sources))
+    attack = Attack("+".join(dict.fromkeys(p.recipe for p in pairings)), tuple(built))
+    attack.check(len(images.classes))
+    return attack
+
+
+def _read_plan(path: Path) -> list[PairingRequest]:
+    import yaml
+
+    try:
+        entries = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise DoorwardError(f"{path}: {str(error).splitlines()[0]}; expected a YAML list of pairings") from None
+    if not isinstance(entries, list) or not entries or not all(isinstance(e, dict) for e in entries):
+        raise DoorwardError(f"{path}: expected a YAML list of pairings, each with recipe, target, sources, settings")
+    return [build_settings(PairingRequest, str(path), entry) for entry in entries]
+
+
+def attack_to_folder(
+    request: AttackRequest, output: Path, *, overwrite: bool = False, command: str = ""
+) -> dict[str, Any]:
+    """Poison a source and write the set, the truth and the attack as one run; returns the run's results."""
+    images = load_images(request.source, split=request.split)
+    attack = build_attack(request, images)
+    settings = {**request.model_dump(mode="json"), "source_sha256": images.hash}
+    with Run(output, "attack", settings, overwrite, command) as run:
+        poisoned = poison(
+            images,
+            attack,
+            rate=request.rate,
+            count=request.count,
+            mode=request.mode,
+            seed=request.seed,
+            pixels_file=run.work / "images.npy",
+        )
+        poisoned.images.save(run.work)
+        save_truth(poisoned.truth, run.work / "truth.parquet")
+        save_attack(attack, run.work / "attack")
+        run.results = {
+            "images": len(poisoned.images),
+            "poisoned": int(poisoned.truth.poisoned.sum()),
+            "recipe": attack.recipe,
+            "description": attack.describe(images.classes),
+            "sha256": poisoned.images.hash,
+        }
+    return run.results

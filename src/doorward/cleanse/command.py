@@ -1,0 +1,147 @@
+"""From a request in plain values to a cleanse run in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from doorward import methods as registry
+from doorward.classifiers import pick_device
+from doorward.cleanse.run import DEFAULT_METHODS, Cleansing, cleanse
+from doorward.data import load_images
+from doorward.errors import DoorwardError
+from doorward.methods import Settings
+from doorward.runs import Run
+from doorward.stats import Rate
+from doorward.tables import write_parquet
+from doorward.train.files import load_classifier
+
+_SHOWN = 24  # thumbnails of suspects, and of typical images, per class
+_IN_MEMORY = 1 << 20  # images; larger sets keep their features in files
+
+
+class CleanseRequest(Settings):
+    """What ``doorward cleanse`` was asked for."""
+
+    source: str
+    split: Literal["train", "test"] = "train"
+    model: str
+    methods: tuple[str, ...] = ()
+    settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    knowledge: dict[str, Any] = Field(default_factory=dict)
+    seed: int = 0
+    device: str = "auto"
+
+
+def cleanse_to_folder(
+    request: CleanseRequest,
+    output: Path,
+    *,
+    overwrite: bool = False,
+    command: str = "",
+    progress: Callable[[str, int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Cleanse a source and write the run; returns the run's results."""
+    chosen = request.methods or DEFAULT_METHODS
+    for name in chosen:
+        registry.get("cleanse", name)  # a wrong name is told before anything is loaded
+    classifier = load_classifier(Path(request.model), pick_device(request.device))
+    images = load_images(request.source, split=request.split)
+    if images.classes != classifier.classes:
+        raise DoorwardError(
+            f"{request.model}: trained on {len(classifier.classes)} classes, "
+            f"{images.name} has {len(images.classes)}; expected the same class names"
+        )
+    resolved = {**request.model_dump(mode="json"), "methods": list(chosen), "sha256": images.hash}
+    with Run(output, "cleanse", resolved, overwrite, command) as run:
+        cleansing = cleanse(
+            images,
+            classifier,
+            chosen,
+            settings=request.settings,
+            knowledge=request.knowledge,
+            seed=request.seed,
+            folder=run.work if len(images) > _IN_MEMORY else None,
+            progress=progress,
+        )
+        run.results = {**save_cleansing(cleansing, run.work), "source": request.source, "model": request.model}
+        run.results["classifier"]["arch"] = classifier.arch
+    return run.results
+
+
+def save_cleansing(cleansing: Cleansing, folder: Path) -> dict[str, Any]:
+    """Write ``samples.parquet`` and ``thumbnails.npy``; returns the results for ``run.json``."""
+    images, logits = cleansing.images, cleansing.observations.logits
+    predicted = logits.argmax(axis=1)
+    columns: dict[str, NDArray[Any]] = {"index": np.arange(len(images)), "label": images.labels, "predicted": predicted}
+    for name, outcome in cleansing.outcomes.items():
+        columns[f"{name}_score"] = outcome.suspicion.score
+        columns[f"{name}_flag"] = outcome.suspicion.flag
+    write_parquet(folder / "samples.parquet", columns)
+    thumbnails, pixels = _thumbnails(cleansing)
+    np.save(folder / "thumbnails.npy", pixels, allow_pickle=False)
+    hits = int((predicted == images.labels).sum())
+    return {
+        "images": {
+            "name": images.name,
+            "sha256": images.hash,
+            "classes": list(images.classes),
+            "counts": images.counts().tolist(),
+            "shape": list(images.shape),
+        },
+        "classifier": {"accuracy_on_images": Rate(hits, len(images)).json()},
+        "methods": {name: _method_results(cleansing, name) for name in cleansing.outcomes},
+        "thumbnails": thumbnails,
+    }
+
+
+def _method_results(cleansing: Cleansing, name: str) -> dict[str, Any]:
+    outcome = cleansing.outcomes[name]
+    suspicion = outcome.suspicion
+    return {
+        "flagged": int(suspicion.flag.sum()),
+        "given": sorted(outcome.method.given),
+        "knowledge": list(outcome.knowledge),
+        "settings": outcome.settings.model_dump(mode="json"),
+        "seconds": round(outcome.seconds, 3),
+        "warnings": list(suspicion.warnings),
+        "groups": [group.json() for group in suspicion.groups],
+        "class_scores": suspicion.class_scores(len(cleansing.images.classes)),
+    }
+
+
+def _thumbnails(cleansing: Cleansing) -> tuple[dict[str, Any], NDArray[np.uint8]]:
+    """The worst suspects of each flagged class, and typical images of every class: unflagged, of median score."""
+    labels = cleansing.images.labels
+    rows: list[int] = []
+
+    def put(chosen: NDArray[np.int64]) -> list[int]:
+        first = len(rows)
+        rows.extend(chosen.tolist())
+        return list(range(first, len(rows)))
+
+    suspects: dict[str, dict[str, list[int]]] = {}
+    flagged_by_any = np.zeros(len(labels), bool)
+    for name, outcome in cleansing.outcomes.items():
+        flag, score = outcome.suspicion.flag, outcome.suspicion.score
+        flagged_by_any |= flag
+        suspects[name] = {}
+        for label in np.unique(labels[flag]):
+            inside = np.flatnonzero(flag & (labels == label))
+            suspects[name][str(label)] = put(inside[np.argsort(-score[inside], kind="stable")][:_SHOWN])
+    typical = {}
+    ranks = np.sum([o.suspicion.score.argsort().argsort() for o in cleansing.outcomes.values()], axis=0)
+    for label in np.unique(labels):
+        inside = np.flatnonzero((labels == label) & ~flagged_by_any)
+        middle = (
+            inside[np.argsort(np.abs(ranks[inside] - np.median(ranks[inside])), kind="stable")]
+            if len(inside)
+            else inside
+        )
+        typical[str(label)] = put(middle[:_SHOWN])
+    return {"typical": typical, "suspects": suspects}, np.ascontiguousarray(cleansing.images.pixels[rows])

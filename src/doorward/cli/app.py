@@ -1,0 +1,74 @@
+"""``doorward``: the command. Each verb's module is small; what is heavy is imported when a verb runs."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from doorward import __version__
+from doorward.cli import common
+from doorward.cli.attack import attack_command
+from doorward.cli.cleanse import cleanse_command
+from doorward.cli.data import app as data_app
+from doorward.cli.demo import demo_command
+from doorward.cli.methods import methods_command
+from doorward.cli.report import report_command
+from doorward.cli.score import score_command
+from doorward.cli.train import train_command
+from doorward.errors import DoorwardError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Audit image-classification training sets and models for backdoors.\n\n"
+    "Exit codes: 0 nothing found, 1 findings, 2 error.",
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"doorward {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+app.add_typer(data_app, name="data", help="Image sets: list, fetch, describe.")
+app.command("attack")(attack_command)
+app.command("train")(train_command)
+app.command("cleanse")(cleanse_command)
+app.command("score")(score_command)
+app.command("report")(report_command)
+app.command("demo")(demo_command)
+app.command("methods")(methods_command)
+
+
+def main() -> None:
+    """Run the command line; mistakes of the user end with one line and exit code 2."""
+    try:
+        code = app(standalone_mode=False)
+    except DoorwardError as error:
+        code = common.fail(str(error))
+    except typer.Abort:
+        code = common.fail("interrupted; the same command goes on from here")
+    except KeyboardInterrupt:
+        code = common.fail("interrupted; the same command goes on from here")
+    except OSError as error:
+        code = common.fail(f"{error.filename or 'disk'}: {error.strerror}")
+    except Exception as error:
+        format_message = getattr(error, "format_message", None)  # typer's usage errors
+        if format_message is None:
+            raise
+        code = common.fail(str(format_message()))
+    sys.exit(code if isinstance(code, int) else 0)

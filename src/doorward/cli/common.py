@@ -1,0 +1,98 @@
+"""What all commands share: options, output, errors. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape as escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from doorward.errors import DoorwardError
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+FOUND_NOTHING, FOUND_SOMETHING, WENT_WRONG = 0, 1, 2
+
+Output = Annotated[Path, typer.Option("--output", "-o", help="Folder of the run; must not exist yet.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a finished run of that name.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Decides everything random.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting; may be repeated.")]
+Split = Annotated[str, typer.Option("--split", help="train or test, for sets that have both.")]
+
+
+def command_line() -> str:
+    """The command as it was typed, to be repeated."""
+    return shlex.join(["doorward", *sys.argv[1:]])
+
+
+def parse_settings(pairs: Sequence[str] | None, what: str = "--set") -> dict[str, Any]:
+    """``NAME=VALUE`` pairs to a dictionary; values are YAML scalars, so numbers and true/false are what they look."""
+    import yaml
+
+    values: dict[str, Any] = {}
+    for pair in pairs or []:
+        name, equals, text = pair.partition("=")
+        if not equals or not name:
+            raise DoorwardError(f"{what} {pair!r}; expected NAME=VALUE")
+        try:
+            values[name] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            values[name] = text
+    return values
+
+
+def parse_method_settings(pairs: Sequence[str] | None) -> dict[str, dict[str, Any]]:
+    """``METHOD.NAME=VALUE`` pairs to settings per method."""
+    values: dict[str, dict[str, Any]] = {}
+    for name, value in parse_settings(pairs).items():
+        method, dot, setting = name.partition(".")
+        if not dot:
+            raise DoorwardError(f"--set {name!r}; expected METHOD.NAME=VALUE, such as impurity.threshold=0.6")
+        values.setdefault(method, {})[setting] = value
+    return values
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """One JSON object on stdout."""
+    sys.stdout.write(json.dumps(value, allow_nan=False) + "\n")
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table; cells are shown as they are, never as markup."""
+    table = Table(title=escape(title), title_justify="left", title_style="bold")
+    for number, column in enumerate(columns):
+        table.add_column(escape(column), justify="left" if number == 0 else "right")
+    for row in rows:
+        table.add_row(*(escape(printable(cell)) for cell in row))
+    out.print(table)
+
+
+def printable(text: str) -> str:
+    """Without control characters: names come from files and must not steer the terminal."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)
+
+
+@contextmanager
+def bar(quiet: bool = False) -> Iterator[Progress]:
+    """A progress display on stderr."""
+    columns = (TextColumn("{task.description}"), BarColumn(30), TextColumn("{task.fields[note]}"), TimeElapsedColumn())
+    with Progress(*columns, console=err, disable=quiet, transient=True) as progress:
+        yield progress
+
+
+def fail(message: str) -> int:
+    """Print one line on stderr; the exit code for an error."""
+    err.print(f"doorward: {escape(printable(message))}", soft_wrap=True)
+    return WENT_WRONG

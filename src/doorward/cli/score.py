@@ -1,0 +1,69 @@
+"""``doorward score``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from doorward.cli import common
+
+
+def score_command(
+    run: Annotated[Path, typer.Argument(help="Folder written by 'doorward cleanse'.")],
+    truth: Annotated[Path | None, typer.Option(help="truth.parquet of the attack.")] = None,
+    clean: Annotated[bool, typer.Option("--clean", help="The set is a clean control: every flag is false.")] = False,
+    test: Annotated[str | None, typer.Option(help="Clean held-out images (test split), to measure models on.")] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(metavar="[NAME=]FOLDER", help="A model to measure; may be repeated.")
+    ] = None,
+    seed: common.Seed = 0,
+    device: common.Device = "auto",
+    as_json: common.AsJson = False,
+) -> None:
+    """Score a cleanse run against the truth: TPR, FPR, precision, AUROC; attack success of models.
+
+    Writes score.json into the run, for the report.
+
+    Example: doorward score run/ --truth poisoned/truth.parquet --test mnist-5k --model before=model/
+    """
+    from doorward.data import load_images
+    from doorward.errors import DoorwardError
+    from doorward.score import score_run
+
+    if (truth is None) != clean:
+        raise DoorwardError("score: expected either --truth FILE or --clean")
+    models = []
+    for given in model or []:
+        name, equals, folder = given.partition("=")
+        models.append((name, Path(folder)) if equals else (Path(given).name, Path(given)))
+    images = None if test is None else load_images(test, split="test")
+    score = score_run(run, truth, test=images, models=models, seed=seed, device=device)
+    if as_json:
+        common.print_json(score)
+        return
+    told = score["attack"]["description"] if score["attack"] else "clean control"
+    common.out.print(common.escape(common.printable(told)))
+    show_score(score)
+
+
+def percent(rate: dict[str, Any]) -> str:
+    """A rate with its interval, in percent."""
+    if rate["value"] is None:
+        return "-"
+    return f"{100 * rate['value']:.1f} [{100 * rate['low']:.1f}, {100 * rate['high']:.1f}]"
+
+
+def show_score(score: dict[str, Any]) -> None:
+    """The tables of a score."""
+    rows = []
+    for name, found in score["methods"].items():
+        area = "-" if found["auroc"] is None else f"{found['auroc']:.4f}"
+        rates = [percent(found[k]) for k in ("tpr", "fpr", "fpr_target", "precision")]
+        rows.append([name, *rates, area])
+    columns = ["method", "TPR %", "FPR % (all clean)", "FPR % (target class)", "precision %", "AUROC"]
+    common.print_table("Detection, with 95 % intervals", columns, rows)
+    if score["models"]:
+        rows = [[m["name"], percent(m["clean_accuracy"]), percent(m["asr"])] for m in score["models"]]
+        common.print_table("Models", ["model", "clean accuracy %", "attack success rate %"], rows)

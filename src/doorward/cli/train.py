@@ -1,0 +1,68 @@
+"""``doorward train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from doorward.cli import common
+
+
+def train_command(
+    source: Annotated[str, typer.Argument(help="The training set: a named set, a folder, a file.")],
+    output: common.Output,
+    net: Annotated[str, typer.Option(help="two-layer, small-cnn, resnet20, resnet18 or deepid.")] = "small-cnn",
+    epochs: Annotated[int, typer.Option(min=1)] = 10,
+    setting: common.Set = None,
+    test: Annotated[str | None, typer.Option(help="Also measure accuracy on this set (its test split).")] = None,
+    without: Annotated[Path | None, typer.Option(help="Leave out the images that this cleanse run flagged ...")] = None,
+    by: Annotated[str | None, typer.Option(help="... by this method.")] = None,
+    attacker: Annotated[Path | None, typer.Option(help="Attack folder: stamp the batches as they go by ...")] = None,
+    probability: Annotated[float, typer.Option(help="... each image with this probability.")] = 0.01,
+    split: common.Split = "train",
+    seed: common.Seed = 0,
+    device: common.Device = "auto",
+    overwrite: common.Overwrite = False,
+    as_json: common.AsJson = False,
+) -> None:
+    """Train a net on an image set, or on what a cleanse run left of it.
+
+    Settings (--set): batch, optimiser, lr, momentum, weight_decay, schedule, flip, shift, precision ...
+
+    Example: doorward train poisoned/ --net small-cnn --epochs 10 --seed 1 -o model/
+    """
+    from doorward.methods import build_settings
+    from doorward.train.command import TrainRequest, train_to_folder
+    from doorward.train.loop import Progress
+
+    asked = {
+        "source": source,
+        "split": split,
+        "net": net,
+        "training": {**common.parse_settings(setting), "epochs": epochs},
+        "test": test,
+        "without": None if without is None else str(without),
+        "by": by,
+        "attacker": None if attacker is None else str(attacker),
+        "probability": probability,
+        "seed": seed,
+        "device": device,
+    }
+    request = build_settings(TrainRequest, "train", asked)
+    with common.bar() as progress:
+        task = progress.add_task(f"train {net}", total=epochs, note="")
+
+        def told(p: Progress) -> None:
+            note = f"loss {p.loss:.3f}  accuracy {100 * p.accuracy:.1f} %  {p.images_per_second:,.0f} images/s"
+            progress.update(task, completed=p.epoch, note=note)
+
+        results = train_to_folder(request, output, overwrite=overwrite, command=common.command_line(), progress=told)
+    if as_json:
+        common.print_json(results)
+        return
+    common.out.print(f"{net} trained on {results['images']} images: loss {results['loss']:.4f}", end="")
+    if results["test_accuracy"]:
+        common.out.print(f", test accuracy {100 * results['test_accuracy']['value']:.1f} %", end="")
+    common.out.print(f"\nwritten to {common.escape(str(output))}")

@@ -1,0 +1,135 @@
+"""Scoring: how well a cleanse run found what was there. The only place where the truth is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from doorward.attack import Attack, Truth, asr, load_attack, load_truth
+from doorward.classifiers import measure_accuracy, pick_device
+from doorward.errors import DoorwardError
+from doorward.images import ImageSet
+from doorward.runs import Run, write_json
+from doorward.stats import Rate
+from doorward.tables import read_parquet
+from doorward.train.files import load_classifier
+
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Detection:
+    """Rates of one method against the truth.
+
+    Args:
+        tpr: poisoned images that were flagged.
+        fpr: clean images of all classes that were flagged.
+        fpr_target: clean images of the target class that were flagged.
+        precision: flagged images that are poisoned.
+        auroc: area under the ROC curve of the score; None when all or no images are poisoned.
+    """
+
+    tpr: Rate
+    fpr: Rate
+    fpr_target: Rate
+    precision: Rate
+    auroc: float | None
+
+    def json(self) -> dict[str, Any]:
+        """As plain values."""
+        return {k: v.json() if isinstance(v, Rate) else v for k, v in vars(self).items()}
+
+
+def detection(flag: Flags, score: NDArray[np.float32], poisoned: Flags, in_target_class: Flags) -> Detection:
+    """Score flags ``[N]`` and scores ``[N]`` against the truth ``[N]``."""
+
+    def rate(hits: Flags, among: Flags) -> Rate:
+        return Rate(int((hits & among).sum()), int(among.sum()))
+
+    area = None
+    if poisoned.any() and not poisoned.all():
+        from sklearn.metrics import roc_auc_score
+
+        area = float(roc_auc_score(poisoned, score))
+    return Detection(
+        tpr=rate(flag, poisoned),
+        fpr=rate(flag, ~poisoned),
+        fpr_target=rate(flag, ~poisoned & in_target_class),
+        precision=rate(poisoned, flag),
+        auroc=area,
+    )
+
+
+def target_classes(attack: Attack, truth: Truth, labels: NDArray[np.int64]) -> list[int]:
+    """The classes into which the attack put images."""
+    named = {p.target for p in attack.pairings if p.target is not None}
+    return sorted(named | set(np.unique(labels[truth.poisoned]).tolist()))
+
+
+def score_run(
+    run: Path,
+    truth_file: Path | None,
+    *,
+    test: ImageSet | None = None,
+    models: Sequence[tuple[str, Path]] = (),
+    seed: int = 0,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Score a cleanse run, write ``score.json`` into it and return it.
+
+    Args:
+        run: a finished cleanse run.
+        truth_file: ``truth.parquet`` of the attack; ``attack/`` lies beside it. None for a clean control, in which
+            every flagged image is a false positive.
+        test: held-out clean images for clean accuracy and attack success rate.
+        models: (name, folder) of the classifiers to measure on them.
+    """
+    results = Run.read(run, "cleanse")["results"]
+    samples = read_parquet(run / "samples.parquet")
+    labels = samples["label"].astype(np.int64)
+    if models and test is None:
+        raise DoorwardError("score: models need test images; expected --test SOURCE")
+    poisoned, attack, targets = _truth(truth_file, labels)
+    inside = np.isin(labels, targets)
+    found = {
+        name: detection(samples[f"{name}_flag"].astype(bool), samples[f"{name}_score"], poisoned, inside).json()
+        for name in results["methods"]
+    }
+    score = {
+        "attack": attack
+        and {
+            "recipe": attack.recipe,
+            "description": attack.describe(tuple(results["images"]["classes"])),
+            "poisoned": int(poisoned.sum()),
+            "targets": targets,
+        },
+        "methods": found,
+        "models": [_measure(name, folder, test, attack, seed, device) for name, folder in models if test is not None],
+    }
+    write_json(run / "score.json", score)
+    return score
+
+
+def _truth(file: Path | None, labels: NDArray[np.int64]) -> tuple[Flags, Attack | None, list[int]]:
+    """Who is poisoned ``[N]``, the attack, its target classes; nobody, none, none for a clean control."""
+    if file is None:
+        return np.zeros(len(labels), bool), None, []
+    truth, attack = load_truth(file), load_attack(file.parent / "attack")
+    if len(labels) != len(truth.poisoned):
+        told = f"{len(truth.poisoned)} images, the run looked at {len(labels)}"
+        raise DoorwardError(f"{file}: holds the truth about {told}; expected the truth of the same set")
+    return truth.poisoned, attack, target_classes(attack, truth, labels)
+
+
+def _measure(name: str, folder: Path, test: ImageSet, attack: Attack | None, seed: int, device: str) -> dict[str, Any]:
+    classifier = load_classifier(folder, pick_device(device))
+    if (classifier.shape, classifier.classes) != (test.shape, test.classes):
+        raise DoorwardError(f"{folder}: takes other images or classes than {test.name}")
+    clean = measure_accuracy(classifier, test)
+    success = Rate(0, 0) if attack is None else asr(classifier, test, attack, seed=seed)
+    return {"name": name, "clean_accuracy": clean.json(), "asr": success.json()}

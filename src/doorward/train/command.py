@@ -1,0 +1,110 @@
+"""From a request in plain values to a trained classifier in a run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from doorward.classifiers import measure_accuracy
+from doorward.data import load_images
+from doorward.errors import DoorwardError
+from doorward.images import ImageSet
+from doorward.methods import Settings, build_settings
+from doorward.runs import Run
+from doorward.tables import read_parquet
+from doorward.train.files import save_classifier
+from doorward.train.loop import BatchAttack, Progress, train
+from doorward.train.settings import TrainSettings
+
+
+class TrainRequest(Settings):
+    """What ``doorward train`` was asked for."""
+
+    source: str
+    split: Literal["train", "test"] = "train"
+    net: str = "small-cnn"
+    training: dict[str, Any] = Field(default_factory=dict)
+    test: str | None = None
+    without: str | None = None
+    by: str | None = None
+    attacker: str | None = None
+    probability: float = 0.01
+    seed: int = 0
+    device: str = "auto"
+
+
+def without_flagged(images: ImageSet, run: Path, method: str | None) -> ImageSet:
+    """The images that a method of a cleanse run did not flag; the set must be the one that the run looked at."""
+    manifest = Run.read(run, "cleanse")
+    known = list(manifest["results"]["methods"])
+    if method is None and len(known) == 1:
+        method = known[0]
+    if method not in known:
+        raise DoorwardError(f"{run}: method {method!r}; expected --by with one of {', '.join(known)}")
+    if manifest["results"]["images"]["sha256"] != images.hash:
+        raise DoorwardError(f"{run}: looked at other images than {images.name}; expected the set that it cleansed")
+    flag = read_parquet(run / "samples.parquet")[f"{method}_flag"].astype(bool)
+    return images.subset(~flag, f"{images.name} after {method}")
+
+
+def train_to_folder(
+    request: TrainRequest,
+    output: Path,
+    *,
+    overwrite: bool = False,
+    command: str = "",
+    progress: Callable[[Progress], None] | None = None,
+) -> dict[str, Any]:
+    """Train and write the classifier as one run; returns the run's results. A killed run goes on where it was."""
+    settings = build_settings(TrainSettings, "train", request.training)
+    images = load_images(request.source, split=request.split)
+    if request.without is not None:
+        images = without_flagged(images, Path(request.without), request.by)
+    test = None if request.test is None else load_images(request.test, split="test")
+    if test is not None and (test.shape, test.classes) != (images.shape, images.classes):
+        raise DoorwardError(f"{request.test}: other image size or classes than {request.source}")
+    resolved = {**request.model_dump(mode="json"), "training": settings.model_dump(mode="json"), "sha256": images.hash}
+    last: list[Progress] = []
+
+    def told(p: Progress) -> None:
+        last[:] = [p]
+        if progress:
+            progress(p)
+
+    with Run(output, "train", resolved, overwrite, command) as run:
+        checkpoint = run.work / "checkpoint.safetensors"
+        classifier = train(
+            images,
+            request.net,
+            settings,
+            seed=request.seed,
+            device=request.device,
+            checkpoint=checkpoint,
+            progress=told,
+            batch_attack=_batch_attack(request, images),
+        )
+        save_classifier(classifier, run.work)
+        run.results = {
+            "images": len(images),
+            "loss": last[0].loss if last else None,
+            "images_per_second": round(last[0].images_per_second) if last else None,
+            "test_accuracy": None if test is None else measure_accuracy(classifier, test).json(),
+        }
+        checkpoint.unlink(missing_ok=True)
+    return run.results
+
+
+def _batch_attack(request: TrainRequest, images: ImageSet) -> BatchAttack | None:
+    if request.attacker is None:
+        return None
+    from doorward.attack import BatchStamping, load_attack  # floor 2: only the attacker's side needs it
+
+    if not 0 < request.probability <= 1:
+        raise DoorwardError(f"train: probability {request.probability}; expected a number above 0 and at most 1")
+    folder = Path(request.attacker)
+    plan = load_attack(folder / "attack" if (folder / "attack").is_dir() else folder)
+    plan.check(len(images.classes))
+    return BatchStamping(plan, request.probability, len(images.classes))

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from doorward.errors import DoorwardError
+from doorward.images import ImageSet
+from doorward.stats import Rate
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -33,7 +35,7 @@ def place_net(net: nn.Module, device: torch.device | str) -> nn.Module:
 
 def to_float(pixels: NDArray[np.uint8] | Tensor, device: torch.device | str = "cpu") -> Tensor:
     """uint8 ``[B, H, W, C]`` to float ``[B, C, H, W]`` in [0, 1] on the device, channels last in memory."""
-    tensor = pixels if isinstance(pixels, Tensor) else torch.from_numpy(np.ascontiguousarray(pixels))
+    tensor = pixels if isinstance(pixels, Tensor) else torch.from_numpy(np.array(pixels))  # a memory map is read-only
     return tensor.to(device, non_blocking=True).permute(0, 3, 1, 2).float().div(255)
 
 
@@ -123,3 +125,8 @@ class Classifier:
         ]
         self.net.train(was_training)
         return torch.cat(found).numpy()
+
+
+def measure_accuracy(classifier: Classifier, images: ImageSet) -> Rate:
+    """Share of images whose predicted class is their label."""
+    return Rate(int((classifier.predict(images.pixels) == images.labels).sum()), len(images))

@@ -122,12 +122,15 @@ class ImageSet:
 
     def save(self, folder: Path) -> None:
         """Write ``images.npy``, ``labels.npy`` and ``images.json`` into an existing folder."""
-        target = np.lib.format.open_memmap(folder / "images.npy", mode="w+", dtype=np.uint8, shape=self.pixels.shape)
-        for rows in self.chunks():
-            target[rows] = self.pixels[rows]
-            release(target)
-            release(self.pixels)
-        target.flush()
+        path = folder / "images.npy"
+        held = getattr(self.pixels, "filename", None)
+        if held is None or not path.exists() or not path.samefile(held):  # a set made in place is there already
+            target = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=self.pixels.shape)
+            for rows in self.chunks():
+                target[rows] = self.pixels[rows]
+                release(target)
+                release(self.pixels)
+            target.flush()
         np.save(folder / "labels.npy", self.labels, allow_pickle=False)
         about = {
             "name": self.name,
@@ -142,11 +145,14 @@ class ImageSet:
         """Open a set that `save` wrote; the pixels stay on disk (memory-mapped)."""
         try:
             about = json.loads((folder / "images.json").read_text())
-            pixels = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
-            labels = np.load(folder / "labels.npy", allow_pickle=False)
+            # open_memmap, not np.load: it takes the .npy format alone, never a zip file or a pickle
+            pixels = np.lib.format.open_memmap(folder / "images.npy", mode="r")
+            labels = np.array(np.lib.format.open_memmap(folder / "labels.npy", mode="r"))
             classes, name = tuple(map(str, about["classes"])), str(about["name"])
-        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+            provenance = dict(about.get("provenance", {}))
+        except Exception as error:  # whatever NumPy and json meet in files that anyone may have written
+            reason = ascii(str(error).split("\n")[0])[1:-1]
             raise DoorwardError(
-                f"{folder}: not a complete image set ({error}); expected images.npy, labels.npy, images.json"
+                f"{folder}: not a complete image set ({reason}); expected images.npy, labels.npy, images.json"
             ) from None
-        return cls(pixels, labels, classes, name, dict(about.get("provenance", {})))
+        return cls(pixels, labels, classes, name, provenance)

@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from doorward.errors import DoorwardError
 
+VERBS = ("attack", "cleanse", "certify")  # verbs that have methods
+
 # What an auditor does not have in practice. A method that wants one of these must say so in `given`, is refused
 # unless the caller supplies it, and is marked in every table.
 KNOWLEDGE = frozenset({"poisoning_rate", "target_class", "clean_images", "true_trigger"})
@@ -21,6 +23,20 @@ class Settings(BaseModel):
     """Base of every method's settings: immutable, unknown names refused, ranges checked."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def build_settings(kind: type[S], what: str, values: dict[str, Any]) -> S:
+    """Settings from plain values; one clear line about ``what`` when a name or a value is wrong."""
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        told = f"setting {where!r} = {first.get('input')!r}: {first['msg']}"
+        raise DoorwardError(f"{what}: {told} (settings: {', '.join(kind.model_fields)})") from None
 
 
 @dataclass(frozen=True)
@@ -46,14 +62,7 @@ class Method:
 
     def configure(self, values: dict[str, Any] | None = None) -> Settings:
         """Settings from plain values; one clear line when a name or a value is wrong."""
-        try:
-            return self.settings(**(values or {}))
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            known = ", ".join(self.settings.model_fields)
-            told = f"setting {where!r} = {first.get('input')!r}: {first['msg']}"
-            raise DoorwardError(f"{self.verb} {self.name}: {told} (settings: {known})") from None
+        return build_settings(self.settings, f"{self.verb} {self.name}", values or {})
 
 
 _REGISTRY: dict[tuple[str, str], Method] = {}

@@ -25,10 +25,10 @@ _VERSIONED = ("doorward", "torch", "numpy", "scipy", "scikit-learn", "safetensor
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON under a temporary name, flush it to disk, rename: the file is whole or absent."""
+    text = json.dumps(value, indent=1, allow_nan=False) + "\n"
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("w") as file:
-        json.dump(value, file, indent=1, allow_nan=False)
-        file.write("\n")
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
@@ -56,6 +57,8 @@ app.command("methods")(methods_command)
 
 def main() -> None:
     """Run the command line; mistakes of the user end with one line and exit code 2."""
+    # Threads that wait must not spin: on a machine with anything else to do, spinning made training many times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         code = app(standalone_mode=False)
     except DoorwardError as error:

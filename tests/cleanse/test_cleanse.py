@@ -1,0 +1,85 @@
+"""The verb: one pass, exactly what was declared, and real digits from end to end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from doorward import cleanse as cleanse_verb
+from doorward.attack import asr, attack
+from doorward.classifiers import to_float
+from doorward.cleanse import cleanse, observe
+from doorward.cleanse.filters import mean_filter
+from doorward.errors import DoorwardError
+from doorward.images import ImageSet
+from doorward.train import TrainSettings, train
+from tests.conftest import make_images
+
+TRAINING = TrainSettings(epochs=8, batch=64, lr=0.05)
+
+
+def test_observations_equal_one_by_one_calls(images: ImageSet, tmp_path: Path) -> None:
+    classifier = train(images, "small-cnn", TrainSettings(epochs=1, batch=16))
+    seen = observe(images, classifier, ["mean2"], batch=7)
+    for index in (0, 6, 7, 59):
+        one = to_float(images.pixels[index : index + 1])
+        assert np.allclose(seen.logits[index], classifier.logits(one).detach().numpy(), atol=1e-4)
+        filtered = classifier.logits(mean_filter(one, 2)).detach().numpy()
+        assert np.allclose(seen.filtered_logits["mean2"][index], filtered, atol=1e-4)
+    linear = [m for m in classifier.net.modules() if isinstance(m, torch.nn.Linear)][-1]
+    assert np.allclose(linear(torch.from_numpy(seen.features)).detach().numpy(), seen.logits, atol=1e-4)
+    on_disk = observe(images, classifier, ["mean2"], batch=7, folder=tmp_path)
+    assert isinstance(on_disk.features, np.memmap) and (on_disk.features == seen.features).all()
+
+
+def test_wrong_size_and_constant_features_are_refused(images: ImageSet) -> None:
+    classifier = train(images, "small-cnn", TrainSettings(epochs=1, batch=16))
+    with pytest.raises(DoorwardError, match="images of 3x9x9; the classifier takes 3x12x10"):
+        observe(make_images(shape=(9, 9, 3)), classifier)
+    torch.nn.init.zeros_(dict(classifier.net.named_modules())["hidden"].weight)  # type: ignore[arg-type]
+    with pytest.raises(DoorwardError, match="the same for every image"):
+        observe(images, classifier)
+    torch.nn.init.constant_(dict(classifier.net.named_modules())["hidden"].weight, float("nan"))  # type: ignore[arg-type]
+    with pytest.raises(DoorwardError, match="NaN or infinity"):
+        observe(images, classifier)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"methods": ["magic"]}, "no method 'magic'; expected one of"),
+        ({"methods": ["spectral"], "settings": {"impurity": {}}}, "settings for 'impurity', which does not run"),
+        ({"methods": ["impurity"], "settings": {"impurity": {"threshold": -1}}}, "'threshold' = -1"),
+        ({"methods": ["impurity"], "settings": {"impurity": {"filter": "sepia"}}}, "filter 'sepia'"),
+        ({"knowledge": {"shoe_size": 43}}, "knowledge 'shoe_size'; expected one of"),
+        ({"knowledge": {"poisoning_rate": 2}}, "poisoning_rate 2"),
+        ({"knowledge": {"target_class": 3}}, "target_class 3; expected one of 0..2"),
+    ],
+)
+def test_mistakes_are_one_clear_line(images: ImageSet, asked: dict[str, object], message: str) -> None:
+    classifier = train(images, "two-layer", TrainSettings(epochs=1, batch=16))
+    with pytest.raises(DoorwardError, match=message):
+        cleanse(images, classifier, **asked)  # type: ignore[arg-type]
+
+
+def test_knowledge_is_declared_in_the_outcome(images: ImageSet) -> None:
+    classifier = train(images, "two-layer", TrainSettings(epochs=1, batch=16))
+    blind = cleanse(images, classifier, ["spectral", "impurity"], knowledge={})
+    told = cleanse(images, classifier, ["spectral", "impurity"], knowledge={"poisoning_rate": 0.1})
+    assert blind.outcomes["spectral"].knowledge == ()
+    assert told.outcomes["spectral"].knowledge == ("poisoning_rate",) and told.outcomes["impurity"].knowledge == ()
+
+
+def test_one_pixel_backdoor_in_real_digits_is_found_and_removed(digits: tuple[ImageSet, ImageSet]) -> None:
+    training, test = digits
+    poisoned = attack(training, "pixel", rate=0.02, seed=21, settings={"size": 1.0, "row": 4, "column": 4})
+    classifier = train(poisoned.images, "small-cnn", TRAINING, seed=21)
+    assert asr(classifier, test, poisoned.attack).value > 0.9, "the attack must work before a defence is judged"
+    found = cleanse_verb(poisoned.images, classifier, ["impurity"], seed=21)  # type: ignore[operator]
+    flag, truth = found.outcomes["impurity"].suspicion.flag, poisoned.truth.poisoned
+    assert flag[truth].mean() > 0.95 and flag[~truth].mean() < 0.01
+    retrained = train(found.keep("impurity"), "small-cnn", TRAINING, seed=21)
+    assert asr(retrained, test, poisoned.attack).value < 0.03

@@ -26,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Audit image-classification training sets and models for backdoors.\n\n"
-    "Exit codes: 0 nothing found, 1 findings, 2 error.",
+    "Exit codes: 0 nothing found, 1 findings, 2 error, 130 interrupted.",
 )
 
 
@@ -63,10 +63,8 @@ def main() -> None:
         code = app(standalone_mode=False)
     except DoorwardError as error:
         code = common.fail(str(error))
-    except typer.Abort:
-        code = common.fail("interrupted; the same command goes on from here")
-    except KeyboardInterrupt:
-        code = common.fail("interrupted; the same command goes on from here")
+    except (typer.Abort, KeyboardInterrupt):
+        code = common.INTERRUPTED
     except OSError as error:
         code = common.fail(f"{error.filename or 'disk'}: {error.strerror}")
     except Exception as error:
@@ -74,4 +72,6 @@ def main() -> None:
         if format_message is None:
             raise
         code = common.fail(str(format_message()))
+    if code == common.INTERRUPTED:
+        common.fail("interrupted; the same command goes on from here")
     sys.exit(code if isinstance(code, int) else 0)

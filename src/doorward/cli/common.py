@@ -21,7 +21,7 @@ from doorward.errors import DoorwardError
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
-FOUND_NOTHING, FOUND_SOMETHING, WENT_WRONG = 0, 1, 2
+FOUND_NOTHING, FOUND_SOMETHING, WENT_WRONG, INTERRUPTED = 0, 1, 2, 130
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder of the run; must not exist yet.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a finished run of that name.")]

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from doorward.cli import common
+
+if TYPE_CHECKING:
+    from doorward.report.page import Page
+
 
 def report_command(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of cleanse or certify runs.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The HTML file to write.")] = Path("report.html"),
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs (cleanse, certify).")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The HTML file to write.")] = Path("report.html"),
     sarif: Annotated[Path | None, typer.Option(help="Write the findings as SARIF 2.1.0 too.", metavar="FILE")] = None,
     title: Annotated[str | None, typer.Option(help="Title of the page.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object with the verdicts.")] = False,
+    as_json: common.AsJson = False,
 ) -> None:
     """Write one self-contained HTML page about one or several runs.
 
-    Example: doorward report run/ -o report.html --sarif findings.sarif
+    Ends with exit code 1 when a run came to evidence or suspicion, 0 when none did.
 
-    Exit code: 0 when no run found anything, 1 with findings, 2 on an error.
+    Example: doorward report run/ -o report.html --sarif findings.sarif
     """
     from doorward.report.page import compose, refuse_if_taken, write_text
     from doorward.report.sarif import sarif as as_sarif
@@ -33,23 +38,22 @@ def report_command(
         write_text(sarif, json.dumps(as_sarif(page.sections), indent=1, allow_nan=False) + "\n")
     write_text(output, page.html)
     if as_json:
-        typer.echo(json.dumps(_summary(page, output, sarif), allow_nan=False))
+        common.print_json(_summary(page, output, sarif))
     else:
-        for section in page.sections:
-            typer.echo(f"{_plain(section.run.name)}: {_plain(section.verdict.headline)}")
-        typer.echo(f"Report: {output} ({output.stat().st_size / 1e6:.2f} MB)")
-        if sarif is not None:
-            typer.echo(f"SARIF:  {sarif}")
-    raise typer.Exit(1 if page.has_findings else 0)
+        _show(page, output, sarif)
+    raise typer.Exit(common.FOUND_SOMETHING if page.has_findings else common.FOUND_NOTHING)
 
 
-def _plain(text: str) -> str:
-    from doorward.report.text import visible
+def _show(page: Page, output: Path, sarif: Path | None) -> None:
+    lines = [f"{section.run.name}: {section.verdict.headline}" for section in page.sections]
+    lines.append(f"report: {output} ({output.stat().st_size / 1e6:.2f} MB)")
+    if sarif is not None:
+        lines.append(f"SARIF: {sarif}")
+    for line in lines:
+        common.out.print(common.escape(common.printable(line)), soft_wrap=True)
 
-    return visible(text)
 
-
-def _summary(page: Any, output: Path, sarif: Path | None) -> dict[str, Any]:
+def _summary(page: Page, output: Path, sarif: Path | None) -> dict[str, Any]:
     return {
         "report": str(output),
         "bytes": output.stat().st_size,

@@ -1,0 +1,26 @@
+"""Run all benchmarks, or those named; each writes its table into results/."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+
+NAMES = ("train_throughput", "cleanse_speed", "certify_throughput", "million_images")
+
+
+def main() -> None:
+    """Run what was asked for, in this process, one after another."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; default all")
+    asked = parser.parse_args().names or NAMES
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for name in asked:
+        if name not in NAMES:
+            parser.error(f"no benchmark {name!r}; expected one of {', '.join(NAMES)}")
+    for name in asked:
+        importlib.import_module(f"benchmarks.{name}").main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,10 @@
+"""The data room: image sets from names, folders, files and Python objects."""
+
+from __future__ import annotations
+
+from doorward.data.download import fetch
+from doorward.data.named import NamedSet, catalogue
+from doorward.data.sources import load_images
+from doorward.data.summary import describe
+
+__all__ = ["NamedSet", "catalogue", "describe", "fetch", "load_images"]

@@ -1,0 +1,101 @@
+"""What a set holds, in numbers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from doorward.data.progress import track
+from doorward.images import ImageSet
+
+FEW_IMAGES = 20
+_SQUARES = np.arange(256, dtype=np.uint32) ** 2
+
+
+def describe(images: ImageSet) -> dict[str, Any]:
+    """Size, classes, statistics, hash and duplicates of an image set, as plain JSON values.
+
+    Returns:
+        ``name``, ``images`` (number), ``shape`` (channels, height, width), ``classes`` (list of name and count),
+        ``mean`` and ``std`` (per channel, of pixels in [0, 1]; population standard deviation), ``sha256``,
+        ``duplicates`` (see `duplicates`) and ``warnings``.
+    """
+    counts = images.counts()
+    mean, std = channel_statistics(images)
+    twins = duplicates(images)
+    return {
+        "name": images.name,
+        "images": len(images),
+        "shape": list(images.shape),
+        "classes": [{"name": c, "count": int(n)} for c, n in zip(images.classes, counts, strict=True)],
+        "mean": mean,
+        "std": std,
+        "sha256": images.hash,
+        "duplicates": twins,
+        "warnings": [*_warnings(images, counts, twins), *_notes(images)],
+    }
+
+
+def channel_statistics(images: ImageSet) -> tuple[list[float], list[float]]:
+    """Mean and population standard deviation per channel of pixels in [0, 1], from exact integer sums."""
+    channels = images.shape[0]
+    total, squares = [0] * channels, [0] * channels
+    rows = max(1, 2**22 // int(np.prod(images.shape)))
+    for part in images.chunks(rows):
+        flat = images.pixels[part].reshape(-1, channels)
+        for channel in range(channels):
+            levels = np.bincount(flat[:, channel], minlength=256)
+            total[channel] += int(levels @ np.arange(256))
+            squares[channel] += int(levels @ _SQUARES.astype(np.int64))
+    count = len(images) * images.shape[1] * images.shape[2]
+    mean = [t / count for t in total]
+    std = [float(np.sqrt(max(0, q * count - t * t)) / count) for q, t in zip(squares, total, strict=True)]
+    return [m / 255 for m in mean], [s / 255 for s in std]
+
+
+def duplicates(images: ImageSet) -> dict[str, Any]:
+    """Images whose pixels are the same, bit by bit.
+
+    Returns:
+        ``images``: how many are a copy of an earlier one; ``groups``: how many pictures occur more than once;
+        ``conflicting``: how many images have a copy with another label; ``examples``: indices of up to ten groups,
+        those with different labels first.
+    """
+    groups: defaultdict[bytes, list[int]] = defaultdict(list)
+    for part in track(images.chunks(1024), -(-len(images) // 1024), "comparing images"):
+        rows = np.ascontiguousarray(images.pixels[part])
+        for index, row in enumerate(rows, part.start):
+            groups[hashlib.blake2b(row.data, digest_size=16).digest()].append(index)
+    twins = [members for members in groups.values() if len(members) > 1]
+    conflicting = [m for m in twins if len(set(images.labels[m].tolist())) > 1]
+    agreeing = [m for m in twins if len(set(images.labels[m].tolist())) == 1]
+    return {
+        "images": sum(len(m) - 1 for m in twins),
+        "groups": len(twins),
+        "conflicting": sum(map(len, conflicting)),
+        "examples": [m[:10] for m in [*conflicting, *agreeing][:10]],
+    }
+
+
+def _warnings(images: ImageSet, counts: NDArray[np.int64], twins: dict[str, Any]) -> list[str]:
+    found = []
+    few = [(name, int(n)) for name, n in zip(images.classes, counts, strict=True) if n < FEW_IMAGES]
+    if few:
+        listed = ", ".join(f"{name!r} ({n})" for name, n in few[:5]) + (", ..." if len(few) > 5 else "")
+        found.append(f"{len(few)} class(es) with fewer than {FEW_IMAGES} images: {listed}")
+    if twins["conflicting"]:
+        found.append(f"{twins['conflicting']} images have an exact copy with another label")
+    if twins["images"]:
+        found.append(f"{twins['images']} images are exact copies of an earlier one")
+    if images.pixels.size and counts.max() > 10 * max(1, int(counts[counts > 0].min())):
+        found.append(f"the largest class has {int(counts.max())} images, the smallest {int(counts[counts > 0].min())}")
+    return found
+
+
+def _notes(images: ImageSet) -> list[str]:
+    notes = images.provenance.get("notes", [])
+    return [str(note) for note in notes] if isinstance(notes, list) else []

@@ -1,0 +1,168 @@
+"""The whole way on the command line, on real digits, and every mistake in one line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from doorward.runs import Run
+from doorward.tables import read_parquet
+from tests.cli.conftest import Call
+
+TRAINING = ("--epochs", 6, "--set", "batch=64", "--set", "lr=0.05")
+
+
+@pytest.fixture(scope="module")
+def way(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Poisoned set, model and cleanse run, made once by the commands themselves."""
+    folder = tmp_path_factory.mktemp("way")
+    commands: list[tuple[object, ...]] = [
+        ("attack", "mnist-5k", "--recipe", "patch", "--rate", 0.02, "--seed", 1, "-o", folder / "poisoned"),
+        ("train", folder / "poisoned", *TRAINING, "--seed", 1, "-o", folder / "model"),
+        ("cleanse", folder / "poisoned", "--model", folder / "model", "--method", "impurity", "-o", folder / "run"),
+    ]
+    for command in commands:
+        subprocess.run([sys.executable, "-m", "doorward", *map(str, command)], capture_output=True, timeout=300)
+    assert (folder / "run" / "run.json").exists()
+    return folder
+
+
+def test_the_way_finds_the_backdoor_and_removes_it(way: Path, call: Call) -> None:
+    again = call(
+        "cleanse", way / "poisoned", "--model", way / "model", "--method", "impurity", "-o", way / "r2", "--json"
+    )
+    assert again.code == 1, "findings end with 1"
+    first = Run.read(way / "run")["results"]["methods"]["impurity"]
+    assert again.json["methods"]["impurity"]["flagged"] == first["flagged"]
+    trained = call("train", way / "poisoned", *TRAINING, "--without", way / "run", "-o", way / "after", "--json")
+    assert trained.code == 0 and trained.json["images"] < 4000
+    models = ("--model", f"before={way / 'model'}", "--model", f"after={way / 'after'}")
+    truth = way / "poisoned" / "truth.parquet"
+    scored = call("score", way / "run", "--truth", truth, "--test", "mnist-5k", *models, "--json")
+    assert scored.code == 0
+    found = scored.json["methods"]["impurity"]
+    assert found["tpr"]["value"] > 0.95 and found["fpr"]["value"] < 0.01 and found["fpr_target"]["trials"] < 500
+    before, after = scored.json["models"]
+    assert before["asr"]["value"] > 0.9 and after["asr"]["value"] < 0.05
+    reported = call("report", way / "run", "-o", way / "report.html")
+    assert reported.code == 1 and (way / "report.html").stat().st_size < 3_000_000
+
+
+def test_the_run_repeats_exactly(way: Path, call: Call) -> None:
+    call("attack", "mnist-5k", "--recipe", "patch", "--rate", 0.02, "--seed", 1, "-o", way / "poisoned2")
+    first, second = (Run.read(way / name)["results"]["sha256"] for name in ("poisoned", "poisoned2"))
+    assert first == second
+    call("cleanse", way / "poisoned2", "--model", way / "model", "--method", "impurity", "-o", way / "run2")
+    samples = [read_parquet(way / name / "samples.parquet") for name in ("run", "run2")]
+    assert all(np.array_equal(samples[0][k], samples[1][k]) for k in samples[0])
+
+
+def test_a_clean_set_ends_with_zero(way: Path, call: Call) -> None:
+    call("train", "mnist-5k", *TRAINING, "--seed", 1, "-o", way / "clean-model")
+    found = call(
+        "cleanse", "mnist-5k", "--model", way / "clean-model", "--method", "impurity", "-o", way / "clean", "--json"
+    )
+    assert found.code == 0 and found.json["methods"]["impurity"]["flagged"] == 0
+    scored = call("score", way / "clean", "--clean", "--json")
+    assert scored.json["attack"] is None and scored.json["methods"]["impurity"]["tpr"]["value"] is None
+
+
+def test_truth_is_not_among_what_a_defence_loads(way: Path) -> None:
+    from doorward.data import load_images
+
+    images = load_images(str(way / "poisoned"))
+    assert set(vars(images)) - {"hash"} == {"pixels", "labels", "classes", "name", "provenance"}
+    text = (way / "poisoned" / "images.json").read_text()
+    assert "poison" not in text and "truth" not in text, "the set itself must not tell"
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (("attack", "nowhere/", "-o", "OUT"), "nowhere"),
+        (("attack", "mnist-5k", "--recipe", "spell", "-o", "OUT"), "no method 'spell'; expected one of patch"),
+        (("attack", "mnist-5k", "--rate", "3", "-o", "OUT"), "poisoning rate 3.0; expected a number between 0 and 1"),
+        (("attack", "mnist-5k", "--target", "10", "-o", "OUT"), "class '10'; expected a number below 10"),
+        (("attack", "mnist-5k", "--set", "size", "-o", "OUT"), "expected NAME=VALUE"),
+        (("attack", "mnist-5k", "--mode", "melt", "-o", "OUT"), "'mode' = 'melt'"),
+        (("attack", "mnist-5k", "--plan", "none.yaml", "-o", "OUT"), "none.yaml"),
+        (("train", "mnist-5k", "--net", "resnet9000", "-o", "OUT"), "net 'resnet9000'; expected one of two-layer"),
+        (("train", "mnist-5k", "--set", "lr=fast", "-o", "OUT"), "'lr' = 'fast'"),
+        (("train", "mnist-5k", "--device", "abacus", "-o", "OUT"), "abacus"),
+        (("train", "mnist-5k", "--without", "norun", "-o", "OUT"), "norun: holds no run.json"),
+        (("cleanse", "mnist-5k", "--model", "nomodel", "-o", "OUT"), "nomodel: holds no classifier.json"),
+        (("cleanse", "mnist-5k", "--model", "m", "--method", "magic", "-o", "OUT"), "no method 'magic'"),
+        (("cleanse", "mnist-5k", "--model", "m", "--set", "threshold=1", "-o", "OUT"), "METHOD.NAME=VALUE"),
+        (("score", "norun", "--clean"), "norun: holds no run.json"),
+        (("score", "norun"), "either --truth FILE or --clean"),
+        (("methods", "dance"), "verb 'dance'; expected one of attack"),
+        (("attack",), "Missing argument"),
+        (("frobnicate",), "frobnicate"),
+    ],
+)
+def test_mistakes_are_one_line_with_exit_code_2_and_leave_nothing(
+    command: tuple[str, ...], message: str, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = call(*command)
+    assert answer.code == 2 and answer.out == ""
+    assert message in answer.err and len(answer.err.strip().splitlines()) == 1, answer.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_output_is_refused_unless_overwritten(way: Path, call: Call) -> None:
+    command = ("attack", "mnist-5k", "--rate", 0.01, "-o", way / "twice")
+    assert call(*command).code == 0
+    refused = call(*command)
+    assert refused.code == 2 and "exists already" in refused.err
+    assert call(*command, "--overwrite").code == 0
+
+
+def test_flags_of_another_set_do_not_apply(way: Path, call: Call) -> None:
+    answer = call("train", "mnist-5k", "--without", way / "run", "-o", way / "wrong")
+    assert answer.code == 2 and "looked at other images" in answer.err
+
+
+def test_an_interrupted_training_goes_on_with_the_same_command(
+    way: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from doorward.train import loop
+
+    original, calls = loop._run_epoch, []
+
+    def interrupted(*arguments: object) -> object:
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return original(*arguments)  # type: ignore[arg-type]
+
+    command = ("train", way / "poisoned", *TRAINING, "--seed", 1, "-o", way / "again")
+    monkeypatch.setattr(loop, "_run_epoch", interrupted)
+    answer = call(*command)
+    assert answer.code == 130 and "the same command goes on from here" in answer.err and not (way / "again").exists()
+    assert call(*command).code == 0 and len(calls) == 7, "three epochs before, three after"
+    weights = [(way / name / "weights.safetensors").read_bytes() for name in ("model", "again")]
+    assert weights[0] == weights[1]
+
+
+def test_methods_are_listed_with_what_they_are_given(call: Call) -> None:
+    answer = call("methods", "cleanse", "--json")
+    names = [m["name"] for m in answer.json["methods"]]
+    assert {"spectral", "activation", "impurity"} <= set(names)
+    assert "poisoning_rate" in next(m for m in answer.json["methods"] if m["name"] == "spectral")["accepts"]
+
+
+def test_help_does_not_import_torch() -> None:
+    code = "import sys; sys.argv = ['doorward', '--help']\nimport doorward\nfrom doorward.cli.app import main\n"
+    code += "try: main()\nexcept SystemExit: pass\nassert not {'torch', 'sklearn', 'duckdb', 'PIL'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_control_characters_of_names_do_not_reach_the_terminal(tmp_path: Path, call: Call) -> None:
+    answer = call("attack", str(tmp_path / "\x1b[31mred"), "-o", tmp_path / "out")
+    assert answer.code == 2 and "\x1b" not in answer.err

@@ -72,20 +72,20 @@ def _scenario(folder: Path, scenario: Scenario, seed: int, told: Told) -> Path:
         request = AttackRequest(
             source=SOURCE, recipe=scenario.recipe, target="0", rate=RATE, settings=scenario.settings, seed=seed
         )
-        _once(folder / "poisoned", partial(attack_to_folder, request))
+        _once(folder / "poisoned", partial(attack_to_folder, request), seed)
     told(f"{scenario.name}: train")
     training = TrainRequest(source=source, training=TRAINING, seed=seed)
-    _once(folder / "model", partial(train_to_folder, training))
+    _once(folder / "model", partial(train_to_folder, training), seed)
     told(f"{scenario.name}: cleanse")
     cleansing = CleanseRequest(source=source, model=str(folder / "model"), seed=seed)
-    _once(folder / "cleanse", partial(cleanse_to_folder, cleansing))
+    _once(folder / "cleanse", partial(cleanse_to_folder, cleansing), seed)
     models = [("poisoned set" if scenario.recipe else "whole set", folder / "model")]
     flagged = Run.read(folder / "cleanse")["results"]["methods"]
     for method in DEFAULT_METHODS:
         told(f"{scenario.name}: retrain without what {method} flags")
         if flagged[method]["flagged"]:
             again = training.model_copy(update={"without": str(folder / "cleanse"), "by": method})
-            _once(folder / f"after-{method}", partial(train_to_folder, again))
+            _once(folder / f"after-{method}", partial(train_to_folder, again), seed)
             models.append((f"after {method}", folder / f"after-{method}"))
     test = load_images(SOURCE, split="test")
     told(f"{scenario.name}: score")
@@ -94,9 +94,9 @@ def _scenario(folder: Path, scenario: Scenario, seed: int, told: Told) -> Path:
     return folder / "cleanse"
 
 
-def _once(path: Path, make: Callable[[Path], object]) -> None:
+def _once(path: Path, make: Callable[..., object], seed: int) -> None:
     if not path.exists():
-        make(path)
+        make(path, command=f"doorward demo --seed {seed}")
 
 
 def prepare(folder: Path, seeds: Sequence[int], overwrite: bool) -> None:

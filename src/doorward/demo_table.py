@@ -9,17 +9,8 @@ from typing import Any
 
 from doorward.demo import SCENARIOS
 
-COLUMNS = (
-    "attack",
-    "method",
-    "ASR before %",
-    "accuracy before %",
-    "TPR %",
-    "FPR %",
-    "flagged",
-    "ASR after %",
-    "accuracy after %",
-)
+COLUMNS = ("attack", "method", "ASR %", "accuracy %", "TPR %", "FPR %", "flagged", "ASR after %", "accuracy after %")
+NARROW = ("attack", "method", "ASR %", "acc. %", "TPR %", "FPR %", "flags", "then ASR", "acc.")
 
 
 def rows(folders: Sequence[Path]) -> list[list[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from doorward.errors import DoorwardError
 
 _ROWS_PER_CHUNK = 4096
+_BYTES_PER_CHUNK = 64 * 2**20
 
 
 def release(array: NDArray[np.uint8]) -> None:
@@ -91,12 +93,13 @@ class ImageSet:
         digest.update(json.dumps([list(self.pixels.shape), list(self.classes)]).encode())
         digest.update(np.ascontiguousarray(self.labels, dtype="<i8").tobytes())
         for rows in self.chunks():
-            digest.update(np.ascontiguousarray(self.pixels[rows]))
+            digest.update(np.ascontiguousarray(self.pixels[rows]).data)
             release(self.pixels)
         return digest.hexdigest()
 
-    def chunks(self, rows: int = _ROWS_PER_CHUNK) -> Iterator[slice]:
+    def chunks(self, rows: int | None = None) -> Iterator[slice]:
         """Slices that cover the set, so that a memory map is read a piece at a time."""
+        rows = rows or max(1, min(_ROWS_PER_CHUNK, _BYTES_PER_CHUNK // math.prod(self.shape)))
         for start in range(0, len(self), rows):
             yield slice(start, min(start + rows, len(self)))
 

@@ -22,7 +22,7 @@ def png(value: int) -> bytes:
 
 
 def tar(path: Path, entries: list[tuple[str, bytes]], extra: tarfile.TarInfo | None = None) -> Path:
-    with tarfile.open(path, "w:gz" if path.name.endswith("gz") else "w") as archive:
+    with tarfile.open(path, "w:gz" if path.name.lower().endswith("gz") else "w") as archive:
         for name, data in entries:
             info = tarfile.TarInfo(name)
             info.size = len(data)
@@ -50,13 +50,13 @@ def refusal(source: Path) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["set.tar", "set.tar.gz", "set.tgz", "set.zip"])
+@pytest.mark.parametrize("name", ["my.set.tar", "my.set.tar.gz", "my.set.TGZ", "my.set.zip"])
 @pytest.mark.parametrize("prefix", ["", "photos/", "x/photos/"])
 def test_archives_of_class_folders(tmp_path, name, prefix, cache):
     path = (zipped if name.endswith("zip") else tar)(tmp_path / name, entries(prefix))
     found = load_images(path)
     assert found.pixels[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
-    assert found.name == "set"
+    assert found.name == "my.set"
     assert [p.name for p in tmp_path.iterdir()] == [name]
     (unpacked,) = (cache / "archives").iterdir()
     before = unpacked.stat().st_ino

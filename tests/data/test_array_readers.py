@@ -193,12 +193,14 @@ def test_a_header_that_promises_other_sizes_is_refused_before_anything_is_alloca
     assert "expected" in refusal(tmp_path / "set.npz")
 
 
-def test_a_flipped_byte_is_found_by_the_checksum(tmp_path):
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_flipped_byte_is_found_by_the_checksum(tmp_path, packed):
     path = tmp_path / "set.npz"
-    np.savez(path, images=np.full((4, 5, 5), 77, np.uint8), labels=labels_for(4))
-    data = bytearray(path.read_bytes())
-    data[data.index(bytes([77] * 50))] = 78
-    path.write_bytes(data)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED) as archive:
+        archive.writestr("labels.npy", header_only((4,), bytes([0, 0, 1, 1])))
+        archive.writestr("images.npy", header_only((4, 5, 5), bytes([77] * 100)))
+        right = archive.getinfo("images.npy").CRC.to_bytes(4, "little")
+    path.write_bytes(path.read_bytes().replace(right, b"\1\2\3\4"))
     assert "CRC" in refusal(path)
 
 

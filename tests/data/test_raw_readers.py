@@ -61,8 +61,8 @@ def test_idx_round_trip(tmp_path_factory, pixels, packed, inside):
         (lambda d: d + b"x", "expected"),
         (lambda d: d[:7], "expected"),
         (lambda d: d[:4] + struct.pack(">I", 5) + d[8:] + bytes(9), "5 images, but"),
-        (lambda d: d[:8] + struct.pack(">2I", 2**31, 2**31) + d[16:], "expected"),
-        (lambda d: d[:8] + struct.pack(">2I", 0, 3) + d[16:], "expected"),
+        (lambda d: d[:8] + struct.pack(">2I", 2**31, 2**31) + d[16:], "bytes for sizes"),
+        (lambda d: d[:8] + struct.pack(">2I", 0, 3) + d[16:16], "images of size 3 x 0"),
     ],
 )
 def test_idx_files_that_are_refused(tmp_path, packed, change, words):
@@ -301,6 +301,13 @@ def test_a_small_pickle_cannot_fill_the_memory():
     encode = b"c_codecs\nencode\nh\x00X\x06\x00\x00\x00latin1\x86R"
     with pytest.raises(DoorwardError, match="far more than it holds"):
         loads(b"\x80\x02(" + text + encode * 10_000 + b"t.", "x")
+
+
+def test_labels_of_one_batch_do_not_fill_up_another(tmp_path):
+    for number, count in ((1, 3), (2, 5)):
+        batch = {"data": np.zeros((4, 3072), np.uint8), "labels": [k % 2 for k in range(count)]}
+        (tmp_path / f"data_batch_{number}").write_bytes(pickle.dumps(batch, 2))
+    assert "3 labels for 4 images" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize(

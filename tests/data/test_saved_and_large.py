@@ -4,13 +4,14 @@ import json
 import os
 import shutil
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from doorward.data import assemble, load_images
+from doorward.data import assemble, folder, load_images
 from doorward.errors import DoorwardError
 from doorward.images import ImageSet
 
@@ -53,6 +54,18 @@ def test_saved_sets_that_are_broken(saved, name, content):
     refusal(saved)
 
 
+def test_what_a_saved_set_or_an_image_set_holds_is_checked_as_any_other(saved, make):
+    images = make()
+    for change, words in (
+        ({"labels": np.array([0, 0, 0, 0, 0, 1])}, "has 1 image"),
+        ({"labels": np.zeros(6, np.int64)}, "every image is of class"),
+        ({"classes": ("a", "b\n")}, "class name"),
+    ):
+        replace(images, **change).save(saved)
+        assert words in refusal(saved)
+        assert words in refusal(replace(images, **change))
+
+
 def test_class_names_of_a_saved_set_are_checked(saved):
     about = json.loads((saved / "images.json").read_text())
     for classes in (["a", "b\u0000"], ["a", "../b"], ["a", "a"], "ab", ["a"], {"a": 1}):
@@ -72,22 +85,32 @@ def write(root, images):
     return root
 
 
-def test_a_large_folder_is_mapped_decoded_once_and_again_after_a_change(tmp_path, make, low_limit, cache):
+def test_a_large_folder_is_mapped_decoded_once_and_again_after_a_change(tmp_path, make, low_limit, cache, monkeypatch):
     images = make()
     root = write(tmp_path / "set", images)
     first = load_images(root)
     assert isinstance(first.pixels, np.memmap)
     assert first.hash == images.hash
-    (entry,) = (cache / "decoded").iterdir()
-    stamp = (entry / "images.npy").stat().st_mtime_ns
-    assert load_images(root).hash == images.hash
-    assert (entry / "images.npy").stat().st_mtime_ns == stamp
+    assert len(list((cache / "decoded").iterdir())) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(folder, "decode_into", None)  # nothing is decoded
+        assert load_images(root).hash == images.hash
     changed = root / "c0" / "0.png"
     before = changed.stat()
     Image.fromarray(images.pixels[0] ^ 1).save(changed)
     os.utime(changed, ns=(before.st_atime_ns, before.st_mtime_ns))  # a quiet edit: the time is set back
     assert load_images(root).hash != images.hash
     assert len(list((cache / "decoded").iterdir())) == 2
+
+
+def test_a_large_manifest_with_other_labels_is_another_set(tmp_path, make, low_limit):
+    root = write(tmp_path / "set", make())
+    files = sorted(root.rglob("*.png"))
+    for labels in ("aabbab", "bbaaba"):
+        rows = "".join(f"{f.relative_to(root)},{k}\n" for f, k in zip(files, labels, strict=True))
+        (root / "set.csv").write_text("path,label\n" + rows)
+        found = load_images(root / "set.csv")
+        assert [found.classes[k] for k in found.labels] == list(labels)
 
 
 def test_a_large_set_that_fails_half_way_leaves_nothing(tmp_path, make, low_limit, cache):

@@ -207,6 +207,7 @@ def test_duckdb_reaches_nothing_but_the_files_given(tmp_path):
             f"ATTACH '{tmp_path / 'x.db'}'",
             "INSTALL httpfs",
             "SET enable_external_access = true",
+            "SET threads = 1",
         ):
             with pytest.raises(duckdb.Error):
                 connection.execute(query)

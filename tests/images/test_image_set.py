@@ -71,6 +71,11 @@ def test_chunks_cover_the_set_once():
     assert [list(range(10))[c] for c in images.chunks(4)] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
 
+def test_chunks_of_large_images_are_of_fewer_rows():
+    pixels = np.broadcast_to(np.zeros((1, 1, 1, 1), np.uint8), (10, 4096, 4096, 1))  # 16 MB each, without the memory
+    assert [c.stop - c.start for c in make(pixels).chunks()] == [4, 4, 2]
+
+
 def test_counts_subset_and_shape():
     images = make(np.arange(5, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 3, 3), np.uint8), classes=3)
     assert images.counts().tolist() == [2, 2, 1]

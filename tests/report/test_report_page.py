@@ -165,17 +165,17 @@ def test_ten_flagged_classes_in_colour_stay_under_three_megabytes(make_run: Any,
     (run / "run.json").write_text(json.dumps(manifest))
     page = compose(run)
     assert 200_000 < len(page.html.encode()) < 3_000_000
-    assert len(compose([run] * 20).html.encode()) < 3_000_000
+    assert len(compose([run] * 40).html.encode()) < 3_000_000
 
 
 def test_many_runs_get_a_table_and_the_worst_a_section(make_run: Any) -> None:
     bad, good = make_run("bad"), make_run("good", poisoned=0, kinds=("impurity",))
     page = compose([good] * 45 + [bad] * 5)
     parsed = assert_harmless(page.html)
-    assert len([d for d in parsed.all("details") if d.get("class") == "run"]) == 40
+    assert len([d for d in parsed.all("details") if d.get("class") == "run"]) == 24
     assert {f"run-{i}" for i in range(46, 51)} <= {h.get("id") for h in parsed.all("h2")}
     assert "50 runs: 5\xa0×\xa0evidence of a backdoor, 45\xa0×\xa0nothing found" in parsed.text
-    assert "10 runs with lesser verdicts have no section here" in parsed.text
+    assert "26 runs with lesser verdicts have no section here" in parsed.text
     assert len(page.html) < 3_000_000
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape as escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -71,9 +72,10 @@ def print_json(value: dict[str, Any]) -> None:
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table; cells are shown as they are, never as markup."""
-    table = Table(title=escape(title), title_justify="left", title_style="bold")
+    table = Table(title=escape(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for number, column in enumerate(columns):
-        table.add_column(escape(column), justify="left" if number == 0 else "right")
+        words = all(not any(c.isdigit() for c in row[number]) or number == 0 for row in rows)
+        table.add_column(escape(column), justify="left" if words else "right", no_wrap=number == 0 or column == "method")
     for row in rows:
         table.add_row(*(escape(printable(cell)) for cell in row))
     out.print(table)

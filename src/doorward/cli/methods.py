@@ -39,5 +39,6 @@ def methods_command(
     for m in found:
         given = ", ".join([*sorted(m.given), *(f"({a})" for a in sorted(m.accepts))]) or "nothing but the image shape"
         settings = ", ".join(f"{n}={f.default!r}" for n, f in m.settings.model_fields.items())
-        rows_ = [("does", m.summary), ("is given", given), ("settings", settings)]
-        common.print_table(m.name, ["", ""], rows_)
+        common.out.print(f"[bold]{common.escape(m.name)}[/bold]  {common.escape(m.summary)}", soft_wrap=True)
+        common.out.print(f"    given: {common.escape(given)}", soft_wrap=True)
+        common.out.print(f"    settings: {common.escape(settings)}", soft_wrap=True)

@@ -22,6 +22,12 @@ def is_archive(path: Path) -> bool:
     return path.name.lower().endswith(ENDINGS)
 
 
+def without_ending(path: Path) -> str:
+    """The name of an archive without ``.tar.gz`` and the like."""
+    ending = max((e for e in ENDINGS if path.name.lower().endswith(e)), key=len)
+    return path.name[: -len(ending)]
+
+
 def unpacked(path: Path) -> Path:
     """The folder with the content of a ``.tar``, ``.tar.gz`` or ``.zip`` file; the same file is unpacked once.
 

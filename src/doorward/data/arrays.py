@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from doorward.data.assemble import Shape, assemble
 from doorward.data.checks import check_auditable, name_labels, show
 from doorward.errors import DoorwardError
-from doorward.images import ImageSet
+from doorward.images import ImageSet, release
 
 _CHUNK_BYTES = 16 * 2**20
 
@@ -118,5 +118,6 @@ def from_arrays(images: Any, labels: Any, where: object, names: Sequence[object]
         for start in range(0, len(source), step):
             rows = source[start : start + step]
             target[start : start + step] = layout.arrange(to_8_bit(rows, where))
+            release(target)
 
     return assemble(where, layout.shape, numbers, classes, fill)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from doorward.data.checks import guarded, show
 from doorward.data.progress import track
 from doorward.errors import DoorwardError
+from doorward.images import release
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
@@ -28,6 +29,7 @@ _MODES = {"L": "L", "RGB": "RGB", "1": "L", "LA": "L", "P": "RGB", "RGBA": "RGB"
 # Below this many pixels an image is mostly Python inside Pillow, where threads only wait for each other.
 _WORTH_A_THREAD = 64 * 64
 _ROWS_PER_TASK = 64
+_RELEASE_BYTES = 64 * 2**20
 
 Data = Path | bytes
 
@@ -131,16 +133,21 @@ def decode_into(
     count = len(items)
     tasks = [range(start, min(start + _ROWS_PER_TASK, count)) for start in range(0, count, _ROWS_PER_TASK)]
     threads = workers or (os.cpu_count() or 1 if look.width * look.height > _WORTH_A_THREAD else 1)
+    tasks_per_release = max(1, _RELEASE_BYTES // max(1, target[:_ROWS_PER_TASK].nbytes))
     with strict_pillow():
-        if threads == 1 or len(tasks) == 1:
-            for rows in track(tasks, len(tasks), "decoding"):
-                work(rows)
-            return
-        with ThreadPoolExecutor(threads) as pool:
-            futures = [pool.submit(work, rows) for rows in tasks]
-            try:
-                for future in track(futures, len(tasks), "decoding"):
-                    future.result()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        done = map(work, tasks) if threads == 1 or len(tasks) == 1 else _in_threads(work, tasks, threads)
+        for number, _ in enumerate(track(done, len(tasks), "decoding"), 1):
+            if number % tasks_per_release == 0:
+                release(target)
+
+
+def _in_threads(work: Callable[[range], None], tasks: Sequence[range], threads: int) -> Iterator[None]:
+    """One item for each task that is done, in order; after the first failure nothing new is begun."""
+    with ThreadPoolExecutor(threads) as pool:
+        futures = [pool.submit(work, rows) for rows in tasks]
+        try:
+            for future in futures:
+                yield future.result()
+        finally:
+            for future in futures:
+                future.cancel()

@@ -16,7 +16,7 @@ from doorward.data.assemble import assemble
 from doorward.data.cache import file_state
 from doorward.data.checks import MAX_DEFLATE, Split, guarded, name_labels, show
 from doorward.errors import DoorwardError
-from doorward.images import ImageSet
+from doorward.images import ImageSet, release
 
 _EXPECTED = "an .npz file with arrays 'images' and 'labels'"
 _PAIRS = (("images", "labels"), ("x", "y"), ("data", "labels"), ("x_{split}", "y_{split}"))
@@ -91,7 +91,7 @@ def _read_header(archive: zipfile.ZipFile, name: str, file: IO[bytes], path: Pat
 
 
 def _take(file: IO[bytes], size: int, where: object) -> bytes:
-    found = file.read(size)
+    found = file.read(size)  # zipfile checks its checksum with the last byte
     if len(found) != size:
         raise DoorwardError(f"{show(where)}: ends early; expected {size - len(found)} more bytes")
     return found
@@ -105,7 +105,6 @@ def _whole(archive: zipfile.ZipFile, name: str, path: Path) -> NDArray[Any]:
 
 def _rest(file: IO[bytes], header: _Header, path: Path) -> NDArray[Any]:
     raw = _take(file, math.prod(header.shape) * header.dtype.itemsize, path)
-    file.read(1)  # reaching the end checks the checksum
     flat = np.frombuffer(raw, header.dtype) if raw else np.empty(0, header.dtype)
     return cast("NDArray[Any]", flat.reshape(header.shape, order="F" if header.fortran else "C"))
 
@@ -124,6 +123,6 @@ def _stream(path: Path, file: IO[bytes], header: _Header, targets: NDArray[Any],
             raw = _take(file, count * header.row_bytes, path)
             rows = np.frombuffer(raw, header.dtype).reshape(count, *header.shape[1:])
             target[start : start + count] = layout.arrange(to_8_bit(rows, path))
-        file.read(1)  # reaching the end checks the checksum
+            release(target)
 
     return assemble(path, layout.shape, labels, names, fill, key=lambda: file_state([path]))

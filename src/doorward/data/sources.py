@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from doorward.data.archives import is_archive, unpacked
+from doorward.data.archives import is_archive, unpacked, without_ending
 from doorward.data.arrays import from_arrays
 from doorward.data.checks import Split, check_auditable, class_names, guarded, show
 from doorward.data.cifar import find_binary, find_python, read_binary, read_python
@@ -94,7 +94,7 @@ def _from_text(source: str | os.PathLike[str], split: Split) -> tuple[ImageSet, 
         if not path.exists():
             raise DoorwardError(f"{show(source)}: does not exist; expected {_KINDS}")
         if is_archive(path) and path.is_file():
-            return _from_folder(unpacked(path), split)[0], path.name.split(".")[0]
+            return _from_folder(unpacked(path), split)[0], without_ending(path)
         if path.is_dir():
             return _from_folder(path, split)
         return _from_file(path, split), path.stem
@@ -131,12 +131,12 @@ def _from_folder(path: Path, split: Split) -> tuple[ImageSet, str]:
         raise DoorwardError(f"{show(path)}: a run of 'doorward {verb}' without images; expected one with images.npy")
     images = _raw(path, names, split)
     if images is not None:
-        return images, called
+        return images, f"{called}-{split}"
     for known in _KNOWN_FOLDERS:
         if (path / known).is_dir():
             images = _raw(path / known, [entry.name for entry in visible(path / known)], split)
             if images is not None:
-                return images, called
+                return images, f"{called}-{split}"
     parts = path / split
     if _holds_class_folders(path / "train"):
         if not parts.is_dir():

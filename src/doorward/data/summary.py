@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from doorward.data.progress import track
-from doorward.images import ImageSet
+from doorward.images import ImageSet, release
 
 FEW_IMAGES = 20
-_SQUARES = np.arange(256, dtype=np.uint32) ** 2
+_SQUARES = np.arange(256, dtype=np.int64) ** 2
 
 
 def describe(images: ImageSet) -> dict[str, Any]:
@@ -50,7 +50,8 @@ def channel_statistics(images: ImageSet) -> tuple[list[float], list[float]]:
         for channel in range(channels):
             levels = np.bincount(flat[:, channel], minlength=256)
             total[channel] += int(levels @ np.arange(256))
-            squares[channel] += int(levels @ _SQUARES.astype(np.int64))
+            squares[channel] += int(levels @ _SQUARES)
+        release(images.pixels)
     count = len(images) * images.shape[1] * images.shape[2]
     mean = [t / count for t in total]
     std = [float(np.sqrt(max(0, q * count - t * t)) / count) for q, t in zip(squares, total, strict=True)]
@@ -66,10 +67,12 @@ def duplicates(images: ImageSet) -> dict[str, Any]:
         those with different labels first.
     """
     groups: defaultdict[bytes, list[int]] = defaultdict(list)
-    for part in track(images.chunks(1024), -(-len(images) // 1024), "comparing images"):
+    parts = list(images.chunks())
+    for part in track(parts, len(parts), "comparing images"):
         rows = np.ascontiguousarray(images.pixels[part])
         for index, row in enumerate(rows, part.start):
             groups[hashlib.blake2b(row.data, digest_size=16).digest()].append(index)
+        release(images.pixels)
     twins = [members for members in groups.values() if len(members) > 1]
     conflicting = [m for m in twins if len(set(images.labels[m].tolist())) > 1]
     agreeing = [m for m in twins if len(set(images.labels[m].tolist())) == 1]

@@ -21,7 +21,7 @@ LONGEST_LIST = 100  # images that a finding names; the most that SARIF viewers t
 
 RULE = (
     f"Evidence: two methods flag at least {AGREEING_IMAGES} of the same images in a class, and at least "
-    f"{AGREEING_SHARE:.0%} of the images that either of them flags. Suspicious: anything else that is flagged. "
+    f"{percent(AGREEING_SHARE, 0)} of the images that either of them flags. Suspicious: anything else that is flagged. "
     "A method that was told how many images to flag counts only where another method agrees with it."
 )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from markupsafe import Markup, escape
@@ -155,6 +156,45 @@ def interval_axis(domain: tuple[float, float]) -> Markup:
     return _svg(width, 14, f"axis from {100 * start:g} to {100 * end:g} percent", *parts, css="interval")
 
 
+@dataclass(frozen=True)
+class _Plane:
+    """Where radius and share lie on the certificate's chart; ``end`` is the radius at the right edge."""
+
+    end: float
+    width: float = 380.0
+    height: float = 230.0
+    left: float = 44.0
+    right: float = 372.0
+    top: float = 16.0
+    floor: float = 190.0
+
+    def x(self, radius: float) -> float:
+        return self.left + (self.right - self.left) * min(radius, self.end) / self.end
+
+    def y(self, share: float) -> float:
+        return self.floor - (self.floor - self.top) * share
+
+    def steps(self, curve: Sequence[tuple[int, float]]) -> str:
+        """A path that holds each share until the next radius, the last one for one more."""
+        outline = f"M{_short(self.x(curve[0][0]))} {_short(self.y(curve[0][1]))}"
+        for radius, share in curve[1:]:
+            outline += f"H{_short(self.x(radius))}V{_short(self.y(share))}"
+        return outline + f"H{_short(self.x(curve[-1][0] + 1))}"
+
+    def axes(self) -> list[Markup]:
+        parts: list[Markup] = []
+        for share in (0.0, 0.25, 0.5, 0.75, 1.0):
+            at = self.y(share)
+            parts.append(_line(self.left, at, self.right, at, "axis" if share == 0 else "grid"))
+            parts.append(_element("text", f"{100 * share:g} %", class_="tick end", x=self.left - 6, y=at + 4))
+        for tick in nice_ticks(0, self.end - 1, 8):
+            if tick == int(tick):
+                parts.append(_element("text", f"{int(tick)}", class_="tick mid", x=self.x(tick), y=self.floor + 15))
+        words = "attacker’s budget: changed pixels and labels in all"
+        middle = (self.left + self.right) / 2
+        return [*parts, _element("text", words, class_="tick mid", x=middle, y=self.height - 6)]
+
+
 def step_curve(
     points: Sequence[tuple[int, float]],
     level: float | None,
@@ -166,39 +206,18 @@ def step_curve(
 
     ``level`` is a share drawn as a dashed line, named ``level_name``; ``second`` another curve, drawn thin.
     """
-    width, height, left, right, top, bottom = 380.0, 230.0, 44.0, 8.0, 16.0, 40.0
-    end = points[-1][0] + 1
-    floor = height - bottom
-
-    def x(radius: float) -> float:
-        return left + (width - left - right) * radius / end
-
-    def y(share: float) -> float:
-        return floor - (floor - top) * share
-
-    parts: list[Markup] = []
-    for share in (0.0, 0.25, 0.5, 0.75, 1.0):
-        parts.append(_line(left, y(share), width - right, y(share), "axis" if share == 0 else "grid"))
-        parts.append(_element("text", f"{100 * share:g} %", class_="tick end", x=left - 6, y=y(share) + 4))
-
-    def steps(curve: Sequence[tuple[int, float]]) -> str:
-        outline = f"M{_short(x(curve[0][0]))} {_short(y(curve[0][1]))}"
-        for radius, share in curve[1:]:
-            outline += f"H{_short(x(min(radius, end)))}V{_short(y(share))}"
-        return outline + f"H{_short(x(min(curve[-1][0] + 1, end)))}"
-
-    path = steps(points)
-    area = f"{path}V{_short(floor)}H{_short(x(points[0][0]))}z"
-    parts.append(_element("path", class_="area", d=area))
-    parts.append(_element("path", class_="curve", d=path))
+    plane = _Plane(points[-1][0] + 1)
+    path = plane.steps(points)
+    area = f"{path}V{_short(plane.floor)}H{_short(plane.x(points[0][0]))}z"
+    parts = [
+        *plane.axes(),
+        _element("path", class_="area", d=area),
+        _element("path", class_="curve", d=path),
+    ]
     if second:
-        parts.append(_element("path", class_="curve thin", d=steps(second)))
+        parts.append(_element("path", class_="curve thin", d=plane.steps(second)))
     if level is not None:
-        parts.append(_line(left, y(level), width - right, y(level), "level"))
-        parts.append(_element("text", level_name, class_="tick end", x=width - right, y=y(level) - 5))
-    for tick in nice_ticks(0, end - 1, 8):
-        if tick == int(tick):
-            parts.append(_element("text", f"{int(tick)}", class_="tick mid", x=x(tick), y=floor + 15))
-    axis = "attacker's budget: changed pixels and labels in all"
-    parts.append(_element("text", axis, class_="tick mid", x=(left + width - right) / 2, y=height - 6))
-    return _svg(width, height, label, *parts, css="chart wide")
+        at = plane.y(level)
+        parts.append(_line(plane.left, at, plane.right, at, "level"))
+        parts.append(_element("text", level_name, class_="tick end", x=plane.right, y=at - 5))
+    return _svg(plane.width, plane.height, label, *parts, css="chart wide")

@@ -20,7 +20,7 @@ from doorward.report.run_files import RunFolder, told_apart
 from doorward.report.sections import LEVELS, Section, build, supported
 
 THUMBNAIL_BYTES = 1_500_000  # for the whole page, shared by the runs on it
-_MOST_SECTIONS = 40  # of more runs, the worst get a section; the others stand in the table alone
+_MOST_SECTIONS = 24  # of more runs, the worst get a section; the others stand in the table alone
 _SPOKEN = {
     "evidence": "evidence of a backdoor",
     "suspicious": "suspicious",

@@ -14,7 +14,7 @@ from urllib.parse import quote
 from doorward import __version__
 from doorward.report.knowledge import told
 from doorward.report.sections import Check, Finding, Section
-from doorward.report.text import name, visible
+from doorward.report.text import name, percent, visible
 
 _ATLAS = "MITRE ATLAS"
 _ATLAS_VERSION = "5.6.1"
@@ -112,7 +112,7 @@ def _failed(section: Section, finding: Finding, rule: int) -> dict[str, Any]:
     knowledge = section.checks[rule].knowledge
     sentence = finding.sentence
     if finding.agreement:
-        sentence += f" With another method, {finding.agreement:.0%} of what either flags is flagged by both."
+        sentence += f" With another method, {percent(finding.agreement, 0)} of what either flags is flagged by both."
     if not finding.counted:
         sentence += f" The method was told the {told(knowledge)}: it flags that many images, poisoned or not."
     # `review`: a method that was told how many to flag shows nothing by itself. SARIF wants level `none` for it.

@@ -72,12 +72,13 @@ def initial_weights(block: NoisyBlock, settings: TwoLayer) -> Weights:
     """Weights uniform in +-init / sqrt(inputs) as `torch.nn.Linear` has them, on a grid of 2^16 values; biases 0."""
     cells, hidden, classes = block.task.images.shape[1], settings.hidden, block.task.classes
     count = hidden * cells + classes * hidden
-    drawn = block.random_words(-(-count // 4)).view(np.uint16)[:, :count]
-    unit = torch.from_numpy(drawn.astype(np.int32)).to(block.device).to(torch.float32).add_(0.5).div_(1 << 15).sub_(1)
-    first = unit[:, : hidden * cells].reshape(len(block), hidden, cells) * (settings.init / cells**0.5)
-    second = unit[:, hidden * cells :].reshape(len(block), classes, hidden) * (settings.init / hidden**0.5)
+    drawn = block.random_words(-(-count // 4)).view(np.int16)[:, :count]  # -2^15 .. 2^15 - 1, centred by adding 1/2
+    unit = torch.from_numpy(drawn).to(block.device, torch.float32).add_(0.5)
+    first = unit[:, : hidden * cells].reshape(len(block), hidden, cells)
+    second = unit[:, hidden * cells :].reshape(len(block), classes, hidden)
     zeros = torch.zeros(len(block), hidden + classes, device=block.device)
-    return Weights(first, zeros[:, :hidden], second, zeros[:, hidden:])
+    scale = settings.init / (1 << 15)
+    return Weights(first * (scale / cells**0.5), zeros[:, :hidden], second * (scale / hidden**0.5), zeros[:, hidden:])
 
 
 def train(start: Weights, pixels: Tensor, labels: Tensor, settings: TwoLayer) -> Weights:
@@ -151,7 +152,7 @@ def _first_layer(
     task, top = block.task, block.task.domain - 1
     limit = 1 << 23 if top == 1 else 1 << 50
     kind = torch.float32 if top == 1 else torch.float64
-    bound = top * (torch.linalg.vector_norm(first, 1, dim=2) + bias.abs()).double().clamp_min(1e-30)
+    bound = top * (first.abs().sum(dim=2) + bias.abs()).double().clamp_min(1e-30)
     exponent = torch.floor(torch.log2((limit - top * first.shape[2]) / bound)).to(torch.int32)
     unit = torch.ldexp(torch.ones_like(bound), -exponent)
     integers = (first.to(kind) / unit.to(kind)[:, :, None]).round_()
@@ -166,9 +167,9 @@ def _first_layer(
             return torch.baddbmm(offset[:, :, None], integers, inputs.mT)
 
         return dense, unit
-    integers *= (1 - 2 * gamma.to(kind))[:, None, :]  # the noise goes into the weights: 2 (x xor g) - 1 = (1-2g)(2x-1)
-    offset = (offset - integers.sum(dim=2))[:, :, None]
-    flat = integers[:, :, torch.from_numpy(task.active_cells).to(block.device)].mul_(2).flatten(0, 1)
+    integers *= (2 - 4 * gamma.to(kind))[:, None, :]  # the noise goes into the weights: 2 (x xor g) - 1 = (1-2g)(2x-1)
+    offset = (offset - integers.sum(dim=2) / 2)[:, :, None]
+    flat = integers[:, :, torch.from_numpy(task.active_cells).to(block.device)].flatten(0, 1)
     tests = torch.from_numpy(task.tests_by_cell).to(block.device)
 
     def folded(which: slice) -> Tensor:

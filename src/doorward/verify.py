@@ -88,17 +88,17 @@ def _smoothing(c: dict[str, Any]) -> tuple[list[int], list[int], list[int]]:
     radii = []
     for level in (alpha, alpha / len(votes)):
         table: list[int] = []
-        while (needed := _needed(trials, groups, len(table), level)) is not None and needed <= max(map(max, votes)):
+        while (needed := _needed(trials, groups, table, level)) is not None and needed <= max(map(max, votes)):
             table.append(needed)
         radii.append([next((r for r, k in enumerate(table) if max(row) < k), len(table)) - 1 for row in votes])
     return [row.index(max(row)) if r >= 0 else -1 for row, r in zip(votes, radii[0], strict=True)], radii[0], radii[1]
 
 
-def _needed(trials: int, groups: dict[Cell, int | None], radius: int, alpha: Fraction) -> int | None:
-    limits = [radius if n is None else min(n, radius) for n in groups.values()]
-    splits = [s for s in product(*(range(n + 1) for n in limits)) if sum(s) == radius]
+def _needed(trials: int, groups: dict[Cell, int | None], table: list[int], alpha: Fraction) -> int | None:
+    limits = [len(table) if n is None else min(n, len(table)) for n in groups.values()]
+    splits = [s for s in product(*(range(n + 1) for n in limits)) if sum(s) == len(table)]
     cells = [[c for c, r in zip(groups, split, strict=True) for _ in range(r)] for split in splits]
-    return _votes(trials, max(map(_threshold, cells)), alpha) if cells else None
+    return _votes(trials, max(map(_threshold, cells)), alpha, *table[:1]) if cells else None
 
 
 def _threshold(cells: list[Cell]) -> Fraction:
@@ -118,10 +118,10 @@ def _threshold(cells: list[Cell]) -> Fraction:
     return under_p
 
 
-def _votes(trials: int, t: Fraction, alpha: Fraction) -> int | None:
-    """Smallest k with P(Bin(N, t) >= k) + P(Bin(N, t) <= N - k) <= alpha: terms relative to the mode, rounded up.
+def _votes(trials: int, t: Fraction, alpha: Fraction, least: int = 0) -> int | None:
+    """Smallest k with P(Bin(N, t) >= k) + P(Bin(N, t) <= N - (least or k)) <= alpha; terms relative to the mode.
 
-    A term that is j steps from the mode is at most j too large, which bounds the sum of all terms from below.
+    A term j steps from the mode is rounded up, j too large at most, which bounds the sum of all terms from below.
     """
     mode = min(trials, (trials + 1) * t.numerator // t.denominator)
     enough = max(1, int(_SCALE * alpha) >> 100)
@@ -137,12 +137,12 @@ def _votes(trials: int, t: Fraction, alpha: Fraction) -> int | None:
         sides.append((list(accumulate(reversed(terms), initial=rest))[::-1], terms))
     (above, up), (below, down) = sides
     total = sum(max(0, w - j) for terms in (up, down) for j, w in enumerate(terms)) - _SCALE
-    for k in range(-(-(trials - 1) * t.numerator // t.denominator) + 1, trials + 1):
+    for k in range(max(least, -(-(trials - 1) * t.numerator // t.denominator) + 1), trials + 1):
         high = above[min(k - mode, len(above) - 1)] if k >= mode else above[0] + sum(down[1 : mode - k + 1])
-        low = below[min(mode - (trials - k), len(below) - 1)]
+        low = below[min(mode - (trials - (least or k)), len(below) - 1)]
         if (high + low) * alpha.denominator <= total * alpha.numerator:
             return k
-        if k - mode > len(above) and mode - trials + k > len(below):
+        if k - mode > len(above) + len(below):
             return None
     return None
 

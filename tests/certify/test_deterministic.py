@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import combinations
 from typing import Any
 
@@ -31,8 +32,13 @@ def world(seed: int, images: int, classes: int = 2, noise: float = 0.12) -> tupl
     return train.astype(np.uint8), labels.astype(np.int64), test.astype(np.uint8)
 
 
-def attacks(train: Array, labels: Array, image: Array, classes: int, most: int) -> tuple[Array, Array, Array, Array]:
+@lru_cache(maxsize=64)
+def attacks(
+    seed: int, images: int, classes: int, noise: float, test: int, most: int
+) -> tuple[Array, Array, Array, Array]:
     """Every attack of up to ``most`` cells: training cells, labels, test image, and (pixels, labels, test) counts."""
+    train, labels, tests = world(seed, images, classes, noise)
+    image = tests[test]
     n, p = train.shape
     moves = [(0, i, j) for i in range(n) for j in range(p)] + [(2, 0, j) for j in range(p)]
     moves += [(1, i, step) for i in range(n) for step in range(1, classes)]
@@ -110,7 +116,8 @@ def test_no_attack_changes_a_certified_neighbour_label(values: dict[str, Any], c
         train, labels, test = world(seed, images, classes, noise=0.08)
         proof = nearest_neighbours(train, labels, test, classes, SHAPE, s)
         for i in range(len(test)):
-            t, y, x, counts = attacks(train, labels, test[i], classes, 3 if (seed, i, classes) == (0, 0, 2) else 2)
+            most = 3 if (seed, i, classes) == (0, 0, 2) else 2
+            t, y, x, counts = attacks(seed, images, classes, 0.08, i, most)
             labels_then = neighbours_predict(t, y, x, classes, s)
             assert labels_then[0] == proof.predicted[i]
             changed = labels_then != proof.predicted[i]
@@ -136,10 +143,11 @@ MEANS = [{"blur": 0, "clip": 100}, {"blur": 0, "clip": 30}, {"blur": 1, "clip": 
 def test_no_attack_changes_a_certified_mean_label(values: dict[str, Any]) -> None:
     s, certified, exact = MeanDistanceSettings(**values), 0, 0
     for seed in range(9):
-        train, labels, test = world(seed, 9 + seed % 2, noise=0.15)
+        images = 9 + seed % 2
+        train, labels, test = world(seed, images, noise=0.15)
         proof = mean_distance(train, labels, test, 2, SHAPE, s)
         for i in range(len(test)):
-            t, y, x, counts = attacks(train, labels, test[i], 2, 3 if (seed, i) == (1, 0) else 2)
+            t, y, x, counts = attacks(seed, images, 2, 0.15, i, 3 if (seed, i) == (1, 0) else 2)
             labels_then = mean_predict(t, y, x, s)
             assert labels_then[0] == proof.predicted[i]
             changed = labels_then != proof.predicted[i]

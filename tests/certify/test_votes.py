@@ -99,6 +99,33 @@ def test_coverage_by_simulation() -> None:
     assert worst > 0.03  # and not by being idle
 
 
+@pytest.mark.parametrize(("trials", "keep"), [(20, "0.52"), (60, "0.51"), (60, "0.6"), (300, "0.55"), (2000, "0.52")])
+def test_votes_that_choose_the_radius_too(trials: int, keep: str) -> None:
+    """The exact probability of a false label or radius, with two labels, at every probability: 5 % at most.
+
+    For the first two, counts that are right for radii chosen beforehand give more than 5 %.
+    """
+    from scipy.stats import binom
+
+    alpha = Fraction(1, 20)
+    thresholds = [threshold(r, keep) for r in range(12)]
+    t = np.array([float(x) for x in thresholds])
+
+    def worst(table: list[int]) -> float:
+        rates = []
+        for p in np.concatenate([np.linspace(0.5, 1, 400), t]):
+            places = np.searchsorted(t, np.array([p, 1 - p]) - 1e-12)
+            labels = zip(places, (p, 1 - p), strict=True)
+            rates.append(sum(binom.sf(table[s] - 1, trials, q) for s, q in labels if s < len(table)))
+        return float(max(rates))
+
+    table = vote_table(trials, [Block("cells", Fraction(keep))], alpha, most=11)
+    assert 0.03 < worst(table) <= 0.05
+    assert table == sorted(table)
+    beforehand = [k for x in thresholds if (k := votes_above(trials, x, alpha)) is not None]
+    assert (worst(beforehand) > 0.05) == (keep in ("0.52", "0.51") and trials < 100)
+
+
 def test_hundred_million_trials_in_well_under_a_second() -> None:
     for keep, radius in ((0.9, 0), (0.9, 2), (0.6, 5)):
         start = time.perf_counter()

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from doorward.certify.radius import Block, Number, Split, maximal_splits, rational, split_threshold
-from doorward.certify.votes import ABSTAIN, check_alpha, check_trials, vote_table, votes_above
+from doorward.certify.votes import ABSTAIN, check_alpha, check_trials, vote_table, votes_above_any
 from doorward.errors import DoorwardError
 from doorward.runs import read_json, write_json
 from doorward.stats import Rate
@@ -112,7 +112,7 @@ class Certificate:
         limits = [most if b.cells is None else min(b.cells, most) for b in self.blocks]
 
         def holds(split: Split) -> bool:
-            needed = votes_above(self.trials, split_threshold(split, self.blocks), self.alpha)
+            needed = votes_above_any(self.trials, split_threshold(split, self.blocks), self.alpha)
             return needed is not None and votes >= needed
 
         return maximal_splits(holds, limits)
@@ -203,8 +203,9 @@ def _withstands(method: str) -> Withstands:
 
 def radii_of_votes(votes: Labels, needed: Sequence[int]) -> Labels:
     """Radius per image ``[M]`` from votes ``[M, K]`` and the votes needed for the radii 0, 1, 2, ... (`vote_table`)."""
-    rising = np.maximum.accumulate(np.array(needed, dtype=np.int64))
-    return np.asarray(np.searchsorted(rising, votes.max(axis=1), side="right") - 1, dtype=np.int64)
+    return np.asarray(
+        np.searchsorted(np.array(needed, dtype=np.int64), votes.max(axis=1), side="right") - 1, dtype=np.int64
+    )
 
 
 def certificate_from_votes(

@@ -1,10 +1,11 @@
 """From a vote count to a radius: decided in integers, sound although one vote set picks the label and bounds it.
 
-N independent trials vote. The label with k or more votes is claimed to have a probability above the threshold t of
-a radius. With F(p) = P(Bin(N, p) >= k), t >= 1/2 and k - 1 >= t (N - 1), the probability that any label is claimed
-falsely is at most F(t) + F(1 - t), whatever the true probabilities are and however many classes there are:
-F is convex on [0, (k - 1)/(N - 1)], so its sum over the labels with p <= t is largest at a corner of that part of
-the simplex, which is (t, 1 - t, 0, ...). ``docs/certification-proof.md`` has the proof in full.
+N independent trials vote; F_k(p) = P(Bin(N, p) >= k). A label with k or more votes is claimed to have a probability
+above a threshold t >= 1/2. Whatever the true probabilities are, and however many labels there are,
+* for one t chosen beforehand a false claim has probability at most F_k(t) + F_k(1 - t) (`votes_above`);
+* when the votes also choose the largest t that they reach, at most F_k(t) + F_k0(1 - t), where k0 is what t = 1/2
+  takes (`votes_above_any`): the wrong label needs no more than k0 votes to be claimed at radius 0.
+Both rest on the convexity of F_k on [0, (k - 1)/(N - 1)]; ``docs/certification-proof.md`` has the proofs.
 
 Every number here is rounded towards "not certified", and nothing is a float.
 """
@@ -16,7 +17,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
 
-from doorward.certify.radius import Block, Number, check_noise, check_radius, joint_threshold, rational, threshold
+from doorward.certify.radius import Block, Number, check_noise, joint_threshold, rational, threshold
 from doorward.errors import DoorwardError
 
 ABSTAIN = -1
@@ -150,6 +151,25 @@ def votes_above(trials: int, t: Fraction, alpha: Fraction) -> int | None:
     return None
 
 
+@lru_cache(maxsize=1024)
+def votes_above_any(trials: int, t: Fraction, alpha: Fraction) -> int | None:
+    """As `votes_above`, for claims whose threshold the votes choose too: F_k(t) + F_k0(1 - t) <= alpha, k >= k0.
+
+    It never falls with t, so that all claims made with counts from this function, for any set of thresholds, are
+    false together with probability at most alpha.
+    """
+    half = Fraction(1, 2)
+    least = votes_above(trials, half, alpha)
+    if least is None or t == half:
+        return least
+    bits = 192 + alpha.denominator.bit_length()
+    first = max(least, math.ceil((trials - 1) * t) + 1)
+    ours = _tails(trials, t, first, alpha, bits)
+    limit = math.floor(alpha * (1 << bits)) - _tails(trials, 1 - t, least, alpha, bits)[0]
+    place = next((i for i, failure in enumerate(ours) if failure <= limit), len(ours))
+    return first + place if place < len(ours) and first + place <= trials else None
+
+
 def check_trials(trials: int) -> None:
     """Refuse a number of trials that no vote can be counted with."""
     if not 1 <= trials <= MAX_TRIALS:
@@ -165,7 +185,7 @@ def check_alpha(alpha: Fraction) -> None:
 def votes_needed(
     trials: int, radius: int, keep: Number, domain: int = 2, alpha: Number = Fraction(1, 1000)
 ) -> int | None:
-    """The smallest number of votes that certifies ``radius`` with failure probability at most ``alpha``.
+    """The smallest number of votes that certifies ``radius``, chosen beforehand, with failure probability ``alpha``.
 
     Args:
         trials: votes cast in all, N, 1 to 10^9.
@@ -217,7 +237,7 @@ def vote_table(trials: int, blocks: Sequence[Block], alpha: Fraction, most: int 
     for radius in range(10**6):
         if (most is not None and radius > most) or (limit is not None and radius > limit):
             break
-        needed = votes_above(trials, joint_threshold(radius, blocks), alpha)
+        needed = votes_above_any(trials, joint_threshold(radius, blocks), alpha)
         if needed is None:
             break
         table.append(needed)
@@ -229,15 +249,18 @@ def radius_of_votes(
 ) -> int:
     """The largest radius that a vote count certifies; `ABSTAIN` when it does not even certify the label.
 
-    A radius counts only when all smaller ones hold too.
+    A radius counts only when all smaller ones hold too. The votes choose the radius, so that `votes_above_any` decides;
+    it asks for more than `votes_needed` only when beta is close to 1/d.
     """
     if not 0 <= votes_for_top <= trials:
         raise DoorwardError(f"{votes_for_top} votes of {trials} trials; expected 0 to {trials}")
     beta = rational(keep, "keep probability")
     check_noise(beta, domain)
+    level = rational(alpha, "alpha")
+    check_alpha(level)
     radius = ABSTAIN
     while True:
-        needed = votes_needed(trials, check_radius(radius + 1), beta, domain, alpha)
+        needed = votes_above_any(trials, threshold(radius + 1, beta, domain), level)
         if needed is None or votes_for_top < needed:
             return radius
         radius += 1

@@ -11,11 +11,13 @@ import typer
 from doorward import __version__
 from doorward.cli import common
 from doorward.cli.attack import attack_command
+from doorward.cli.certify import certify_command, verify_command
 from doorward.cli.cleanse import cleanse_command
 from doorward.cli.data import app as data_app
 from doorward.cli.demo import demo_command
 from doorward.cli.methods import methods_command
 from doorward.cli.report import report_command
+from doorward.cli.reproduce import app as reproduce_app
 from doorward.cli.score import score_command
 from doorward.cli.train import train_command
 from doorward.errors import DoorwardError
@@ -50,7 +52,10 @@ app.command("attack")(attack_command)
 app.command("train")(train_command)
 app.command("cleanse")(cleanse_command)
 app.command("score")(score_command)
+app.command("certify")(certify_command)
+app.command("verify")(verify_command)
 app.command("report")(report_command)
+app.add_typer(reproduce_app, name="reproduce", help="Published tables and figures, each with one command.")
 app.command("demo")(demo_command)
 app.command("methods")(methods_command)
 

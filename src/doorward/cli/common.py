@@ -75,7 +75,9 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     table = Table(title=escape(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for number, column in enumerate(columns):
         words = all(not any(c.isdigit() for c in row[number]) or number == 0 for row in rows)
-        table.add_column(escape(column), justify="left" if words else "right", no_wrap=number == 0 or column == "method")
+        table.add_column(
+            escape(column), justify="left" if words else "right", no_wrap=number == 0 or column == "method"
+        )
     for row in rows:
         table.add_row(*(escape(printable(cell)) for cell in row))
     out.print(table)

@@ -1,4 +1,4 @@
-"""Ridge regression on one-against-all targets, solved in the span of the training images."""
+"""Ridge regression on one-against-all targets."""
 
 from __future__ import annotations
 
@@ -22,18 +22,28 @@ class Ridge(Settings):
 def ridge(block: NoisyBlock, settings: Ridge) -> NDArray[np.uint8]:
     """Predict the class with the largest ridge-regression score.
 
-    w = X^T (X X^T + lambda I)^-1 y: a system of n equations per trial, all trials at once. The weights are then
-    rounded to integers, so that prediction is exact.
-    Fails when: there are many more training images than pixels (the system has n equations).
+    w = X^T (X X^T + lambda I)^-1 y, or (X^T X + lambda I)^-1 X^T y when there are more images than pixels; all trials
+    at once. The weights are then rounded to whole numbers, so that prediction is exact.
+    Fails when: classes are not told apart by a straight line; images or pixels by the thousand, whose systems are large.
 
     Returns: uint8 ``[B, m]``, predicted classes.
     """
-    cells, top = block.task.images.shape[1], block.task.domain - 1
-    pixels = torch.from_numpy(block.pixels).to(block.device, torch.float32).mul_(2 / top).sub_(1)
+    scale = 2 / (block.task.domain - 1)
+    pixels = torch.from_numpy(block.pixels).to(block.device, torch.float32).mul_(scale).sub_(1)
+    inputs = torch.nn.functional.pad(pixels, (0, 1), value=1.0)  # the last one is the intercept's
     targets = torch.nn.functional.one_hot(torch.from_numpy(block.labels).to(block.device), block.task.classes)
-    gram = torch.baddbmm(torch.ones((), device=block.device), pixels, pixels.mT)  # the 1 is the intercept's share
-    gram.diagonal(dim1=1, dim2=2).add_(settings.penalty * cells)
-    dual = torch.linalg.solve(gram, 2.0 * targets - 1.0)
-    weights = torch.bmm(dual.mT, pixels).cpu().double().numpy()
-    bias = dual.sum(dim=1).cpu().double().numpy() - weights.sum(axis=2)
-    return linear.predict(block, *linear.to_whole_numbers(weights * (2 / top), bias, top))
+    solution = _solve(inputs, 2.0 * targets - 1.0, settings.penalty * pixels.shape[2])
+    weights = solution.mT.cpu().double().numpy()
+    bias = weights[:, :, -1] - weights[:, :, :-1].sum(axis=2)
+    return linear.predict(block, *linear.to_whole_numbers(weights[:, :, :-1] * scale, bias, block.task.domain - 1))
+
+
+def _solve(inputs: torch.Tensor, targets: torch.Tensor, penalty: float) -> torch.Tensor:
+    """(X^T X + penalty I)^-1 X^T y for every trial, ``[B, cells, K]``."""
+    in_span = inputs.shape[1] <= inputs.shape[2]
+    gram = torch.bmm(inputs, inputs.mT) if in_span else torch.bmm(inputs.mT, inputs)
+    gram.diagonal(dim1=1, dim2=2).add_(penalty)
+    factor = torch.linalg.cholesky(gram)
+    if in_span:
+        return torch.bmm(inputs.mT, torch.cholesky_solve(targets, factor))
+    return torch.cholesky_solve(torch.bmm(inputs.mT, targets), factor)

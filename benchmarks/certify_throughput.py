@@ -112,8 +112,9 @@ def main() -> None:
         rows.append([name, spread(values, 1), *(spread(r, 1) for r in ratios)])
     told = (
         f"784-128-2 with {SETTINGS.steps} full-batch steps on 100 noisy digits (MNIST 1/7, binarised, beta 0.9), then "
-        f"{TESTS:,} noisy test digits each; {ROUNDS} rounds in turn after a warm-up; median (minimum to maximum); ratios "
-        f"are taken round by round. {agreeing:,} of {batched.size:,} votes agree between plain and batched training."
+        f"{TESTS:,} noisy test digits each; {ROUNDS} rounds in turn after a warm-up; median (minimum to maximum); "
+        f"ratios are taken round by round. {agreeing:,} of {batched.size:,} votes agree between plain and batched "
+        "training."
     )
     columns = ["way", "models/s", "against one model at a time, the faster", f"against {cores} such processes"]
     write("certify_throughput", "Certification throughput", told, columns, rows)

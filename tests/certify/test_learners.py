@@ -19,6 +19,7 @@ from torch import nn
 from worlds import small_task
 
 from doorward import methods
+from doorward.certify import counts
 from doorward.certify.counts import CountSampler, distributions
 from doorward.certify.learners import EstimatorLearner, NoSettings, TorchLearner, linear
 from doorward.certify.learners.two_layer import TwoLayer, initial_weights
@@ -215,6 +216,14 @@ def test_every_way_of_settling_a_count_agrees_with_the_exact_number() -> None:
             assert open_[0] == (surely != perhaps) or count[0] == surely
             if not open_[0]:
                 assert count[0] == surely == perhaps
+
+
+def test_a_number_at_a_cumulative_probability_itself_counts_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    keep = FlipNoise.of("0.8").keep
+    border = next(iter(list(distributions(1, keep))[1])) << (76 - 32)  # P(no one is left of one 1), to 76 bits
+    for known, others, count in ((border, 0, 1), (border - 1, (1 << 64) - 1, 0)):
+        monkeypatch.setattr(counts, "words", lambda *_, others=others: np.array([[others]], np.uint64))
+        assert CountSampler(keep)._exact(1, 1, known, 0, 0, 0) == count
 
 
 def test_votes_by_drawn_counts_and_by_drawn_images_have_one_distribution() -> None:

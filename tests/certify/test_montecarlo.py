@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from worlds import small_task
 
@@ -89,6 +90,23 @@ def test_other_seeds_settings_and_tasks_do_not_share_shards(tmp_path: Path) -> N
         smooth(other, Learner.named("naive-bayes", values), 10, seed, store=tmp_path)
         assert len(list(tmp_path.iterdir())) == made + count
     assert small_task().hash == task.hash
+
+
+def test_a_trial_is_computed_by_one_thread() -> None:
+    """Several threads split sums, and rounding would depend on how many there are."""
+    seen = []
+
+    def watch(block: NoisyBlock, settings: NoSettings) -> NDArray[np.uint8]:
+        seen.append(torch.get_num_threads())
+        return nearest_centroid(block, NearestCentroid())
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        smooth(small_task(), Learner("watch", NoSettings(), watch), 10, 0)
+        assert seen == [1] and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 KILLED = """

@@ -32,7 +32,7 @@ def test_shifts_follow_equation_2(domain: int, keep: str) -> None:
     assert p_value(counts, expected * drawn.size) > 1e-4
 
 
-@pytest.mark.parametrize("keep", ["0.6", "0.8", "0.95", "0.9"])
+@pytest.mark.parametrize("keep", ["0.6", "0.75", "0.8", "0.95", "0.9"])
 def test_fast_binary_flips_follow_equation_2_to_the_last_bits(keep: str) -> None:
     law = FlipNoise.of(keep)
     drawn = flips(law, 5, noise.TRAIN, 0, 100, 100_000)
@@ -49,6 +49,37 @@ def test_ties_are_decided_by_the_low_bits(quarters: int) -> None:
     for rate in range(100, 105):
         expected = np.array([1024 - rate, rate]) / 1024 * drawn.size
         assert (p_value(np.array([drawn.size - ones, ones]), expected) > 1e-4) == (rate == 100 + quarters)
+
+
+def test_the_comparison_is_exact_to_the_last_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the 2^32 numbers that a cell can draw, exactly beta 2^32 keep it: tried at the border itself."""
+    law = FlipNoise.of("0.9", 2)
+    border = law.keep_units
+    near = np.array([0, border - 1, border, border + 1, (1 << 32) - 1], dtype=np.uint64)
+
+    def drawn(values: np.ndarray) -> None:
+        monkeypatch.setattr(noise, "words", lambda *_: values.reshape(1, -1))
+
+    drawn(near << np.uint64(32))
+    assert shifts(law, 0, noise.LABELS, 0, 1, 5).tolist() == [[0, 0, 1, 1, 1]]
+    border = (1 << 32) - law.keep_units  # the fast way compares with 1 - beta
+    near = np.array([0, border - 1, border, border + 1, (1 << 32) - 1], dtype=np.uint64)
+    monkeypatch.setattr(noise, "spare_words", lambda *arguments: near[arguments[5] * 0 + tied] & np.uint64(0xFFFFFF))
+    tied = np.flatnonzero(near >> np.uint64(24) == border >> 24)
+    drawn((near >> np.uint64(24)).astype(np.uint8).repeat([1, 1, 1, 1, 4]).view(np.uint64))
+    assert flips(law, 0, noise.TRAIN, 0, 1, 5).tolist() == [[1, 1, 0, 0, 0]]
+
+
+def test_numbers_beyond_the_last_whole_multiple_are_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """65536 = 9 * 7281 + 7: the last seven numbers would favour seven of the nine other values."""
+    low = {0: [65528, 65529, 65535, 5], 1: [1, 65530, 3, 4], 2: [7, 8, 7, 7]}
+    monkeypatch.setattr(
+        noise,
+        "words",
+        lambda *of: np.array([low[of[6] if len(of) > 6 else 0]], np.uint64) | np.uint64(0xFFFFFFFF << 32),
+    )
+    drawn = shifts(FlipNoise.of("0.9", 10), 0, noise.LABELS, 0, 1, 4)
+    assert drawn.tolist() == [[65528 % 9 + 1, 8 % 9 + 1, 3 % 9 + 1, 5 % 9 + 1]]
 
 
 def test_more_spare_words_than_usual_are_fresh_ones() -> None:

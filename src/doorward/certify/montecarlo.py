@@ -130,7 +130,8 @@ def default_shard(trials: int) -> int:
 
 def default_batch(task: SmoothingTask, device: str = "cpu") -> int:
     """Trials computed together: few enough for the caches of a processor and for 2 GiB, many on a GPU."""
-    bytes_per_trial = 16 * task.images.size + 64 * len(task.tests) + 1
+    bytes_per_cell = 16 if task.domain == 2 else 64
+    bytes_per_trial = bytes_per_cell * task.images.size + 64 * len(task.tests) + 1
     return max(1, min(64 if device == "cpu" else 512, _BLOCK_BYTES // bytes_per_trial))
 
 

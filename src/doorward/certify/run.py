@@ -13,8 +13,9 @@ from doorward.certify.certificate import BLOCKS, Certificate, certificate_from_v
 from doorward.certify.deterministic import Proof
 from doorward.certify.montecarlo import Learner, Progress, smooth
 from doorward.certify.noise import Noise
-from doorward.certify.radius import Block, Number
+from doorward.certify.radius import Block, Number, rational
 from doorward.certify.task import SmoothingTask, cells_of
+from doorward.certify.votes import check_alpha
 from doorward.engine import EngineName
 from doorward.errors import DoorwardError
 from doorward.images import ImageSet
@@ -65,6 +66,7 @@ def certify(
         raise DoorwardError(f"certify: binarise = {binarise}; expected a threshold of 1 to 255")
     if isinstance(learner, str) and "noise" not in methods.get("certify", learner).given:
         return _deterministic(train, test, learner, settings, binarise)
+    check_alpha(rational(alpha, "alpha"))  # before the trials, not after them
     chosen = Learner.named(learner, settings) if isinstance(learner, str) else learner
     domain = 256 if binarise is None else 2
     noise = Noise.of(

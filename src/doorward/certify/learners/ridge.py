@@ -24,7 +24,7 @@ def ridge(block: NoisyBlock, settings: Ridge) -> NDArray[np.uint8]:
 
     w = X^T (X X^T + lambda I)^-1 y, or (X^T X + lambda I)^-1 X^T y when there are more images than pixels; all trials
     at once. The weights are then rounded to whole numbers, so that prediction is exact.
-    Fails when: classes are not told apart by a straight line; images or pixels by the thousand, whose systems are large.
+    Fails when: no straight line tells the classes apart; thousands of images with thousands of pixels (large systems).
 
     Returns: uint8 ``[B, m]``, predicted classes.
     """

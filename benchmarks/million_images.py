@@ -80,7 +80,7 @@ def main() -> None:
         shutil.rmtree(folder)
     told = (
         "1,000,000 images of 32 x 32 x 3 (3.07 GB) on disk; a 3 x 3 patch on 1 %; small-cnn trained on 20,000; "
-        "features, filtered logits and the three default cleansers on all. Peak resident memory of each stage's process."
+        "features, filtered logits and the three default cleansers on all. Peak resident memory of each process."
     )
     write("million_images", "A million images", told, ["stage", "seconds", "peak GiB", "flagged"], rows)
 

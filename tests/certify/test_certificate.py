@@ -67,7 +67,7 @@ def test_abstaining_is_never_right() -> None:
     assert [c.certified_accuracy(r).hits for r in range(4)] == [2, 2, 2, 0]
     assert c.clean_accuracy().hits == 2 and c.abstained() == 1
     assert c.certified_accuracy(-1).hits == 2
-    assert replace(c, truth=np.array([0, ABSTAIN, 1, 1])).clean_accuracy().hits == 2
+    assert replace(c, truth=np.array([0, ABSTAIN, 1, 1])).certified_accuracy(-1).hits == 2
     assert [rate.hits for rate in c.curve()] == [2, 2, 2]
 
 

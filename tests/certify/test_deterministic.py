@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import pytest
 from doorward.certify.hamming import hamming_distances
 from doorward.certify.mean_distance import MeanDistanceSettings, mean_distance
 from doorward.certify.mean_distance import withstands as mean_withstands
-from doorward.certify.nearest_neighbours import NearestNeighboursSettings, nearest_neighbours
+from doorward.certify.nearest_neighbours import NearestNeighboursSettings, Rule, nearest_neighbours
 from doorward.certify.nearest_neighbours import withstands as neighbours_withstand
 from doorward.certify.votes import ABSTAIN
 from doorward.errors import DoorwardError
@@ -66,7 +66,14 @@ def ranked(distances: Array, inside: Array, rank: Array) -> Array:
 
 
 def neighbours_predict(train: Array, labels: Array, test: Array, classes: int, s: NearestNeighboursSettings) -> Array:
-    """The rule of `nearest_neighbours` on a stack of worlds, written down once more and plainly."""
+    """The labels that the rule gives on a stack of worlds."""
+    values = neighbour_values(train, labels, test, classes, s)
+    ordered = np.sort(values, axis=1)
+    return np.where(ordered[:, 0] == ordered[:, 1], ABSTAIN, values.argmin(axis=1))
+
+
+def neighbour_values(train: Array, labels: Array, test: Array, classes: int, s: NearestNeighboursSettings) -> Array:
+    """What `nearest_neighbours` compares, ``[worlds, classes]``, written down once more and plainly."""
     n = train.shape[1]
     distances = (train != test[:, None]).sum(axis=2)
     between = (train[:, :, None] != train[:, None]).sum(axis=3)
@@ -78,13 +85,17 @@ def neighbours_predict(train: Array, labels: Array, test: Array, classes: int, s
         here = ranked(distances, inside, rank)
         typical = ranked(between, inside[:, None].repeat(n, axis=1), rank[:, None].repeat(n, axis=1)).sum(axis=1)
         values.append(100 * n * here - (s.centre * typical if s.centre else 0))
-    stacked = np.stack(values, axis=1)
-    ordered = np.sort(stacked, axis=1)
-    return np.where(ordered[:, 0] == ordered[:, 1], ABSTAIN, stacked.argmin(axis=1))
+    return np.stack(values, axis=1)
 
 
 def mean_predict(train: Array, labels: Array, test: Array, s: MeanDistanceSettings) -> Array:
-    """The rule of `mean_distance` on a stack of worlds: blur as a matrix, weights and score as they are defined."""
+    """The labels that the rule gives on a stack of worlds."""
+    score = mean_score(train, labels, test, s)
+    return np.where(score == 0, ABSTAIN, (score < 0).astype(np.int64))
+
+
+def mean_score(train: Array, labels: Array, test: Array, s: MeanDistanceSettings) -> Array:
+    """The score of `mean_distance`: blur as a matrix, weights and score as they are defined."""
     n, height, width = train.shape[1], SHAPE[1], SHAPE[2]
 
     def line(size: int) -> Array:
@@ -95,8 +106,7 @@ def mean_predict(train: Array, labels: Array, test: Array, s: MeanDistanceSettin
     on = train.sum(axis=1)
     weights = (np.where(labels == 0, 1, -1)[:, :, None] * ((n * train - on[:, None]) @ kernel.T)).sum(axis=1)
     cap = max(1, s.clip * 16**s.blur * n * n // 200)
-    score = (np.clip(weights, -cap, cap) * (n * test - on)).sum(axis=1)
-    return np.where(score == 0, ABSTAIN, (score < 0).astype(np.int64))
+    return np.asarray((np.clip(weights, -cap, cap) * (n * test - on)).sum(axis=1))
 
 
 NEIGHBOURS = [
@@ -136,6 +146,34 @@ def test_no_attack_changes_a_certified_neighbour_label(values: dict[str, Any], c
         assert exact > 0
 
 
+@pytest.mark.parametrize("values", [NEIGHBOURS[0], NEIGHBOURS[3], NEIGHBOURS[4]], ids=str)
+def test_every_lead_is_a_lower_bound(values: dict[str, Any]) -> None:
+    """For each number of labels lost and won: no choice of images leaves less of the lead than `Rule.lead` says."""
+    s, tight = NearestNeighboursSettings(**values), 0
+    for seed in range(6):
+        train, labels, test = world(seed, 9, noise=0.3)
+        evidence = nearest_neighbours(train, labels, test, 2, SHAPE, s).evidence
+        rule = Rule(s.k, s.balanced, s.centre, tuple(evidence["counts"]), tuple(map(tuple, evidence["sums"])))
+        nearest = np.zeros((3, 2, 80), dtype=np.int64)
+        for i, rows in enumerate(evidence["distances"]):
+            for c, row in enumerate(rows):
+                nearest[i, c, : len(row)] = row
+        for lost, won in ((0, 1), (0, 2), (1, 0), (1, 1), (2, 0)):
+            bound = rule.lead(nearest, 0, 1, lost, won)
+            ours, theirs = np.flatnonzero(labels == 0), np.flatnonzero(labels == 1)
+            plans = [(*a, *b) for a in combinations(ours, lost) for b in combinations(theirs, won)]
+            y = np.repeat(labels[None], len(plans), axis=0)
+            for row, plan in zip(y, plans, strict=True):
+                row[list(plan)] ^= 1
+            t = np.repeat(train[None].astype(np.int64), len(plans), axis=0)
+            for i in range(len(test)):
+                x = np.repeat(test[i : i + 1].astype(np.int64), len(plans), axis=0)
+                leads = np.diff(neighbour_values(t, y, x, 2, s), axis=1)[:, 0]
+                assert leads.min() >= bound[i]
+                tight += leads.min() == bound[i]
+    assert s.centre or tight > 20
+
+
 MEANS = [{"blur": 0, "clip": 100}, {"blur": 0, "clip": 30}, {"blur": 1, "clip": 60}, {"blur": 2, "clip": 10}]
 
 
@@ -159,6 +197,35 @@ def test_no_attack_changes_a_certified_mean_label(values: dict[str, Any]) -> Non
             certified += proof.radii[i] >= 1
             exact += 0 <= proof.radii[i] < 2 and bool(changed[cells == proof.radii[i] + 1].any())
     assert certified > 0 and exact > 0
+
+
+@pytest.mark.parametrize("values", MEANS, ids=str)
+def test_every_harm_is_an_upper_bound(values: dict[str, Any]) -> None:
+    """For each number of flipped labels, then of flipped test pixels, apart: no choice takes more off the score."""
+    s, attained = MeanDistanceSettings(**values), 0
+    for seed in range(8):
+        train, labels, test = world(seed, 11, noise=0.3)
+        proof = mean_distance(train, labels, test, 2, SHAPE, s)
+        for i in np.flatnonzero(proof.predicted != ABSTAIN):
+            sign = 1 if proof.predicted[i] == 0 else -1
+            harms, pixels = proof.evidence["label_harm"][i], proof.evidence["pixel_harm"][i]
+            for flips in range(min(3, len(harms))):
+                for most in range(min(3, len(pixels[flips]))):
+                    plans = list(product(combinations(range(11), flips), combinations(range(6), most)))
+                    y, x = np.repeat(labels[None], len(plans), axis=0), np.repeat(test[i : i + 1], len(plans), axis=0)
+                    for row, (chosen, _) in zip(y, plans, strict=True):
+                        row[list(chosen)] ^= 1
+                    t, before = np.repeat(train[None].astype(np.int64), len(plans), axis=0), x.astype(np.int64)
+                    for row, (_, chosen) in zip(x, plans, strict=True):
+                        row[list(chosen)] ^= 1
+                    middle = sign * mean_score(t, y, before, s)
+                    start, end = sign * proof.evidence["score"][i], sign * mean_score(t, y, x.astype(np.int64), s)
+                    assert (start - middle).max() <= harms[flips]
+                    assert (middle - end).max() <= pixels[flips][most]
+                    attained += (flips, most) in ((1, 0), (0, 1)) and (start - end).max() == harms[flips] + pixels[
+                        flips
+                    ][most]
+    assert attained > 10
 
 
 def test_label_flips_far_beyond_the_enumeration() -> None:

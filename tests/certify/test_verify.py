@@ -39,14 +39,15 @@ def smoothing(alpha: Fraction = Fraction(1, 1000), label_keep: Fraction = Fracti
     )  # fmt: skip
 
 
-def sure(method: str) -> Certificate:
-    rng = np.random.default_rng(0)
+def sure(method: str, settings: dict[str, Any] | None = None, seed: int = 0, noise: float = 0.1) -> Certificate:
+    rng = np.random.default_rng(seed)
     pictures = rng.random((2, 36)) < 0.4
     labels = np.arange(40, dtype=np.int64) % 2
-    on = pictures[labels] ^ (rng.random((40, 36)) < 0.1)
+    on = pictures[labels] ^ (rng.random((40, 36)) < noise)
     images = ImageSet((on * 255).astype(np.uint8).reshape(-1, 6, 6, 1), labels, ("a", "b"))
     train, test = images.subset(np.arange(30)), images.subset(np.arange(30, 40))
-    return certify(train, test, method, settings={"k": 7} if method == "nearest-neighbours" else {"blur": 1})
+    usual = {"k": 7} if method == "nearest-neighbours" else {"blur": 1}
+    return certify(train, test, method, settings=usual if settings is None else settings)
 
 
 ALL = {
@@ -71,6 +72,21 @@ def test_true_certificates_are_valid(tmp_path: Path, name: str) -> None:
     report = verify(tmp_path / "certificate.json", ALL[name].train_sha256, ALL[name].test_sha256)
     assert report.valid and report.problems == ()
     assert report.images == len(ALL[name]) and report.method == ALL[name].method
+
+
+MANY = [("nearest-neighbours", {"k": k, "balanced": b, "centre": c}) for k in (1, 9) for b in (0, 1) for c in (0, 70)]
+MANY += [("mean-distance", {"blur": b, "clip": c, "most": m}) for b, c, m in ((0, 100, 64), (0, 20, 64), (1, 50, 2))]
+
+
+@pytest.mark.parametrize(("method", "settings"), MANY)
+def test_it_agrees_in_many_worlds(tmp_path: Path, method: str, settings: dict[str, Any]) -> None:
+    radii = set()
+    for seed in range(6):
+        certificate = sure(method, settings, seed, noise=0.05 + 0.06 * seed)
+        certificate.save(tmp_path / "c.json")
+        assert verify(tmp_path / "c.json").problems == ()
+        radii |= set(certificate.radii.tolist())
+    assert len(radii) > 1
 
 
 def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

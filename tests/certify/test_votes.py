@@ -64,6 +64,15 @@ def test_stirling_branch_against_scipy() -> None:
         assert failure[1] <= alpha * (1 + 1e-6) and failure[0] > alpha * (1 - 1e-6)
 
 
+def test_binomial_coefficients_are_enclosed_from_above() -> None:
+    from doorward.certify.votes import _binomial_up
+
+    for n, k in ((8192, 4096), (20_000, 14_321), (10_000, 9_990), (50, 25)):
+        mantissa, exponent = _binomial_up(n, k)
+        excess = Fraction(mantissa) * Fraction(2) ** exponent / math.comb(n, k) - 1
+        assert 0 <= excess < Fraction(1, 10**20)
+
+
 @pytest.mark.parametrize(("trials", "t"), [(9, 0.5), (40, 0.5), (40, 0.6), (40, 0.875), (200, 0.6), (200, 0.9375)])
 def test_no_class_probabilities_break_the_bound(trials: int, t: float) -> None:
     """The claim behind F(t) + F(1 - t): no point of the simplex has more false claims, with 2, 3 or 4 classes."""

@@ -67,9 +67,7 @@ def run(method: Method, images: ImageSet, classifier: Classifier, seed: int = 0)
 
 
 @pytest.mark.parametrize("method", CLEANSERS, ids=by_name)
-def test_a_cleanser_gives_a_score_and_a_flag_per_image_and_repeats(
-    method: Method, trained: Trained
-) -> None:
+def test_a_cleanser_gives_a_score_and_a_flag_per_image_and_repeats(method: Method, trained: Trained) -> None:
     images, classifier = trained
     first, again = run(method, images, classifier), run(method, images, classifier)
     assert first.score.shape == first.flag.shape == (240,)

@@ -78,7 +78,7 @@ class Certificate:
             joint: use the radii that hold together instead of those that hold one by one.
         """
         radii = self.joint_radii if joint else self.radii
-        right = (self.predicted == self._truth()) & (self.predicted != ABSTAIN) & (radii >= max(0, radius))
+        right = (self.predicted == self._truth()) & (radii >= max(0, radius))  # ABSTAIN is below 0
         return Rate(int(right.sum()), len(self))
 
     def clean_accuracy(self) -> Rate:

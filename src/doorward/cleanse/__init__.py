@@ -4,7 +4,9 @@ from doorward.cleanse.activation import ActivationSettings, activation
 from doorward.cleanse.impurity import ImpuritySettings, impurity
 from doorward.cleanse.observe import Observations, observe
 from doorward.cleanse.run import DEFAULT_METHODS, Cleansing, Outcome, cleanse
+from doorward.cleanse.scan import ScanSettings, scan
 from doorward.cleanse.spectral import SpectralSettings, spectral
+from doorward.cleanse.spectre import SpectreSettings, spectre
 from doorward.cleanse.suspicion import Group, Suspicion
 from doorward.verbs import make_callable
 
@@ -18,11 +20,15 @@ __all__ = [
     "ImpuritySettings",
     "Observations",
     "Outcome",
+    "ScanSettings",
     "SpectralSettings",
+    "SpectreSettings",
     "Suspicion",
     "activation",
     "cleanse",
     "impurity",
     "observe",
+    "scan",
     "spectral",
+    "spectre",
 ]

@@ -1,0 +1,39 @@
+"""`Inverted`: the same things from every inversion: a statistic per class, triggers, whether it converged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from doorward.invert.distribution import TriggerDistribution
+from doorward.triggers import Trigger
+
+
+@dataclass(frozen=True, eq=False)
+class Inverted:
+    """What an inversion says about a classifier.
+
+    Args:
+        statistic: float64 ``[K]``, higher is more suspicious; NaN for classes that were not looked at.
+        meaning: what the statistic is, in words.
+        converged: bool ``[K]``; a class that did not converge can be no target, and its statistic is a bound.
+        ran_out: bool ``[K]``, classes that were optimised to the end; the others were dropped early.
+        triggers: for each class, the triggers found, best first; empty for methods that make none.
+        size: float64 ``[K]``, the trigger's size in the method's unit; NaN where there is none.
+        distributions: per class, for methods that model all triggers at once.
+        details: more numbers for ``run.json``.
+        warnings: what the user must know before trusting this.
+    """
+
+    statistic: NDArray[np.float64]
+    meaning: str
+    converged: NDArray[np.bool_]
+    ran_out: NDArray[np.bool_]
+    triggers: dict[int, tuple[Trigger, ...]] = field(default_factory=dict)
+    size: NDArray[np.float64] | None = None
+    distributions: dict[int, TriggerDistribution] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()

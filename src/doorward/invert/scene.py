@@ -1,0 +1,35 @@
+"""What an inversion looks at: the frozen net and the clean images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from doorward.invert.frozen import Frozen
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """Clean images on the device.
+
+    Args:
+        model: the frozen classifier.
+        pixels: in [0, 1], ``[N, H, W, C]``.
+        labels: int64 ``[N]``; the classifier's own decisions when the images came without labels.
+    """
+
+    model: Frozen
+    pixels: Tensor
+    labels: Tensor
+
+    @property
+    def normalised(self) -> Tensor:
+        """The images as the net sees them."""
+        return self.model.normalise(self.pixels)
+
+    def draw(self, lanes: int, batch: int, generator: torch.Generator) -> Tensor:
+        """Positions of one batch, the same for all lanes, ``[lanes, batch]``."""
+        rows = torch.randint(len(self.pixels), (batch,), generator=generator, device=generator.device)
+        return rows.expand(lanes, batch)

@@ -20,7 +20,7 @@ from doorward.certify.noise import Noise
 from doorward.certify.task import NoisyBlock, SmoothingTask, cells_of, draw_split
 from doorward.data import load_images
 
-TESTS, ROUNDS, PLAIN_MODELS, CROSS_CHECKED = 1000, 5, 16, 64
+TESTS, ROUNDS, PLAIN_MODELS, CROSS_CHECKED = 1000, 3, 16, 64
 SETTINGS = TwoLayer(hidden=128, steps=100, learning_rate=0.1, init=1.0)
 Votes = NDArray[np.uint8]
 

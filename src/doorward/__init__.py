@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _SUBMODULES = {
-    "attack", "certify", "classifiers", "cleanse", "data", "engine", "images", "methods", "nets",
-    "report", "runs", "score", "train", "triggers",
+    "attack", "certify", "classifiers", "cleanse", "data", "engine", "images", "invert", "methods", "nets",
+    "repair", "report", "runs", "score", "train", "triggers",
 }  # fmt: skip
 _NAMES = {
     "Classifier": "classifiers",

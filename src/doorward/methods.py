@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from doorward.errors import DoorwardError
 
-VERBS = ("attack", "cleanse", "certify")  # verbs that have methods
+VERBS = ("attack", "cleanse", "invert", "repair", "certify")  # verbs that have methods
 
 # What an auditor does not have in practice. A method that wants one of these must say so in `given`, is refused
 # unless the caller supplies it, and is marked in every table.

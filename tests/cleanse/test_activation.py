@@ -73,3 +73,12 @@ def test_small_classes_are_left_out_with_a_warning() -> None:
     keep = np.concatenate([np.arange(15), np.arange(300, 900)])
     found = activation(features[keep], pixels[keep], labels[keep], ActivationSettings(), seed=0)
     assert "classes 0: fewer than 20 images" in found.warnings[0]
+
+
+def test_with_the_target_known_its_smaller_cluster_is_flagged_and_no_other_class() -> None:
+    features, pixels, labels, poisoned = planted(share=0.45)  # more than the blind rule takes for a small cluster
+    assert not activation(features, pixels, labels, ActivationSettings(), seed=0).flag.any()
+    known = activation(features, pixels, labels, ActivationSettings(), seed=0, target_class=0)
+    assert known.flag[poisoned].mean() > 0.95 and not known.flag[~poisoned].any()
+    other = activation(features, pixels, labels, ActivationSettings(), seed=0, target_class=1)
+    assert other.flag[labels == 1].any() and not other.flag[labels != 1].any()

@@ -14,7 +14,7 @@ from doorward.images import ImageSet
 from doorward.nets import NETS, build
 from doorward.train import TrainSettings, load_classifier, save_classifier, train
 from doorward.train.batches import BatchSource, augment
-from doorward.train.loop import channel_statistics
+from doorward.train.loop import channel_statistics, make_optimiser
 from tests.conftest import make_images
 
 QUICK = TrainSettings(epochs=4, batch=16, lr=0.05)
@@ -34,7 +34,7 @@ def test_equal_seeds_give_equal_weights_and_other_seeds_do_not(images: ImageSet)
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
-@pytest.mark.parametrize("optimiser", ["sgd", "adam"])
+@pytest.mark.parametrize("optimiser", ["sgd", "adam", "adam-l2"])
 def test_an_interrupted_training_goes_on_to_the_same_weights(images: ImageSet, tmp_path: Path, optimiser: str) -> None:
     settings = TrainSettings(epochs=4, batch=16, lr=0.01, optimiser=optimiser, flip=True, shift=1)
     whole = train(images, "small-cnn", settings, seed=3)
@@ -157,3 +157,27 @@ def test_weights_that_are_not_finite_are_refused(images: ImageSet, tmp_path: Pat
     save_classifier(classifier, tmp_path)
     with pytest.raises(DoorwardError, match="NaN or infinity"):
         load_classifier(tmp_path)
+
+
+def test_coupled_decay_is_a_penalty_in_the_loss_and_decoupled_decay_is_not() -> None:
+    # Adam divides the first gradient by itself: coupled, a weight moves by lr whatever its size; decoupled, also by
+    # lr * decay * weight
+    moved = {}
+    for optimiser in ("adam", "adam-l2"):
+        net = torch.nn.Linear(1, 1, bias=False)
+        torch.nn.init.constant_(net.weight, 5.0)
+        steps = make_optimiser(net, TrainSettings(optimiser=optimiser, lr=0.01, weight_decay=0.2))
+        (net.weight * 3).sum().backward()
+        steps.step()
+        moved[optimiser] = 5.0 - float(net.weight)
+    assert moved == pytest.approx({"adam-l2": 0.01, "adam": 0.01 + 0.01 * 0.2 * 5}, rel=1e-3)
+
+
+def test_training_goes_on_from_given_weights_in_place(images: ImageSet) -> None:
+    start = train(images, "two-layer", QUICK, seed=1)
+    before = weights(start)
+    further = train(make_images(seed=5), "two-layer", QUICK, seed=2, start=start)
+    assert further is start and not torch.equal(weights(start), before)
+    assert start.mean == channel_statistics(images)[0], "its own conventions stay"
+    again = train(make_images(seed=5), "two-layer", QUICK, seed=2, start=train(images, "two-layer", QUICK, seed=1))
+    assert torch.equal(weights(again), weights(further))

@@ -54,7 +54,8 @@ def mean_distance(
     Raises:
         DoorwardError: not two classes, a class without images, cells that are not 0 or 1, too many training images.
 
-    Fails when: the classes differ in more than their means, or one class has few images.
+    Fails when: the classes differ in more than their means, one class has few images, or neighbouring pixels have
+    nothing to do with each other (then set blur = 0).
     """
     check_bits(train, "training images")
     check_bits(test, "test images")

@@ -27,9 +27,21 @@ class ActivationSettings(Settings):
     exclusionary: bool = Field(True, description="flag only a cluster that a learner trained without it calls foreign")
 
 
-@method("cleanse", "activation", settings=ActivationSettings, given={"features", "pixels", "labels", "seed"})
+@method(
+    "cleanse",
+    "activation",
+    settings=ActivationSettings,
+    given={"features", "pixels", "labels", "seed"},
+    accepts={"target_class"},
+)
 def activation(
-    features: Floats, pixels: NDArray[np.uint8], labels: NDArray[np.int64], s: ActivationSettings, *, seed: int
+    features: Floats,
+    pixels: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    s: ActivationSettings,
+    *,
+    seed: int,
+    target_class: int | None = None,
 ) -> Suspicion:
     """Split every class in two clusters and flag the smaller one where the split is clear and lopsided.
 
@@ -40,13 +52,15 @@ def activation(
     ours is a ridge classifier on the pixels, which costs a second instead of a training and has never seen the
     network. Principal components are the default: on small classes FastICA whitens noise up to the scale of the
     split and 2-means then misses it from one seed to the next. No rule flags the smaller cluster of every class
-    unconditionally.
+    unconditionally; with the target class known (knowledge that an auditor does not have) its smaller cluster is
+    flagged without further checks, and no other class.
 
     Args:
         features: penultimate features ``[N, t]``.
         pixels: uint8 ``[N, H, W, C]``, for the exclusionary check.
         labels: training labels ``[N]``.
         seed: of ICA, 2-means and subsampling.
+        target_class: the attacked class.
 
     Returns: an image's score is its class's silhouette, signed by how much closer it is to the smaller cluster;
         a group per cluster, its statistic the silhouette.
@@ -65,8 +79,13 @@ def activation(
         reduced = reduce_dimensions(features[rows], s, seed)
         small, silhouette, closeness = split_in_two(reduced, seed)
         score[rows] = silhouette * closeness
-        lopsided = small.mean() < s.share and silhouette >= s.silhouette
-        if lopsided and (not s.exclusionary or exclusionary_ratio(pixels, labels, rows[small], seed) < 1):
+        if target_class is not None:
+            suspect = label == target_class
+        else:
+            suspect = bool(small.mean() < s.share and silhouette >= s.silhouette)
+            if suspect and s.exclusionary:
+                suspect = exclusionary_ratio(pixels, labels, rows[small], seed) < 1
+        if suspect:
             flag[rows[small]] = True
         groups += _groups(label, small, silhouette, s.silhouette, bool(flag[rows].any()))
     told = [f"classes {list_classes(tiny)}: fewer than {2 * s.dimensions} images, not inspected"] if tiny else []

@@ -51,6 +51,7 @@ def train(
     checkpoint: Path | None = None,
     progress: Callable[[Progress], None] | None = None,
     batch_attack: BatchAttack | None = None,
+    start: Classifier | None = None,
 ) -> Classifier:
     """Train a net on labelled images.
 
@@ -63,18 +64,15 @@ def train(
         checkpoint: a file rewritten after every epoch; when it exists the training goes on from there.
         progress: called after every epoch.
         batch_attack: the attacker-controlled training of Qiao, Yang and Li 2019 (their attack loss).
+        start: train this classifier on, in place, with its own conventions, instead of a fresh ``net``.
 
     Returns: the classifier, in evaluation mode, with mean and standard deviation of its training images.
 
     For equal seed and thread count the result on a CPU is the same to the bit, interrupted or not.
     """
     settings, where = settings or TrainSettings(), pick_device(device)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        module = build(net, images.shape, len(images.classes))
-    place_net(module, where)
-    mean, std = channel_statistics(images)
-    classifier = Classifier(module, net, images.classes, images.shape, mean, std)
+    classifier = start or _fresh(images, net, seed)
+    module = place_net(classifier.net, where)
     optimiser = make_optimiser(module, settings)
     source = BatchSource(images, settings.batch, seed, where, settings.flip, settings.shift)
     first = load_state(checkpoint, module, optimiser) if checkpoint and checkpoint.exists() else 0
@@ -87,6 +85,14 @@ def train(
             progress(told)
     module.eval()
     return classifier
+
+
+def _fresh(images: ImageSet, net: str, seed: int) -> Classifier:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = build(net, images.shape, len(images.classes))
+    mean, std = channel_statistics(images)
+    return Classifier(module, net, images.classes, images.shape, mean, std)
 
 
 def _run_epoch(
@@ -119,12 +125,13 @@ def _run_epoch(
 
 
 def make_optimiser(net: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum, or Adam with decoupled weight decay; no decay on biases and norms."""
+    """SGD with Nesterov momentum, or Adam (see `TrainSettings`); no decay on biases and norms."""
     decayed = [p for p in net.parameters() if p.ndim > 1]
     plain = [p for p in net.parameters() if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    if settings.optimiser == "adam":
-        return torch.optim.AdamW(groups, lr=settings.lr)
+    if settings.optimiser != "sgd":
+        kind = torch.optim.AdamW if settings.optimiser == "adam" else torch.optim.Adam
+        return kind(groups, lr=settings.lr)
     nesterov = settings.momentum > 0
     return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=nesterov)
 

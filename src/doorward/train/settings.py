@@ -12,13 +12,15 @@ from doorward.methods import Settings
 class TrainSettings(Settings):
     """Everything that decides a training besides the images, the net and the seed.
 
+    ``adam`` decouples its weight decay from the gradient (AdamW); ``adam-l2`` adds ``weight_decay`` times the weights
+    to the gradient, as a penalty of half that in the loss does (Keras: ``l2(1e-4)`` is a weight decay of 2e-4).
     ``one-cycle``: linear from 0 to ``lr`` over the first ``warmup`` share of all steps, then linear to 0.
     ``step``: ``lr`` times ``step_factors[i]`` from epoch ``step_epochs[i]`` on.
     """
 
     epochs: int = Field(10, ge=1)
     batch: int = Field(128, ge=2)
-    optimiser: Literal["sgd", "adam"] = "sgd"
+    optimiser: Literal["sgd", "adam", "adam-l2"] = "sgd"
     lr: float = Field(0.1, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(5e-4, ge=0)

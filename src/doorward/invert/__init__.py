@@ -1,0 +1,43 @@
+"""Verb ``invert``: a classifier and a few clean images to triggers per class and one verdict."""
+
+from doorward.invert.distribution import TriggerDistribution
+from doorward.invert.frozen import Frozen
+from doorward.invert.loop import Watch
+from doorward.invert.margin import MarginSettings, margin
+from doorward.invert.mask import MaskSettings, mask
+from doorward.invert.measure import success
+from doorward.invert.mesa import MesaSettings, mesa
+from doorward.invert.pairwise import PairwiseSettings, pairwise
+from doorward.invert.pixel import PixelSettings, pixel
+from doorward.invert.result import Inverted
+from doorward.invert.run import DEFAULT_METHODS, Inversion, Outcome, invert
+from doorward.invert.scene import Scene
+from doorward.invert.verdict import OrderTest, order_test
+from doorward.verbs import make_callable
+
+make_callable(__name__, invert)
+
+__all__ = [
+    "DEFAULT_METHODS",
+    "Frozen",
+    "Inversion",
+    "Inverted",
+    "MarginSettings",
+    "MaskSettings",
+    "MesaSettings",
+    "OrderTest",
+    "Outcome",
+    "PairwiseSettings",
+    "PixelSettings",
+    "Scene",
+    "TriggerDistribution",
+    "Watch",
+    "invert",
+    "margin",
+    "mask",
+    "mesa",
+    "order_test",
+    "pairwise",
+    "pixel",
+    "success",
+]

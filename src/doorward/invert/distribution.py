@@ -1,0 +1,101 @@
+"""`TriggerDistribution`: all triggers that work, as an ensemble of generators."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from doorward.errors import DoorwardError
+from doorward.invert.generators import LAYERS, generate
+from doorward.invert.stamping import corners, stamp_windows
+from doorward.triggers import Placement, Trigger
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class TriggerDistribution:
+    """Triggers of one class: a weighted ensemble of generators, one per level of the staircase.
+
+    Args:
+        net: stacked generators, settled; the first dimension of each tensor counts the levels.
+        shape: channels, height, width of a trigger.
+        levels: beta_i per generator.
+        weights: probability of each generator, summing to 1.
+        entropies: estimated entropy of each generator's triggers in nats, noise included.
+        noise: standard deviation of the normal noise that was added to the triggers.
+        success: measured success rate of each generator's samples.
+
+    It stamps like a `Trigger`: every image gets a trigger of its own at a place of its own.
+    """
+
+    net: Tensors
+    shape: tuple[int, int, int]
+    levels: tuple[float, ...]
+    weights: tuple[float, ...]
+    entropies: tuple[float, ...]
+    noise: float = 0.1
+    success: tuple[float, ...] = field(default=())
+
+    @torch.no_grad()
+    def sample(self, count: int, generator: torch.Generator | None = None, *, level: int | None = None) -> Tensor:
+        """Triggers ``[count, C, h, w]`` in [0, 1]; of one generator when ``level`` names it."""
+        generator = generator or torch.Generator()
+        width = sum(self.net[f"g_{i}"].shape[1] for i in range(LAYERS)) - sum(
+            self.net[f"g_{i}"].shape[2] for i in range(LAYERS - 1)
+        )
+        noise = torch.rand(1, count, width, generator=generator)
+        chosen = torch.multinomial(torch.tensor(self.weights), count, replacement=True, generator=generator)
+        if level is not None:
+            chosen = torch.full((count,), level)
+        every = generate(self.net, noise.expand(len(self.levels), -1, -1).to(self.net["g_0"]))
+        points = every[chosen.to(every.device), torch.arange(count, device=every.device)].cpu()
+        points = (points + self.noise * torch.randn(points.shape, generator=generator)).clamp(0, 1)
+        channels, height, width = self.shape
+        return points.view(count, height, width, channels).permute(0, 3, 1, 2)
+
+    def trigger(self, generator: torch.Generator | None = None) -> Trigger:
+        """One trigger, opaque, placed at random."""
+        pattern = self.sample(1, generator)[0].contiguous()
+        return Trigger(pattern, torch.ones(1, *self.shape[1:]), Placement("random"))
+
+    def apply(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Stamp ``[B, C, H, W]`` in [0, 1], each image with a fresh trigger at a random place."""
+        generator = generator or torch.Generator()
+        if images.shape[1] != self.shape[0]:
+            raise DoorwardError(f"triggers of {self.shape[0]} channels on images of {images.shape[1]}")
+        patterns = self.sample(len(images), generator).permute(0, 2, 3, 1).to(images)
+        size, whole = (self.shape[1], self.shape[2]), (images.shape[2], images.shape[3])
+        top, left = (v.to(images.device) for v in corners(1, len(images), whole, size, generator))
+        stamped = stamp_windows(images.permute(0, 2, 3, 1)[None], patterns[None], None, top, left)
+        return stamped[0].permute(0, 3, 1, 2)
+
+    def save(self, path: Path) -> None:
+        """Write safetensors."""
+        from safetensors.torch import save_file
+
+        about = {k: getattr(self, k) for k in ("shape", "levels", "weights", "entropies", "noise", "success")}
+        tensors = {k: v.detach().cpu().contiguous() for k, v in self.net.items()}
+        save_file(tensors, str(path), metadata={"distribution": json.dumps(about)})
+
+    @classmethod
+    def load(cls, path: Path) -> TriggerDistribution:
+        """Read a distribution that `save` wrote."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(str(path), "pt") as file:
+                about = json.loads((file.metadata() or {})["distribution"])
+                net = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
+            channels, height, width = (int(v) for v in about["shape"])
+            numbers = {k: tuple(float(v) for v in about[k]) for k in ("levels", "weights", "entropies", "success")}
+            made = cls(net, (channels, height, width), noise=float(about["noise"]), **numbers)
+            made.sample(2)
+            return made
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
+            line = str(error).splitlines()[0]
+            raise DoorwardError(f"{path}: not a trigger distribution ({line}); expected one that doorward wrote") from None

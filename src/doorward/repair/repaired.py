@@ -1,0 +1,42 @@
+"""`Repaired`: what every repair gives — a classifier, what was done to it step by step, warnings."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from doorward.classifiers import Classifier
+from doorward.stats import Rate
+
+
+@dataclass(frozen=True)
+class Step:
+    """One row of the record.
+
+    Args:
+        name: what was done.
+        accuracy: on clean images that took no part in it.
+    """
+
+    name: str
+    accuracy: Rate
+
+    def json(self) -> dict[str, object]:
+        """As plain values."""
+        return {**asdict(self), "accuracy": self.accuracy.json()}
+
+
+@dataclass(frozen=True, eq=False)
+class Repaired:
+    """What a repair gives.
+
+    Args:
+        classifier: the repaired copy; the one that was given is left as it was.
+        steps: the record, first the classifier as it was given.
+        details: the method's own numbers (JSON values).
+        warnings: what the user must know before trusting it.
+    """
+
+    classifier: Classifier
+    steps: tuple[Step, ...]
+    details: dict[str, object]
+    warnings: tuple[str, ...] = ()

@@ -1,0 +1,43 @@
+"""The verb: hands a method what it declared, nothing more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from doorward import methods as registry
+from doorward.classifiers import Classifier
+from doorward.errors import DoorwardError
+from doorward.methods import KNOWLEDGE
+from doorward.repair.repaired import Repaired
+
+
+def repair(
+    classifier: Classifier,
+    method: str = "prune",
+    *,
+    settings: dict[str, Any] | None = None,
+    knowledge: dict[str, Any] | None = None,
+    seed: int = 0,
+) -> Repaired:
+    """Take the backdoor out of a classifier.
+
+    Args:
+        classifier: left as it was; its device is used.
+        method: name of a registered repair.
+        settings: the method's own.
+        knowledge: what an auditor may not have and the caller declares to have (``clean_images``, an `ImageSet`); a
+            method that needs one that is not here is refused.
+        seed: of everything random.
+    """
+    found = registry.get("repair", method)
+    configured = found.configure(settings)
+    known = knowledge or {}
+    for name in sorted(set(known) - KNOWLEDGE):
+        raise DoorwardError(f"repair: knowledge {name!r}; expected one of {', '.join(sorted(KNOWLEDGE))}")
+    for name in sorted(found.knowledge - set(known)):
+        raise DoorwardError(f"repair {method}: needs {name}, which was not given")
+    available = {"classifier": classifier, "seed": seed}
+    handed = {k: v for k, v in available.items() if k in found.given}
+    used = {k: v for k, v in known.items() if k in found.given | found.accepts}
+    repaired: Repaired = found.function(**handed, **used, s=configured)
+    return repaired

@@ -67,7 +67,7 @@ def plain_loop(task: SmoothingTask, trials: Sequence[int], threads: int) -> Vote
 def plain_processes(task: SmoothingTask, models: int, processes: int) -> None:
     """The same loop in several processes at once."""
     share = range(models // processes)
-    Parallel(n_jobs=processes)(delayed(plain_loop)(task, share, 1) for _ in range(processes))
+    Parallel(n_jobs=processes, max_nbytes=None)(delayed(plain_loop)(task, share, 1) for _ in range(processes))
 
 
 def rate(run: Callable[[], object], models: int) -> float:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from doorward import methods as registry
@@ -44,8 +46,9 @@ class CertifyRequest(Settings):
     radius: int | None = Field(None, ge=0)
     binarise: int | None = 128
     draw: int = Field(0, ge=0)
+    skip: int = Field(0, ge=0, description="leave out the first so many images of the classes: others were tuned on")
     seed: int = Field(0, ge=0)
-    workers: int = Field(1, ge=1)
+    workers: int = Field(0, ge=0, description="processes; 0: as many as pay")
     engine: Literal["local", "ray"] = "local"
     device: str = "auto"
 
@@ -59,6 +62,7 @@ def certify_to_folder(
     """
     deterministic = "noise" not in registry.get("certify", request.learner).given
     images = load_images(request.source, split=request.split)
+    images = images.subset(_drawable(images, request))
     train, test = draw_split(images, request.classes, request.train, request.test, request.draw)
     if request.radius is not None and not deterministic:
         _refuse_radius_out_of_reach(request, train)
@@ -86,7 +90,7 @@ def certify_to_folder(
             seed=request.seed,
             binarise=request.binarise,
             store=run.work / "shards",
-            workers=request.workers,
+            workers=request.workers or _workers(request),
             engine=request.engine,
             device=request.device,
             progress=progress,
@@ -94,6 +98,19 @@ def certify_to_folder(
         certificate.save(run.work / "certificate.json")
         run.results = summary(certificate, request.learner, rates[0] if rates else None)
     return run.results
+
+
+def _drawable(images: ImageSet, request: CertifyRequest) -> NDArray[np.bool_]:
+    """Which images may be drawn ``[N]``: all but the first ``skip`` of the classes asked for."""
+    named = [images.classes.index(c) for c in request.classes if c in images.classes]
+    chosen = np.isin(images.labels, named) if named else np.ones(len(images), bool)
+    return ~chosen | (np.cumsum(chosen) > request.skip)
+
+
+def _workers(request: CertifyRequest) -> int:
+    """All cores where training takes minutes; closed forms finish before other processes have started."""
+    quick = request.learner != "two-layer" and request.trials <= 100_000
+    return 1 if quick else os.cpu_count() or 1
 
 
 def summary(certificate: Certificate, learner: str, rate: float | None) -> dict[str, Any]:

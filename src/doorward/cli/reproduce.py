@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -28,7 +28,7 @@ def smoothing_mnist17(
     profile: Annotated[
         str, typer.Option(help="mnist (after 'doorward data fetch mnist') or mnist-5k (bundled).")
     ] = "mnist",
-    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    workers: Annotated[int, typer.Option(min=0, help="Processes; 0: as many as pay.")] = 0,
     device: common.Device = "auto",
     as_json: common.AsJson = False,
 ) -> None:
@@ -54,3 +54,103 @@ def smoothing_mnist17(
         common.print_json({"table": str(table), "text": table.read_text()})
     else:
         common.out.print(common.escape(table.read_text()), soft_wrap=True)
+
+
+@app.command("cluster-impurity")
+def cluster_impurity(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the runs; finished ones are kept.")] = Path(
+        "runs/cluster-impurity"
+    ),
+    results: Annotated[
+        Path | None, typer.Option(help="Folder of tables, data, figures and page; default OUTPUT/results.")
+    ] = None,
+    profile: Annotated[str, typer.Option(help="cpu, gpu, faithful (one size, 200 epochs) or quick (digits).")] = "cpu",
+    trainer: Annotated[str | None, typer.Option(help="fast, faithful or quick; default the profile's.")] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of the trainer.")
+    ] = None,
+    size: Annotated[
+        list[float] | None, typer.Option(help="Perturbation sizes instead of the profile's; may be repeated.")
+    ] = None,
+    seed: common.Seed = 0,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Seeds per case instead of the profile's.")] = None,
+    source_class: Annotated[str, typer.Option(help="Source class of the single-source attack.")] = "0",
+    target: Annotated[str, typer.Option(help="Target class.")] = "7",
+    single_count: Annotated[int | None, typer.Option(help="Poisoned images, single-source.")] = None,
+    multiple_count: Annotated[int | None, typer.Option(help="Poisoned images, multiple-source.")] = None,
+    channels: Annotated[str, typer.Option(help="Perturb all channels of the pixel, or one.")] = "all",
+    beyond: Annotated[
+        bool | None, typer.Option("--beyond/--no-beyond", help="Attacks the poster does not have.")
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="CASE", help="Run this case alone; may be repeated.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would run and estimate its time.")] = False,
+    device: common.Device = "auto",
+    as_json: common.AsJson = False,
+) -> None:
+    """Poster of Xiang, Miller and Kesidis 2019: one-pixel poison on CIFAR-10, three cleansers, retraining.
+
+    Killed, it goes on at the first unfinished training when the same command is repeated.
+
+    Example: doorward reproduce cluster-impurity --profile quick -o runs/quick
+    """
+    import tempfile
+
+    from doorward.methods import build_settings
+    from doorward.papers import cluster_impurity as paper
+    from doorward.papers.cluster_impurity.accessory import draw_sunglasses
+
+    asked: dict[str, Any] = {
+        "trainer": trainer,
+        "training": common.parse_settings(setting),
+        "sizes": tuple(size or ()),
+        "seed": seed,
+        "seeds": seeds,
+        "source_class": source_class,
+        "target": target,
+        "single_count": single_count,
+        "multiple_count": multiple_count,
+        "channels": channels,
+        "beyond": beyond,
+        "device": device,
+        "command": common.command_line(),
+    }
+    plan = paper.only(paper.make_plan(profile, build_settings(paper.Wishes, "reproduce", asked)), only or ())
+    with tempfile.TemporaryDirectory() as temporary:
+        paper.check(plan, str(draw_sunglasses(Path(temporary) / "sunglasses.png")))
+    if dry_run:
+        _show_plan(plan, output, as_json)
+        return
+    with common.bar() as progress:
+        bar = progress.add_task("reproduce", total=None, note="")
+        paper.reproduce(plan, output, told=lambda stage: progress.update(bar, description=common.printable(stage)))
+    page = paper.write_results(plan, output, results or output / "results")
+    if as_json:
+        common.print_json({"page": str(page), "text": page.read_text()})
+    else:
+        common.out.print(common.escape(page.read_text()), soft_wrap=True)
+
+
+def _show_plan(plan: Any, output: Path, as_json: bool) -> None:
+    from doorward.papers.cluster_impurity import dry_run
+
+    estimates, speed = dry_run(plan, output)
+    total = sum(e.seconds for e in estimates)
+    if as_json:
+        common.print_json(
+            {
+                "stages": [vars(e) for e in estimates],
+                "seconds": total,
+                "training_images_per_second": speed.training,
+                "forward_images_per_second": speed.forward,
+            }
+        )
+        return
+    rows = [[e.stage, e.state, f"{e.seconds / 60:.1f}" if e.seconds else "–"] for e in estimates]
+    common.print_table(f"{len(estimates)} stages", ["stage", "state", "minutes"], rows)
+    common.out.print(
+        f"about {total / 3600:.1f} hours at {speed.training:,.0f} images/s of training and {speed.forward:,.0f} of a "
+        "forward pass, measured now; the methods' own arithmetic is not counted",
+        soft_wrap=True,
+    )

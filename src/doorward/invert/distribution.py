@@ -98,4 +98,6 @@ class TriggerDistribution:
             return made
         except (OSError, SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
             line = str(error).splitlines()[0]
-            raise DoorwardError(f"{path}: not a trigger distribution ({line}); expected one that doorward wrote") from None
+            raise DoorwardError(
+                f"{path}: not a trigger distribution ({line}); expected one that doorward wrote"
+            ) from None

@@ -31,7 +31,9 @@ class Frozen:
         check_finite(net, classifier.arch)
         self.mean = torch.tensor(classifier.mean, device=self.device).expand(self.shape[0]).clone()
         self.std = torch.tensor(classifier.std, device=self.device).expand(self.shape[0]).clone()
-        probe = self.normalise(torch.rand(2, *self.shape[1:], self.shape[0], generator=torch.Generator().manual_seed(0)))
+        probe = self.normalise(
+            torch.rand(2, *self.shape[1:], self.shape[0], generator=torch.Generator().manual_seed(0))
+        )
         self.net = place_net(fold_batch_norm(net, probe.permute(0, 3, 1, 2).contiguous()), self.device)
         self._check_outputs(probe, classifier.arch)
 

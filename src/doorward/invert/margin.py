@@ -20,7 +20,9 @@ class MarginSettings(LoopSettings):
     steps: int = Field(200, ge=1)
     batch: int = Field(8, ge=1, description="random starting points per class; the best counts")
     lr: float = Field(0.05, gt=0)
-    tolerance: float = Field(1e-3, ge=0, description="a class is done when its margin grows by less per check, relative")
+    tolerance: float = Field(
+        1e-3, ge=0, description="a class is done when its margin grows by less per check, relative"
+    )
     halve_from: int = Field(1 << 30, ge=2, description="never by default: margins of all classes are compared")
 
 
@@ -100,6 +102,7 @@ def margin(model: Frozen, s: MarginSettings, *, seed: int, watch: Watch) -> Inve
     return Inverted(
         np.log(np.maximum(best, 1e-6)),
         "log of the largest margin that any input reaches",
+        np.ones(model.classes, bool),
         positive,
         ~dropped,
         details={

@@ -80,9 +80,9 @@ class MaskObjective(Objective):
             held[f"best_{key}"] = torch.where(
                 better[:, None, None, None], lanes.trained[key].detach(), held[f"best_{key}"]
             )
-        held["cost"] = torch.where(
-            works, held["cost"] * self.s.factor, held["cost"] / self.s.factor**1.5
-        ).clamp(self.s.cost * 1e-2, self.s.cost * 1e4)
+        held["cost"] = torch.where(works, held["cost"] * self.s.factor, held["cost"] / self.s.factor**1.5).clamp(
+            self.s.cost * 1e-2, self.s.cost * 1e4
+        )
         held["hits"].zero_()
         held["trials"].zero_()
 
@@ -138,6 +138,7 @@ def mask(scene: Scene, s: MaskSettings, *, seed: int, watch: Watch) -> Inverted:
     return Inverted(
         -np.log(size),
         "-log of the L1 norm of the smallest mask that works",
+        converged,
         converged,
         ~dropped,
         triggers,

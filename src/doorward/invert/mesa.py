@@ -152,25 +152,32 @@ def mesa(scene: Scene, s: MesaSettings, *, seed: int, watch: Watch, target_class
     entropy = information + points / 2 * math.log(2 * math.pi * math.e * s.blur**2)
     classes = scene.model.classes
     statistic, size = np.full(classes, np.nan), np.full(classes, np.nan)
-    converged, ran_out = np.zeros(classes, bool), np.zeros(classes, bool)
+    works, ran_out = np.zeros(classes, bool), np.zeros(classes, bool)
     dropped = lanes.held["dropped"].view(shape).cpu().numpy()
     distributions, triggers = {}, {}
     for row, label in enumerate(labels):
         best = float(success[row].max())
         statistic[label] = log_odds(best, _MEASURED)
-        converged[label], ran_out[label] = best >= betas[0] and best > 0.5, not dropped[row].all()
+        works[label], ran_out[label] = best >= betas[0] and best > 0.5, not dropped[row].all()
         size[label] = s.size**2
         net = {k: v.view(*shape, *v.shape[1:])[row].cpu() for k, v in lanes.trained.items() if k.startswith("g_")}
         weights = staircase_weights(betas, entropy[row], s.weights)
         distributions[label] = TriggerDistribution(
-            net, (scene.model.shape[0], s.size, s.size), betas, weights, tuple(entropy[row]), s.blur, tuple(success[row])
+            net,
+            (scene.model.shape[0], s.size, s.size),
+            betas,
+            weights,
+            tuple(entropy[row]),
+            s.blur,
+            tuple(success[row]),
         )
         draws = torch.Generator().manual_seed(seed)
         triggers[label] = tuple(distributions[label].trigger(draws) for _ in range(8))
     return Inverted(
         statistic,
         f"log odds of the success rate of generated {s.size} x {s.size} triggers",
-        converged,
+        np.isfinite(statistic),
+        works,
         ran_out,
         triggers,
         size,
@@ -200,7 +207,7 @@ def finished(scene: Scene, s: MesaSettings, lanes: Lanes, seed: int) -> Lanes:
     """The lanes with settled generators, and success and information measured on fresh samples."""
     generator = torch.Generator(scene.pixels.device).manual_seed(seed + 1)
     objective, told = MesaObjective(scene, s), []
-    trained = {}
+    trained: dict[str, list[Tensor]] = {}
     rows = scene.draw(1, _MEASURED, generator)
     for lane in range(len(lanes)):
         part = lanes.part(slice(lane, lane + 1))

@@ -161,6 +161,7 @@ def _result(scene: Scene, lanes: Lanes, pairs: list[tuple[int, int]]) -> Inverte
         -np.log(np.maximum(size, 1e-9)),
         "-log of the shortest perturbation's L2 norm",
         converged,
+        converged,
         ran_out,
         triggers,
         size,

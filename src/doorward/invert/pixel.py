@@ -129,21 +129,22 @@ def _result(scene: Scene, s: PixelSettings, lanes: Lanes, labels: list[int]) -> 
     rate = torch.where(ended, held["hits"] / held["trials"].clamp(min=1), held["success"])
     placement = Placement("random") if s.place == "random" else Placement("fixed", s.row, s.column)
     statistic, size = np.full(classes, np.nan), np.full(classes, np.nan)
-    converged, ran_out = np.zeros(classes, bool), np.zeros(classes, bool)
+    works, ran_out = np.zeros(classes, bool), np.zeros(classes, bool)
     triggers = {}
     for row, label in enumerate(labels):
         runs = torch.arange(row * s.runs, (row + 1) * s.runs)
         best_first = runs[rate[runs].argsort(descending=True, stable=True)]
         best = int(best_first[0])
         trials = int(held["trials"][best]) or s.batch
-        statistic[label], converged[label] = log_odds(float(rate[best]), trials), bool(rate[best] > 0.5)
+        statistic[label], works[label] = log_odds(float(rate[best]), trials), bool(rate[best] > 0.5)
         ran_out[label] = not bool(held["dropped"][runs].all())
         triggers[label] = tuple(_trigger(lanes, int(run), placement) for run in best_first)
         size[label] = float(triggers[label][0].alpha.sum())
     return Inverted(
         statistic,
         f"log odds of the success rate of a {s.size} x {s.size} trigger",
-        converged,
+        np.isfinite(statistic),
+        works,
         ran_out,
         triggers,
         size,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +20,8 @@ class Inverted:
     Args:
         statistic: float64 ``[K]``, higher is more suspicious; NaN for classes that were not looked at.
         meaning: what the statistic is, in words.
-        converged: bool ``[K]``; a class that did not converge can be no target, and its statistic is a bound.
+        converged: bool ``[K]``; the statistic of a class that did not converge is a bound.
+        works: bool ``[K]``, classes with a trigger that does what it should; only they can be targets.
         ran_out: bool ``[K]``, classes that were optimised to the end; the others were dropped early.
         triggers: for each class, the triggers found, best first; empty for methods that make none.
         size: float64 ``[K]``, the trigger's size in the method's unit; NaN where there is none.
@@ -31,9 +33,10 @@ class Inverted:
     statistic: NDArray[np.float64]
     meaning: str
     converged: NDArray[np.bool_]
+    works: NDArray[np.bool_]
     ran_out: NDArray[np.bool_]
-    triggers: dict[int, tuple[Trigger, ...]] = field(default_factory=dict)
+    triggers: Mapping[int, tuple[Trigger, ...]] = field(default_factory=dict)
     size: NDArray[np.float64] | None = None
-    distributions: dict[int, TriggerDistribution] = field(default_factory=dict)
+    distributions: Mapping[int, TriggerDistribution] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()

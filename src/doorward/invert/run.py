@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -118,7 +119,7 @@ def invert(
         precision = str(getattr(s, "precision", "auto"))
         model = models.setdefault(precision, Frozen(classifier, precision))
         watch = Watch(
-            (lambda done, total, left, name=method.name: progress(name, done, total, left)) if progress else None,
+            partial(progress, method.name) if progress else None,
             folder / f"{method.name}-checkpoint.safetensors" if folder else None,
         )
         available: dict[str, Any] = {"model": model, "seed": seed, "watch": watch}
@@ -213,31 +214,28 @@ def _run(
 
 
 def _test(inverted: Inverted) -> tuple[OrderTest | None, str]:
-    """The order-statistics test, or why there is none. Classes that did not converge can be no target."""
-    looked_at = np.isfinite(inverted.statistic)
-    if int(looked_at.sum()) < len(looked_at):
-        return None, f"looked at {int(looked_at.sum())} of {len(looked_at)} classes"
-    if int(inverted.ran_out.sum()) < FEWEST_CLASSES:
-        return None, f"{int(inverted.ran_out.sum())} classes to compare; at least {FEWEST_CLASSES} are needed"
-    if np.ptp(inverted.statistic[inverted.ran_out]) == 0:
+    """The order-statistics test, or why there is none. Classes whose triggers do not work can be no target."""
+    looked_at, count = np.isfinite(inverted.statistic), len(inverted.statistic)
+    compared = inverted.ran_out & looked_at
+    if not looked_at.all():
+        return None, f"looked at {int(looked_at.sum())} of {count} classes; all are needed to tell what is unusual"
+    if int(compared.sum()) < FEWEST_CLASSES:
+        return None, f"{int(compared.sum())} classes to compare; expected at least {FEWEST_CLASSES}"
+    if 2 * int(inverted.converged[compared].sum()) < int(compared.sum()):
+        found = f"{int(inverted.converged[compared].sum())} of {int(compared.sum())} classes"
+        return None, f"did not converge: {found} came to a result"
+    if np.ptp(inverted.statistic[compared]) == 0:
         return None, "the statistic is the same for every class"
-    tested = order_test(inverted.statistic, compared=inverted.ran_out)
-    if not inverted.converged.any():
-        return tested, "no class converged"
-    classes = np.where(inverted.converged, tested.classes, 1.0)
-    return OrderTest(tested.p_value, classes), ""
+    tested = order_test(inverted.statistic, compared=compared)
+    return OrderTest(tested.p_value, np.where(inverted.works, tested.classes, 1.0)), ""
 
 
 def _decide(classifier: Classifier, outcomes: dict[str, Outcome], level: float) -> Inversion:
     """Combine the methods: the smallest p-value times their number (Bonferroni)."""
     tests = [o.test for o in outcomes.values() if o.test is not None]
-    count = len(classifier.classes)
     if not tests:
-        return Inversion(classifier, outcomes, "undecided", None, np.full(count, np.nan), (), level)
+        return Inversion(classifier, outcomes, "undecided", None, np.full(len(classifier.classes), np.nan), (), level)
     p_value = min(1.0, len(tests) * min(t.p_value for t in tests))
     classes = np.minimum(1.0, len(tests) * np.min([t.classes for t in tests], axis=0))
     targets = tuple(int(k) for k in np.argsort(classes, kind="stable") if classes[k] <= level)
-    decision: Decision = "backdoor" if targets else "nothing found"
-    if not targets and all(o.undecided for o in outcomes.values()):
-        decision = "undecided"
-    return Inversion(classifier, outcomes, decision, p_value, classes, targets, level)
+    return Inversion(classifier, outcomes, "backdoor" if targets else "nothing found", p_value, classes, targets, level)

@@ -19,7 +19,7 @@ from torch import Tensor
 from doorward.certify.task import NoisyBlock
 from doorward.methods import Settings, method
 
-_CACHED = 16  # trials trained side by side on a processor: their activations stay in its caches
+_CACHED = 8  # trials trained side by side on a processor: their activations stay in its caches
 _TEST_FLOATS = 1 << 20  # hidden activations held at a time while predicting
 
 

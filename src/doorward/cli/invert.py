@@ -1,0 +1,126 @@
+"""``doorward invert``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from doorward.cli import common
+from doorward.errors import DoorwardError
+
+_Numbers = Annotated[str | None, typer.Option(metavar="A,B,...", help="Per channel, on the scale of --range.")]
+
+
+def invert_command(
+    model: Annotated[Path, typer.Argument(help="Folder written by 'doorward train', or a file of weights.")],
+    output: common.Output,
+    arch: Annotated[
+        str | None, typer.Option(help="For weights of others: a net's name, or your own FILE.py:factory (is run).")
+    ] = None,
+    images: Annotated[str | None, typer.Option(help="Clean images; not needed by --method margin.")] = None,
+    unlabelled: Annotated[
+        bool, typer.Option("--unlabelled", help="Do not use the images' labels, but the model's decisions.")
+    ] = False,
+    method: Annotated[list[str] | None, typer.Option(help="May be repeated; see 'doorward methods invert'.")] = None,
+    setting: common.Set = None,
+    know: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Declared knowledge: target_class.")
+    ] = None,
+    mean: _Numbers = None,
+    std: _Numbers = None,
+    value_range: Annotated[
+        str | None,
+        typer.Option("--range", metavar="LOW,HIGH", help="Black and white to the net: 0,1 or 0,255 or -1,1."),
+    ] = None,
+    classes: Annotated[int | None, typer.Option(help="Number of classes, when the weights do not tell.")] = None,
+    shape: Annotated[str | None, typer.Option(metavar="C,H,W", help="Image size, when there are no images.")] = None,
+    split: Annotated[str | None, typer.Option(help="train or test; default test where the source has both.")] = None,
+    level: Annotated[float, typer.Option(help="Chance of a false alarm on a clean model.")] = 0.05,
+    seed: common.Seed = 0,
+    device: common.Device = "auto",
+    overwrite: common.Overwrite = False,
+    as_json: common.AsJson = False,
+) -> None:
+    """Look for a backdoor in a model: triggers per class, and one verdict with its p-value.
+
+    Ends with exit code 1 when a class stands out, 0 when none does.
+
+    Example: doorward invert model/ --images mnist-5k --method mask --method margin -o run/
+    """
+    from doorward.invert.command import InvertRequest, invert_to_folder
+    from doorward.methods import build_settings
+
+    asked = {
+        "model": str(model),
+        "arch": arch,
+        "source": images,
+        "split": split,
+        "labelled": not unlabelled,
+        "classes": classes,
+        "shape": _numbers("--shape", shape, whole=True),
+        "mean": _numbers("--mean", mean),
+        "std": _numbers("--std", std),
+        "value_range": _numbers("--range", value_range),
+        "methods": tuple(method or ()),
+        "settings": common.parse_method_settings(setting),
+        "knowledge": common.parse_settings(know, "--know"),
+        "level": level,
+        "seed": seed,
+        "device": device,
+    }
+    request = build_settings(InvertRequest, "invert", asked)
+    with common.bar() as progress:
+        task = progress.add_task("invert", total=1, note="")
+
+        def told(stage: str, done: int, total: int, left: int) -> None:
+            progress.update(
+                task, description=f"invert: {stage}", completed=done, total=total, note=f"{left} not yet done"
+            )
+
+        results = invert_to_folder(request, output, overwrite=overwrite, command=common.command_line(), progress=told)
+    if as_json:
+        common.print_json(results)
+    else:
+        _show(results, output)
+    raise typer.Exit(common.FOUND_SOMETHING if results["targets"] else common.FOUND_NOTHING)
+
+
+def _numbers(name: str, text: str | None, whole: bool = False) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) if whole else float(part) for part in text.split(","))
+    except ValueError:
+        raise DoorwardError(f"{name} {text!r}; expected numbers separated by commas") from None
+
+
+def _show(results: dict[str, Any], output: Path) -> None:
+    names = [row["class"] for row in results["classes"]]
+    ranked = sorted(results["classes"], key=lambda row: (row["p_value"] is None, row["p_value"]))[:10]
+    rows = []
+    for row in ranked:
+        cells = [names[row["label"]], _probability(row["p_value"])]
+        for found in results["methods"].values():
+            mine = found["classes"][row["label"]]
+            cells.append("-" if mine["statistic"] is None else f"{mine['statistic']:.2f}")
+            cells.append("-" if mine["asr"] is None else "{1:.0%} [{0:.0%}, {2:.0%}]".format(*mine["asr"]))
+        rows.append(cells)
+    columns = ["class", "p-value"]
+    for name in results["methods"]:
+        columns += [name, "success"]
+    common.print_table(f"{len(names)} classes, most suspicious first", columns, rows)
+    for name, found in results["methods"].items():
+        for warning in [*found["warnings"], *([found["undecided"]] if found["undecided"] else [])]:
+            common.err.print(f"{name}: {common.escape(warning)}", soft_wrap=True)
+    for warning in results["warnings"]:
+        common.err.print(f"model: {common.escape(warning)}", soft_wrap=True)
+    found_in = ", ".join(common.printable(t["class"]) for t in results["targets"])
+    verdict = f"backdoor into {found_in}" if results["targets"] else results["verdict"]
+    common.out.print(f"verdict: {common.escape(verdict)}, p {_probability(results['p_value'])}")
+    common.out.print(f"written to {common.escape(str(output))}")
+
+
+def _probability(value: float | None) -> str:
+    return "-" if value is None else "< .0001" if value < 1e-4 else f"{value:.4f}"

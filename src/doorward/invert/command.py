@@ -1,0 +1,122 @@
+"""From a request in plain values to an inversion run in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from doorward import methods as registry
+from doorward.classifiers import Classifier, pick_device
+from doorward.data import load_images
+from doorward.errors import DoorwardError
+from doorward.images import ImageSet
+from doorward.invert.conventions import check_conventions
+from doorward.invert.files import save_inversion
+from doorward.invert.run import DEFAULT_METHODS, invert
+from doorward.methods import Settings
+from doorward.runs import Run
+from doorward.train.files import load_classifier
+from doorward.train.foreign import load_foreign
+
+
+class InvertRequest(Settings):
+    """What ``doorward invert`` was asked for."""
+
+    model: str
+    arch: str | None = None
+    source: str | None = None
+    split: Literal["train", "test"] | None = None
+    labelled: bool = True
+    classes: int | None = Field(None, ge=2)
+    shape: tuple[int, int, int] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    value_range: tuple[float, float] | None = None
+    methods: tuple[str, ...] = ()
+    settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    knowledge: dict[str, Any] = Field(default_factory=dict)
+    held_out: float = 0.3
+    level: float = 0.05
+    seed: int = 0
+    device: str = "auto"
+
+
+def invert_to_folder(
+    request: InvertRequest,
+    output: Path,
+    *,
+    overwrite: bool = False,
+    command: str = "",
+    progress: Callable[[str, int, int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Invert and write the run; returns the run's results. A killed run goes on inside the method it was in."""
+    chosen = request.methods or (DEFAULT_METHODS if request.source else ("margin",))
+    for name in chosen:
+        registry.get("invert", name)  # a wrong name is told before anything is loaded
+    images = None if request.source is None else _open_images(request.source, request.split)
+    classifier = open_classifier(request, images)
+    warnings: tuple[str, ...] = ()
+    if images is not None and images.shape == classifier.shape:
+        comparable = request.labelled and len(images.classes) == len(classifier.classes)
+        warnings = check_conventions(classifier, images, labelled=comparable, name=request.model)
+    resolved = {**request.model_dump(mode="json"), "methods": list(chosen), "sha256": images and images.hash}
+    with Run(output, "invert", resolved, overwrite, command) as run:
+        inversion = invert(
+            classifier,
+            images,
+            chosen,
+            labelled=request.labelled,
+            held_out=request.held_out,
+            settings=request.settings,
+            knowledge=request.knowledge,
+            level=request.level,
+            seed=request.seed,
+            folder=run.work,
+            progress=progress,
+        )
+        results = save_inversion(inversion, images, run.work, request.seed)
+        run.results = {**results, "source": request.source, "model": request.model, "warnings": list(warnings)}
+    return run.results
+
+
+def _open_images(source: str, split: Literal["train", "test"] | None) -> ImageSet:
+    """The split asked for; else the test images where the source has some, for the classifier has not seen them."""
+    if split is not None:
+        return load_images(source, split=split)
+    try:
+        return load_images(source, split="test")
+    except DoorwardError:
+        return load_images(source)
+
+
+def open_classifier(request: InvertRequest, images: ImageSet | None) -> Classifier:
+    """The classifier of a request: a folder of ``doorward train``, or weights of others with ``arch``."""
+    path, device = Path(request.model), pick_device(request.device)
+    told = [f"--{n}" for n, v in (("mean", request.mean), ("std", request.std), ("range", request.value_range)) if v]
+    if request.arch is None:
+        if told:
+            raise DoorwardError(
+                f"{told[0]}: is for weights of others; a folder written by 'doorward train' has its own"
+            )
+        if path.is_file():
+            raise DoorwardError(f"{path}: weights alone; expected --arch NAME or --arch FILE.py:factory with them")
+        return load_classifier(path, device)
+    shape = request.shape or (images.shape if images is not None else None)
+    if shape is None:
+        raise DoorwardError("--arch: the size of the images is not known; expected --images SOURCE or --shape C,H,W")
+    classes: tuple[str, ...] | int | None = request.classes
+    if classes is None and images is not None and request.labelled:
+        classes = images.classes
+    return load_foreign(
+        path / "weights.safetensors" if path.is_dir() else path,
+        request.arch,
+        shape,
+        classes=classes,
+        mean=request.mean or (0.0,),
+        std=request.std or (1.0,),
+        value_range=request.value_range or (0.0, 1.0),
+        device=device,
+    )

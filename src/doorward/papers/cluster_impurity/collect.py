@@ -1,0 +1,101 @@
+"""Reads the runs of a plan into plain rows; computes no result of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from doorward.attack.files import load_truth
+from doorward.papers.cluster_impurity.plan import Case, Plan
+from doorward.papers.cluster_impurity.stages import forms, stages
+from doorward.runs import Run, read_json
+from doorward.stats import Rate
+from doorward.tables import read_parquet
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Found:
+    """Rows of the four tables.
+
+    Args:
+        detections: one per case, form and method.
+        models: one per case and classifier.
+        clusters: one per case: what cluster impurity saw of the poison.
+        times: one per finished stage.
+    """
+
+    detections: list[Row] = field(default_factory=list)
+    models: list[Row] = field(default_factory=list)
+    clusters: list[Row] = field(default_factory=list)
+    times: list[Row] = field(default_factory=list)
+
+
+def collect(plan: Plan, folder: Path) -> Found:
+    """Every finished run of the plan, as rows."""
+    found = Found()
+    for case in plan.cases:
+        about = {"case": case.name, "scenario": case.scenario, "size": case.size, "seed": case.seed}
+        here = folder / case.folder
+        for form in forms(case):
+            run = here / f"cleanse-{form}"
+            if not (run / "score.json").exists():
+                continue
+            results, score = Run.read(run, "cleanse")["results"], read_json(run / "score.json")
+            for name, rates in score["methods"].items():
+                told = results["methods"][name]
+                found.detections.append({**about, "form": form, "method": name, **_detection(rates, told)})
+            for model in score["models"]:
+                found.models.append({**about, "model": model["name"], **_model(model)})
+        if case.recipe is not None and (here / "cleanse-blind" / "score.json").exists():
+            found.clusters.append({**about, **_clusters(case, here)})
+        for stage in stages(plan, case, folder):
+            if stage.finished:
+                found.times.append({**about, "stage": stage.name, "kind": stage.kind, **_time(stage.path)})
+    return found
+
+
+def _detection(rates: Row, told: Row) -> Row:
+    flat: Row = {"knowledge": ", ".join(told["knowledge"]), "flagged": told["flagged"], "seconds": told["seconds"]}
+    for name in ("tpr", "fpr", "fpr_target"):
+        flat[f"{name}_hits"], flat[f"{name}_trials"] = rates[name]["hits"], rates[name]["trials"]
+    return {**flat, "auroc": rates["auroc"]}
+
+
+def _model(model: Row) -> Row:
+    flat: Row = {}
+    for name, rate in (("accuracy", model["clean_accuracy"]), ("asr", model["asr"])):
+        flat[f"{name}_hits"], flat[f"{name}_trials"] = rate["hits"], rate["trials"]
+    return flat
+
+
+def _clusters(case: Case, here: Path) -> Row:
+    """Where the poison lies: the share of it in clusters of which it is the majority, and the decision impurity there.
+
+    Two things must hold for cluster impurity to work: the poison has clusters of its own, and blurring changes their
+    decisions. An image's score is the S of its cluster, which names the cluster within its class.
+    """
+    samples = read_parquet(here / "cleanse-blind" / "samples.parquet")
+    poisoned = load_truth(here / "poisoned" / "truth.parquet").poisoned
+    _, cluster = np.unique(np.stack([samples["label"], samples["impurity_score"]]), axis=1, return_inverse=True)
+    cluster = cluster.ravel()
+    planted = np.bincount(cluster, weights=poisoned)
+    own = planted * 2 > np.bincount(cluster)
+    gathered = poisoned & own[cluster]
+    impurity = float(samples["impurity_score"][gathered].mean()) if gathered.any() else None
+    count = int(poisoned.sum())
+    return {"recipe": case.recipe, "poisoned": count, "gathered": int(gathered.sum()), "impurity": impurity}
+
+
+def _time(path: Path) -> Row:
+    run = Run.read(path)
+    return {"seconds": run["seconds"], "images_per_second": run["results"].get("images_per_second")}
+
+
+def pooled(rows: list[Row], name: str) -> Rate:
+    """The rate ``name`` over several rows: hits and trials added up."""
+    return Rate(sum(r[f"{name}_hits"] for r in rows), sum(r[f"{name}_trials"] for r in rows))

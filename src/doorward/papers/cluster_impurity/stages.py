@@ -1,0 +1,231 @@
+"""Runs a plan: every stage is a run in its own folder, and what is finished is not run again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from doorward.attack.command import attack_to_folder
+from doorward.attack.files import load_truth
+from doorward.cleanse.command import CleanseRequest, cleanse_to_folder
+from doorward.data import load_images
+from doorward.errors import OutputExistsError
+from doorward.papers.cluster_impurity.accessory import draw_sunglasses
+from doorward.papers.cluster_impurity.plan import Case, Plan, with_picture
+from doorward.repair.command import RepairRequest, repair_to_folder
+from doorward.runs import Run, read_json, write_json
+from doorward.score import score_run
+from doorward.train.command import TrainRequest, train_to_folder
+from doorward.train.loop import Progress
+
+Told = Callable[[str], None]
+BLIND = ("impurity", "activation", "spectral", "spectre", "scan")
+DECLARED = ("activation", "spectral", "spectre", "scan")
+RETRAINED = (("CI", "blind", "impurity"), ("SS", "declared", "spectral"), ("AC", "declared", "activation"))
+PICTURE = "accessory.png"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One run of one case.
+
+    Args:
+        name: ``poison``, ``train``, ``detect FORM``, ``retrain METHOD``, ``fine-prune``.
+        kind: what it costs: a pass over the images, a training, or little.
+        path: its folder.
+        make: makes it.
+        needed: False when there is nothing to do, known once the stages before it are finished.
+    """
+
+    case: Case
+    name: str
+    kind: Literal["poison", "train", "detect", "fine-prune"]
+    path: Path
+    make: Callable[[Told], object]
+    needed: Callable[[], bool] = lambda: True
+
+    @property
+    def label(self) -> str:
+        """For people."""
+        return f"{self.case.name}, seed {self.case.seed}: {self.name}"
+
+    @property
+    def finished(self) -> bool:
+        """Whether its run is complete."""
+        return self.path.exists()
+
+
+def prepare(plan: Plan, folder: Path) -> None:
+    """Make the folder of the runs, or go on in one whose runs were made with the same settings."""
+    manifest, asked = folder / "reproduce.json", plan.manifest()
+    cases = {case.name: case.about() for case in plan.cases}
+    if manifest.exists():
+        known = read_json(manifest)
+        known_cases = known.pop("cases", {})
+        _refuse_other(folder, known, asked)
+        for name in set(cases) & set(known_cases):
+            _refuse_other(folder, known_cases[name], cases[name], f"{name}: ")
+        cases = {**known_cases, **cases}
+    elif folder.exists() and any(folder.iterdir()):
+        raise OutputExistsError(f"{folder}: exists and holds no reproduce.json; expected a new folder (-o)")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(manifest, {**asked, "cases": cases})
+    if not (folder / PICTURE).exists():
+        draw_sunglasses(folder / PICTURE)
+
+
+def _refuse_other(folder: Path, known: dict[str, Any], asked: dict[str, Any], what: str = "") -> None:
+    for name, value in asked.items():
+        if known.get(name) != value:
+            told = f"{what}{name} = {known.get(name)}, asked for {value}"
+            raise OutputExistsError(f"{folder}: holds runs with {told}; expected the same, or a new folder (-o)")
+
+
+def reproduce(plan: Plan, folder: Path, *, told: Told = lambda _: None) -> None:
+    """Run every stage that is not finished, then score every case; see `write_results` for the tables.
+
+    Args:
+        folder: of the runs.
+        told: called with what is being done.
+    """
+    prepare(plan, folder)
+    for case in plan.cases:
+        for stage in stages(plan, case, folder):
+            if not stage.finished and stage.needed():
+                told(stage.label)
+                stage.path.parent.mkdir(parents=True, exist_ok=True)
+                stage.make(told)
+    for case in plan.cases:
+        told(f"{case.name}, seed {case.seed}: score")
+        score(plan, case, folder)
+
+
+def stages(plan: Plan, case: Case, folder: Path) -> Iterator[Stage]:
+    """The stages of a case, in order."""
+    here = folder / case.folder
+    source = plan.source
+    if case.recipe is not None:
+        request = with_picture(case, str(folder / PICTURE)).request(plan.source)
+        source = str(here / "poisoned")
+        poison = partial(attack_to_folder, request, here / "poisoned", command=plan.command)
+        yield Stage(case, "poison", "poison", here / "poisoned", lambda _: poison())
+    training = TrainRequest(
+        source=source, net=plan.net, training=plan.training.model_dump(), seed=case.seed, device=plan.device
+    )
+    yield _training(plan, case, "train", training, here / "model", lambda: True)
+    for form in forms(case):
+        make = partial(_detect, plan, case, form, source, here)
+        yield Stage(case, f"detect {form}", "detect", here / f"cleanse-{form}", make)
+    if case.retrain:
+        yield from _repairs(plan, case, training, here)
+
+
+def forms(case: Case) -> tuple[str, ...]:
+    """What the methods are told: nothing (``blind``), what the poster tells them (``declared``), and for spectral
+    signatures a second reading of the poster, ``half`` of the target class."""
+    if case.recipe is None:
+        return ("blind",)
+    return ("blind", "declared") if case.scenario == "beyond" else ("blind", "declared", "half")
+
+
+def _training(
+    plan: Plan, case: Case, name: str, request: TrainRequest, path: Path, needed: Callable[[], bool]
+) -> Stage:
+    def make(told: Told) -> object:
+        def progress(p: Progress) -> None:
+            told(f"{case.name}, seed {case.seed}: {name}, epoch {p.epoch} of {p.epochs}, {p.images_per_second:,.0f}/s")
+
+        return train_to_folder(request, path, command=plan.command, progress=progress)
+
+    return Stage(case, name, "train", path, make, needed)
+
+
+def _detect(plan: Plan, case: Case, form: str, source: str, here: Path, told: Told) -> object:
+    methods, knowledge, settings = _form(plan, case, form, here)
+    request = CleanseRequest(
+        source=source,
+        model=str(here / "model"),
+        methods=methods,
+        settings=settings,
+        knowledge=knowledge,
+        seed=case.seed,
+        device=plan.device,
+    )
+    return cleanse_to_folder(request, here / f"cleanse-{form}", command=plan.command)
+
+
+def _form(
+    plan: Plan, case: Case, form: str, here: Path
+) -> tuple[tuple[str, ...], dict[str, Any], dict[str, dict[str, Any]]]:
+    """Methods, declared knowledge and settings of a form. Knowledge is what an auditor would have been told."""
+    if form == "blind":
+        return BLIND, {}, {}
+    truth = load_truth(here / "poisoned" / "truth.parquet")
+    if case.target is None:  # all-to-all has no target class to tell
+        return ("scan",), {"clean_images": _clean_rows(truth.poisoned, truth.original_label, plan, case)}, {}
+    rate = int(truth.poisoned.sum()) / len(truth.poisoned)
+    known: dict[str, Any] = {"poisoning_rate": rate, "target_class": case.target}
+    if form == "half":
+        in_target = int(((truth.original_label == case.target) | truth.poisoned).sum())
+        return ("spectral",), known, {"spectral": {"multiple": in_target / 2 / (rate * len(truth.poisoned))}}
+    return DECLARED, {**known, "clean_images": _clean_rows(truth.poisoned, truth.original_label, plan, case)}, {}
+
+
+def _clean_rows(poisoned: Any, labels: Any, plan: Plan, case: Case) -> list[int]:
+    """Rows of images that are not poisoned, some of every class, drawn by the seed."""
+    rng = np.random.default_rng([case.seed, 0xC1EA])
+    rows = [rng.permutation(np.flatnonzero(~poisoned & (labels == k)))[: plan.known_clean] for k in np.unique(labels)]
+    return sorted(np.concatenate(rows).tolist())
+
+
+def _repairs(plan: Plan, case: Case, training: TrainRequest, here: Path) -> Iterator[Stage]:
+    for name, form, method in RETRAINED:
+        run = here / f"cleanse-{form}"
+        request = training.model_copy(update={"without": str(run), "by": method})
+        needed = partial(_flagged, run, method)
+        yield _training(plan, case, f"retrain after {name}", request, here / f"after-{name}", needed)
+    repair = RepairRequest(
+        model=str(here / "model"),
+        method="prune",
+        clean=plan.source,
+        share=plan.clean_share,
+        seed=case.seed,
+        device=plan.device,
+    )
+    prune = partial(repair_to_folder, repair, here / "after-FP", command=plan.command)
+    yield Stage(case, "fine-prune", "fine-prune", here / "after-FP", lambda _: prune())
+
+
+def _flagged(run: Path, method: str) -> bool:
+    return bool(Run.read(run, "cleanse")["results"]["methods"][method]["flagged"])
+
+
+def models(plan: Plan, case: Case, folder: Path) -> list[tuple[str, Path]]:
+    """The classifiers of a case that there are, by the names they have in tables."""
+    here = folder / case.folder
+    if case.recipe is None:
+        return [("clean set", here / "model")]
+    found = [("poisoned set", here / "model")]
+    found += [(f"after {name}", here / f"after-{name}") for name in ("CI", "SS", "AC", "FP")]
+    found.append(("poison removed", folder / "control" / f"seed-{case.seed}" / "model"))
+    return [(name, path) for name, path in found if path.exists()]
+
+
+def score(plan: Plan, case: Case, folder: Path) -> None:
+    """Write ``score.json`` into every detection of a case; models are measured once, with the blind one."""
+    here = folder / case.folder
+    truth = here / "poisoned" / "truth.parquet" if case.recipe else None
+    test = None
+    for form in forms(case):
+        measured = models(plan, case, folder) if form == "blind" else []
+        file = here / f"cleanse-{form}" / "score.json"
+        if file.exists() and [m["name"] for m in read_json(file)["models"]] == [name for name, _ in measured]:
+            continue
+        if measured and test is None:
+            test = load_images(plan.source, split="test")
+        score_run(file.parent, truth, test=test, models=measured, seed=case.seed, device=plan.device)

@@ -1,0 +1,91 @@
+"""Writes the results: one Markdown page, four Parquet files, the figures, and the report's page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from doorward.errors import DoorwardError
+from doorward.papers.cluster_impurity import figures, tables
+from doorward.papers.cluster_impurity.collect import Found, Row, collect
+from doorward.papers.cluster_impurity.plan import Plan
+from doorward.papers.cluster_impurity.trainers import CLEAN_ACCURACY, DEVIATIONS
+from doorward.report import report
+from doorward.tables import write_parquet
+
+_WHOLE = {"seed", "flagged", "poisoned", "gathered"}  # columns of whole numbers; *_hits and *_trials are too
+_REPORTED = 12  # runs on the report's page
+
+
+def write_results(plan: Plan, folder: Path, results: Path) -> Path:
+    """Write everything that the finished runs of a plan say into ``results``; returns the page.
+
+    Raises:
+        DoorwardError: no case is finished.
+    """
+    found = collect(plan, folder)
+    if not found.detections:
+        raise DoorwardError(f"{folder}: holds no finished case of this plan; expected at least one")
+    results.mkdir(parents=True, exist_ok=True)
+    for name, rows in vars(found).items():
+        if rows:
+            _write_rows(results / f"{name}.parquet", rows)
+    drawn = figures.draw(found, results)
+    runs = [folder / case.folder / "cleanse-blind" for case in plan.cases]
+    first = [run for run in runs if (run / "score.json").exists() and run.parent.name == f"seed-{_first_seed(plan)}"]
+    report(first[:_REPORTED], results / "report.html", title="Cluster impurity on poisoned images", overwrite=True)
+    page = results / "README.md"
+    page.write_text(_page(plan, found, drawn))
+    return page
+
+
+def _first_seed(plan: Plan) -> int:
+    return min(case.seed for case in plan.cases)
+
+
+def _write_rows(path: Path, rows: Sequence[Row]) -> None:
+    columns = {}
+    for name in dict.fromkeys(key for row in rows for key in row):
+        values = [row.get(name) for row in rows]
+        if all(isinstance(v, str) for v in values):
+            columns[name] = np.array(values)
+        elif name in _WHOLE or name.endswith(("_hits", "_trials")):
+            columns[name] = np.array(values, np.int64)
+        else:
+            columns[name] = np.array([np.nan if v is None else v for v in values], np.float64)
+    write_parquet(path, columns)
+
+
+def _page(plan: Plan, found: Found, drawn: Sequence[Path]) -> str:
+    settings = ", ".join(f"{k} = {v}" for k, v in plan.training.model_dump(mode="json").items())
+    parts: list[tuple[str, list[str]]] = [
+        ("The poster's Table 2 and ours: (TPR, FPR), multiple-source", tables.against_the_poster(found)),
+        ("Multiple-source and single-source, every form", tables.detection(found, "multiple-source", "single-source")),
+        ("Attack success and accuracy, before and after", tables.classifiers(found)),
+        ("No poison: what is flagged all the same", tables.control(found)),
+        ("Beyond the poster, every form", tables.detection(found, "beyond")),
+        ("Beyond the poster: where it stops working, and why", tables.beyond(found)),
+        ("Time", tables.times(found)),
+    ]
+    lines = ["# Cluster impurity: the poster's benchmark", "", _intro(plan), "", f"    {plan.command}", ""]
+    for title, table in parts:
+        if len(table) > 3:  # a table without rows is a head, a rule and an empty line
+            lines += [f"## {title}", "", *table]
+    lines += [f"![{path.stem}]({path.name})" for path in drawn]
+    lines += ["", "## Deviations", "", *(f"* {line}" for line in DEVIATIONS), "", f"Trainer: {settings}.", ""]
+    return "\n".join(lines)
+
+
+def _intro(plan: Plan) -> str:
+    trainings = sum(1 for case in plan.cases)
+    seeds = sorted({case.seed for case in plan.cases})
+    return (
+        f"Source {plan.source}, net {plan.net}, trainer `{plan.trainer}`; {trainings} cases, seeds "
+        f"{', '.join(map(str, seeds))}. Rates in percent with 95 % Clopper-Pearson intervals over the images of all "
+        "seeds together, which leaves out how much trainings differ; in brackets behind, the range over seeds. SS "
+        "spectral signatures, AC activation clustering, CI cluster impurity, FP fine-pruning with "
+        f"{100 * plan.clean_share:g} % of the clean training images. 'Told' is knowledge that an auditor does not "
+        f"have in practice. The poster's clean accuracy is {100 * CLEAN_ACCURACY:.2f} %."
+    )

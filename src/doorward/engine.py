@@ -18,10 +18,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 
 from doorward.errors import DoorwardError
+from doorward.tensors import write_tensors
 
 Arrays = dict[str, NDArray[Any]]
 Item = dict[str, Any]
@@ -36,12 +36,7 @@ def task_name(task: Task, item: Item) -> str:
 
 
 def _write(store: Path, name: str, arrays: Arrays) -> None:
-    """Write a result under a name of this process, then rename: it is whole or absent."""
-    from safetensors.numpy import save_file
-
-    temporary = store / f"{name}.{os.getpid()}.tmp"
-    save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, str(temporary))
-    temporary.replace(store / f"{name}.safetensors")
+    write_tensors(store / f"{name}.safetensors", arrays)
 
 
 def _finish(task: Task, item: Item, shared: Item, store: str, threads: int | None) -> str:

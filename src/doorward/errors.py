@@ -1,5 +1,8 @@
 """What a user did wrong, in one line."""
 
+import errno
+from pathlib import Path
+
 
 class DoorwardError(Exception):
     """A mistake in what was given, told in one line that names the thing, its value and what was expected.
@@ -10,3 +13,10 @@ class DoorwardError(Exception):
 
 class OutputExistsError(DoorwardError):
     """The output folder exists already, and nothing said that it may be replaced."""
+
+
+def writing_failed(error: Exception, path: Path) -> OSError:
+    """The error of a library that could not write ``path``, as Python's own writing would have raised it."""
+    if "No space left" in str(error):
+        return OSError(errno.ENOSPC, "No space left on device", str(path))
+    return OSError(errno.EIO, str(error).splitlines()[0], str(path))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -15,22 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from doorward.errors import DoorwardError
+from doorward.memmaps import create, release
 
 _ROWS_PER_CHUNK = 4096
 _BYTES_PER_CHUNK = 64 * 2**20
-
-
-def release(array: NDArray[np.uint8]) -> None:
-    """Give the pages of a memory-mapped array back to the system; they are read again when needed.
-
-    Without this, a pass over a memory map counts as resident memory as if the set had been loaded.
-    """
-    base: object = array
-    while isinstance(base, np.ndarray) and base.base is not None and not isinstance(base.base, mmap.mmap):
-        base = base.base
-    mapping = getattr(base, "base", None)
-    if isinstance(mapping, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-        mapping.madvise(mmap.MADV_DONTNEED)
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +115,7 @@ class ImageSet:
         path = folder / "images.npy"
         held = getattr(self.pixels, "filename", None)
         if held is None or not path.exists() or not path.samefile(held):  # a set made in place is there already
-            target = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=self.pixels.shape)
+            target = create(path, np.uint8, self.pixels.shape)
             for rows in self.chunks():
                 target[rows] = self.pixels[rows]
                 release(target)

@@ -131,9 +131,8 @@ class Run:
         if kind is not None:
             self._keep_or_drop(seconds)
             if isinstance(error, OSError) and not isinstance(error, DoorwardError):
-                raise DoorwardError(
-                    f"{error.filename or self.work}: {error.strerror}; what was finished is kept for a resume"
-                ) from None
+                told = f"{error.filename or self.work}: {error.strerror or f'{error} (is the disk full?)'}"
+                raise DoorwardError(f"{told}; what was finished is kept for a resume") from None
             return
         write_json(
             self.work / "run.json",

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from doorward.errors import DoorwardError
+from doorward.errors import DoorwardError, writing_failed
 
 Columns = Mapping[str, NDArray[Any]]
 
 
 def write_parquet(path: Path, columns: Columns) -> None:
-    """Write columns of equal length; the file is whole or absent."""
+    """Write columns of equal length; the file is whole or absent. OSError when the disk is full."""
     import duckdb
 
     lengths = {name: len(values) for name, values in columns.items()}
@@ -23,9 +23,13 @@ def write_parquet(path: Path, columns: Columns) -> None:
         raise DoorwardError(f"{path}: columns of lengths {lengths}; expected one length")
     temporary = path.with_name(path.name + ".tmp")
     quoted = str(temporary).replace("'", "''")  # COPY takes no parameters
-    with duckdb.connect() as connection:
-        connection.register("columns", dict(columns))
-        connection.execute(f"COPY columns TO '{quoted}' (FORMAT parquet, COMPRESSION zstd)")
+    try:
+        with duckdb.connect() as connection:
+            connection.register("columns", dict(columns))
+            connection.execute(f"COPY columns TO '{quoted}' (FORMAT parquet, COMPRESSION zstd)")
+    except duckdb.IOException as error:
+        temporary.unlink(missing_ok=True)
+        raise writing_failed(error, path) from None
     temporary.replace(path)
 
 

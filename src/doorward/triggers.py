@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from doorward.errors import DoorwardError
+from doorward.tensors import write_tensors
 
 Blend = Literal["alpha", "add"]
 
@@ -121,14 +122,13 @@ class Trigger:
     def save(self, path: Path) -> None:
         """Write safetensors at ``path`` and, for people, an RGBA picture beside it (``.png``)."""
         from PIL import Image
-        from safetensors.torch import save_file
 
         about = {"blend": self.blend, "placement": json.dumps(vars(self.placement))}
         tensors = {
             "pattern": self.pattern.detach().cpu().contiguous(),
             "alpha": self.alpha.detach().cpu().contiguous(),
         }
-        save_file(tensors, str(path), metadata=about)
+        write_tensors(path, tensors, about)
         shown = tensors["pattern"] if self.blend == "alpha" else tensors["pattern"] / 2 + 0.5
         opacity = tensors["alpha"].mean(0, keepdim=True) if self.blend == "alpha" else torch.ones(1, *self.size)
         rgba = torch.cat([shown.expand(3, -1, -1), opacity]).clamp(0, 1).mul(255).round().byte()

@@ -84,14 +84,6 @@ def test_with_the_rate_alone_the_target_is_found_and_other_classes_are_left() ->
     assert means[1] > 1.5 > max(means[0], means[2])
 
 
-def test_the_blind_rule_finds_the_planted_images_and_is_quiet_on_normal_features() -> None:
-    features, labels, poisoned = hidden()
-    found = spectre(features, labels, SpectreSettings(), seed=0)
-    assert found.flag[poisoned].mean() > 0.9 and found.flag[~poisoned].sum() == 0
-    clean = spectre(features[~poisoned], labels[~poisoned], SpectreSettings(), seed=0)
-    assert clean.flag.sum() == 0
-
-
 def test_component_counts_are_squares_apart() -> None:
     assert component_counts(100, 10) == [1, 4, 9, 16, 25, 36, 49, 64, 81, 100]
     assert component_counts(5, 10)[0] == 1 and component_counts(5, 10)[-1] == 5 and component_counts(1, 10) == [1]
@@ -104,6 +96,16 @@ def test_tiny_classes_and_dead_features() -> None:
     assert found.flag[poisoned].all()
     labels = labels.copy()
     labels[:5] = 7
-    told = spectre(features, labels, SpectreSettings(choices=2), seed=0)
-    assert told.warnings == ("classes 7: fewer than 10 images, not inspected",)
-    assert not spectre(features, labels, SpectreSettings(choices=2), seed=0, target_class=7).flag.any()
+    told = spectre(features, labels, SpectreSettings(choices=2), seed=0, poisoning_rate=0.01, target_class=7)
+    assert told.warnings == ("classes 7: fewer than 10 images, not inspected",) and not told.flag.any()
+
+
+def test_a_direction_that_few_images_use_does_not_make_their_class_the_target() -> None:
+    features, labels, poisoned = hidden()
+    faint = np.random.default_rng(9).normal(size=(3000, 1)).astype(np.float32) / 100
+    features = np.concatenate([features, faint], axis=1)
+    features[2000:2003, -1] = 3.0  # without a ridge, removing these three divides by next to no variance
+    s = SpectreSettings(choices=3)
+    assert spectre(features, labels, s, seed=0, poisoning_rate=40 / 3000).flag[poisoned].all()
+    bare = spectre(features, labels, s.model_copy(update={"ridge": 0.0}), seed=0, poisoning_rate=40 / 3000)
+    assert max(bare.groups, key=lambda g: g.statistic).label == 2

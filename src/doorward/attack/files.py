@@ -13,6 +13,7 @@ from doorward.attack.warp import Warp
 from doorward.errors import DoorwardError
 from doorward.runs import read_json, write_json
 from doorward.tables import read_parquet, write_parquet
+from doorward.tensors import read_tensors
 from doorward.triggers import Stamp, Trigger
 
 
@@ -49,13 +50,10 @@ def load_attack(folder: Path) -> Attack:
 def _load_stamp(path: Path, kind: str) -> Stamp:
     if kind == "trigger":
         return Trigger.load(path)
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return Warp(load_file(str(path))["warp"])
-    except (OSError, SafetensorError, KeyError) as error:
-        raise DoorwardError(f"{path}: {error}; expected a warp written by doorward") from None
+    tensors = read_tensors(path)
+    if "warp" not in tensors:
+        raise DoorwardError(f"{path}: holds no warp; expected a warp written by doorward")
+    return Warp(tensors["warp"])
 
 
 def save_truth(truth: Truth, path: Path) -> None:

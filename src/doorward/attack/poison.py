@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from doorward.attack.plan import Attack
 from doorward.classifiers import to_float, to_uint8
 from doorward.errors import DoorwardError
-from doorward.images import ImageSet, release
+from doorward.images import ImageSet
+from doorward.memmaps import create, release
 from doorward.triggers import Stamp
 
 _BATCH = 2048
@@ -132,11 +133,7 @@ def _lay_out(
 
 def _copy_pixels(images: ImageSet, layout: NDArray[np.int64], file: Path | None) -> NDArray[np.uint8]:
     shape = (len(layout), *images.pixels.shape[1:])
-    pixels: NDArray[np.uint8]
-    if file is None:
-        pixels = np.empty(shape, np.uint8)
-    else:
-        pixels = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
+    pixels: NDArray[np.uint8] = np.empty(shape, np.uint8) if file is None else create(file, np.uint8, shape)
     for start in range(0, len(layout), _BATCH):
         rows = layout[start : start + _BATCH]
         contiguous = rows[-1] - rows[0] == len(rows) - 1 and bool((np.diff(rows) == 1).all())

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from doorward.errors import DoorwardError
+from doorward.tensors import write_tensors
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +32,4 @@ class Warp:
 
     def save(self, path: Path) -> None:
         """Write safetensors."""
-        from safetensors.torch import save_file
-
-        save_file({"warp": self.field.contiguous()}, str(path))
+        write_tensors(path, {"warp": self.field})

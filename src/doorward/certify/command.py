@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -97,6 +98,7 @@ def certify_to_folder(
         )
         certificate.save(run.work / "certificate.json")
         run.results = summary(certificate, request.learner, rates[0] if rates else None)
+        shutil.rmtree(run.work / "shards", ignore_errors=True)  # the certificate holds their sum
     return run.results
 
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from doorward.classifiers import Classifier, to_float
 from doorward.cleanse.filters import get_filter
 from doorward.errors import DoorwardError
-from doorward.images import ImageSet, release
+from doorward.images import ImageSet
+from doorward.memmaps import create, release
 
 Floats = NDArray[np.float32]
 
@@ -63,7 +64,7 @@ def observe(
                 store[name] = np.empty(shape, np.float32)
             else:
                 path = folder / f"{name}.npy"
-                store[name] = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+                store[name] = create(path, np.float32, shape)
         store[name][start : start + len(values)] = values.float().cpu().numpy()
 
     classifier.net.eval()

@@ -15,7 +15,6 @@ from doorward.methods import Settings, method
 
 Floats = NDArray[np.float32]
 Matrix = NDArray[np.float64]
-_NORMAL_MEDIAN = 0.6745  # median of |z| for a standard normal z
 _FEWEST = 10  # images that a class needs
 
 
@@ -26,9 +25,8 @@ class SpectreSettings(Settings):
     dimensions: int = Field(100, ge=1, description="principal components at most")
     choices: int = Field(10, ge=1, description="numbers of principal components tried, 1 to the most, squares apart")
     rounds: int = Field(10, ge=1, description="rounds of the covariance filter")
-    multiple: float = Field(1.5, gt=0, description="images removed per expected poisoned image, with a known rate")
-    share: float = Field(0.1, gt=0, lt=0.5, description="poison assumed in a class at most, without a known rate")
-    cutoff: float = Field(5.0, gt=0, description="standard score from which an image is flagged, without a known rate")
+    multiple: float = Field(1.5, gt=0, description="images removed per expected poisoned image")
+    ridge: float = Field(0.01, ge=0, description="added to the covariance, in units of the average variance")
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +42,8 @@ class _Scored:
     "cleanse",
     "spectre",
     settings=SpectreSettings,
-    given={"features", "labels", "seed"},
-    accepts={"poisoning_rate", "target_class"},
+    given={"features", "labels", "seed", "poisoning_rate"},
+    accepts={"target_class"},
 )
 def spectre(
     features: Floats,
@@ -53,7 +51,7 @@ def spectre(
     s: SpectreSettings,
     *,
     seed: int,
-    poisoning_rate: float | None = None,
+    poisoning_rate: float,
     target_class: int | None = None,
 ) -> Suspicion:
     """Flag the images of a class that stand out once it is whitened by a covariance which poison does not decide.
@@ -61,23 +59,25 @@ def spectre(
     SPECTRE, Hayase, Kong, Somani and Oh, ICML 2021, Algorithm 1 and its search for k and for the target: per class,
     principal components, a robust mean and covariance (`doorward.cleanse.robust`), whitening, and the quantum entropy
     (QUE) score of Dong, Hopkins and Li 2019 with the matrix exponential. k is the one whose removed images give the
-    largest mean QUE score when the class is whitened by the rest. The paper needs an upper bound on the poisoned
-    images: with the rate known, the top ``multiple`` x rate x N images are flagged in the target class, when that is
-    known, or else in the class of the largest mean score. Without it at most ``share`` of each class is taken to be
-    poisoned and images are flagged whose score is past ``cutoff`` standard scores; that rule is not the paper's.
+    largest mean QUE score when the class is whitened by the rest. The top ``multiple`` x rate x N images are flagged in
+    the target class, when that is known, or else in the class of the largest mean score.
+
+    Deviation: a ridge on the covariance. The features of a ReLU net have directions in which a few images alone are
+    active; without a ridge their removal makes the mean score of any class as large as one likes. There is no blind
+    form: scores have tails so long that every cutoff that finds poison flagged several percent of clean digits.
 
     Args:
         features: penultimate features ``[N, t]``.
         labels: training labels ``[N]``.
         seed: of the eigenvector searches.
-        poisoning_rate: poisoned images per image of the set.
+        poisoning_rate: poisoned images per image of the set, or an upper bound of it.
         target_class: the attacked class.
 
-    Returns: an image's score is the root of its QUE score, in units of its class (1 for a typical image); a group
-        per class, its statistic the mean QUE score, 1 for a class of one normal cloud.
+    Returns: an image's score is the root of its QUE score over that of the median image of its class; a group per
+        class, its statistic the mean QUE score, 1 for a class of one normal cloud.
 
-    Fails when: poison is no outlier of its class in any direction (adaptive attacks), when it is most of the class,
-        or, blind, when clean features have tails far from normal, whose images it then flags.
+    Fails when: poison is no outlier of its class in any direction (adaptive attacks), when it is most of its class,
+        or when several classes are targets.
     """
     score = np.zeros(len(labels), np.float32)
     flag = np.zeros(len(labels), bool)
@@ -85,16 +85,16 @@ def spectre(
     members = dict(members_by_class(labels))
     for label, rows in members.items():
         if len(rows) >= _FEWEST:
-            expected = s.share * len(rows) if poisoning_rate is None else poisoning_rate * len(labels)
-            found[label] = _score_class(features[rows].astype(np.float64), expected, s, seed)
-            score[rows] = _standard(found[label].scores)
-    for label in _suspects(found, poisoning_rate, target_class):
-        rows = members[label]
-        if poisoning_rate is None:
-            flag[rows] = score[rows] > s.cutoff
-        else:
-            count = min(len(rows), round(s.multiple * poisoning_rate * len(labels)))
-            flag[rows[np.argsort(-found[label].scores, kind="stable")[:count]]] = True
+            found[label] = _score_class(features[rows].astype(np.float64), poisoning_rate * len(labels), s, seed)
+            root = np.sqrt(found[label].scores)
+            score[rows] = root / max(float(np.median(root)), 1e-12)
+    suspect = target_class
+    if suspect is None and found:
+        suspect = max(found, key=lambda label: found[label].mean)
+    if suspect in found:
+        rows = members[suspect]
+        count = min(len(rows), round(s.multiple * poisoning_rate * len(labels)))
+        flag[rows[np.argsort(-found[suspect].scores, kind="stable")[:count]]] = True
     groups = tuple(
         Group(label, 0, len(members[label]), scored.mean, None, int(flag[members[label]].sum()))
         for label, scored in found.items()
@@ -102,15 +102,6 @@ def spectre(
     tiny = sorted(set(members) - set(found))
     warnings = (f"classes {list_classes(tiny)}: fewer than {_FEWEST} images, not inspected",) if tiny else ()
     return Suspicion(score, flag, groups, warnings)
-
-
-def _suspects(found: dict[int, _Scored], rate: float | None, target: int | None) -> list[int]:
-    """The classes in which images may be flagged."""
-    if target is not None:
-        return [target] if target in found else []
-    if rate is None or not found:
-        return list(found)
-    return [max(found, key=lambda label: found[label].mean)]
 
 
 def _score_class(values: Matrix, expected: float, s: SpectreSettings, seed: int) -> _Scored:
@@ -122,7 +113,7 @@ def _score_class(values: Matrix, expected: float, s: SpectreSettings, seed: int)
     for k in component_counts(whole.shape[1], s.choices):
         scores = _scores_in(whole[:, :k], bound, s, seed)
         kept = np.argsort(-scores, kind="stable")[removed:]
-        white = _whiten(whole, kept)
+        white = _whiten(whole, kept, s.ridge)
         mean = float(que_scores(white, s.alpha).mean())
         if best is None or mean > best.mean:
             best = _Scored(scores, mean, k)
@@ -139,13 +130,15 @@ def _scores_in(values: Matrix, bound: float, s: SpectreSettings, seed: int) -> M
     """QUE scores ``[n]`` after robust whitening of ``[n, k]``."""
     most = min(round(2 * bound), len(values) // 2)
     keep = filter_outliers(values, bound / len(values), most=most, rounds=s.rounds, seed=seed)
-    return que_scores(_whiten(values, np.flatnonzero(keep)), s.alpha)
+    return que_scores(_whiten(values, np.flatnonzero(keep), s.ridge), s.alpha)
 
 
-def _whiten(values: Matrix, kept: NDArray[np.int64]) -> Matrix:
-    """Centred and whitened by mean and covariance of the rows ``kept``."""
+def _whiten(values: Matrix, kept: NDArray[np.int64], ridge: float) -> Matrix:
+    """Centred and whitened by mean and covariance of the rows ``kept``, with a ridge."""
     centred = values - values[kept].mean(axis=0)
-    return centred @ inverse_root(centred[kept].T @ centred[kept] / len(kept))  # type: ignore[no-any-return]
+    covariance = centred[kept].T @ centred[kept] / len(kept)
+    covariance += ridge * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
+    return centred @ inverse_root(covariance)  # type: ignore[no-any-return]
 
 
 def que_scores(white: Matrix, alpha: float) -> Matrix:
@@ -162,10 +155,3 @@ def que_scores(white: Matrix, alpha: float) -> Matrix:
     exponent = alpha * (eigenvalues - 1) / excess if excess > 1e-9 else np.zeros_like(eigenvalues)
     weights = np.exp(exponent - exponent.max())
     return ((white @ vectors) ** 2 @ weights) / weights.sum()  # type: ignore[no-any-return]
-
-
-def _standard(scores: Matrix) -> Floats:
-    """Root of the scores in units in which its median is that of a normal variable's absolute value."""
-    root = np.sqrt(scores)
-    scale = float(np.median(root)) / _NORMAL_MEDIAN
-    return (root / (scale if scale > 0 else 1.0)).astype(np.float32)

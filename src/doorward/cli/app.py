@@ -71,7 +71,7 @@ def main() -> None:
     except (typer.Abort, KeyboardInterrupt):
         code = common.INTERRUPTED
     except OSError as error:
-        code = common.fail(f"{error.filename or 'disk'}: {error.strerror}")
+        code = common.fail(f"{error.filename or 'disk'}: {error.strerror or f'{error} (is the disk full?)'}")
     except Exception as error:
         format_message = getattr(error, "format_message", None)  # typer's usage errors
         if format_message is None:

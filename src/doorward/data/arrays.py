@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from doorward.data.assemble import Shape, assemble
 from doorward.data.checks import check_auditable, name_labels, show
 from doorward.errors import DoorwardError
-from doorward.images import ImageSet, release
+from doorward.images import ImageSet
+from doorward.memmaps import release
 
 _CHUNK_BYTES = 16 * 2**20
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from doorward.data.cache import cache_root, fingerprint, need_space, new_folder, touch_and_prune
 from doorward.data.checks import check_auditable, show
 from doorward.images import ImageSet
+from doorward.memmaps import create
 
 MEMORY_LIMIT = 512 * 2**20
 
@@ -80,7 +81,7 @@ def _place(
     if not entry.is_dir():
         need_space(entry.parent, size, where)
         with new_folder(entry) as folder:
-            mapped = np.lib.format.open_memmap(folder / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
+            mapped = create(folder / "images.npy", np.uint8, shape)
             labels, classes = fill(mapped)
             mapped.flush()
             ImageSet(mapped, labels, tuple(classes), show(where), provenance).save(folder)

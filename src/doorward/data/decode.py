@@ -18,7 +18,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from doorward.data.checks import guarded, show
 from doorward.data.progress import track
 from doorward.errors import DoorwardError
-from doorward.images import release
+from doorward.memmaps import release
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})

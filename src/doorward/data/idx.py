@@ -18,7 +18,8 @@ from doorward.data.assemble import assemble
 from doorward.data.cache import file_state
 from doorward.data.checks import MAX_DEFLATE, Split, guarded, name_labels, show
 from doorward.errors import DoorwardError
-from doorward.images import ImageSet, release
+from doorward.images import ImageSet
+from doorward.memmaps import release
 
 _NAME = re.compile(r"(?P<set>.*?)(?P<split>train|t10k|test)[-_.](?P<what>images|labels)[-_.]idx[13][-_.]ubyte(\.gz)?")
 _SPLITS: dict[Split, tuple[str, ...]] = {"train": ("train",), "test": ("t10k", "test")}

@@ -16,7 +16,8 @@ from doorward.data.assemble import assemble
 from doorward.data.cache import file_state
 from doorward.data.checks import MAX_DEFLATE, Split, guarded, name_labels, show
 from doorward.errors import DoorwardError
-from doorward.images import ImageSet, release
+from doorward.images import ImageSet
+from doorward.memmaps import release
 
 _EXPECTED = "an .npz file with arrays 'images' and 'labels'"
 _PAIRS = (("images", "labels"), ("x", "y"), ("data", "labels"), ("x_{split}", "y_{split}"))

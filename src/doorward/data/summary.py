@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from doorward.data.progress import track
-from doorward.images import ImageSet, release
+from doorward.images import ImageSet
+from doorward.memmaps import release
 
 FEW_IMAGES = 20
 _SQUARES = np.arange(256, dtype=np.int64) ** 2

@@ -63,8 +63,8 @@ def check_conventions(classifier: Classifier, images: ImageSet, *, labelled: boo
     """Refuse a mean, deviation or range that does not fit; returns warnings.
 
     With labels: refused when another common convention is more accurate beyond chance (their 99.9 % intervals do not
-    meet); warned of when the net is hardly better than guessing. Without: refused when the net's decisions tell less
-    than a third of what they tell under another convention.
+    meet) and better than guessing; warned of when the net is hardly better than guessing. Without: refused when the
+    net's decisions tell less than a third of what they tell under another convention.
 
     Raises:
         DoorwardError: one line with the convention that fits.
@@ -86,12 +86,13 @@ def check_conventions(classifier: Classifier, images: ImageSet, *, labelled: boo
             )
         return ()
     low = replace(best.accuracy, confidence=0.999).interval[0]
-    if low > replace(given.accuracy, confidence=0.999).interval[1]:
+    guessing = min(0.5, 2 / len(classifier.classes))
+    if low > max(guessing, replace(given.accuracy, confidence=0.999).interval[1]):
         raise DoorwardError(
             f"{name}: classifies {100 * given.accuracy.value:.0f} % of the clean images rightly with the input range "
             f"given, {100 * best.accuracy.value:.0f} % with {best.convention}; expected the range it was trained with"
         )
-    if given.accuracy.interval[0] < 2 / len(classifier.classes) and given.accuracy.value < 0.5:
+    if given.accuracy.interval[0] < guessing:
         told = f"classifies {given.accuracy} % of the clean images rightly, hardly more than by guessing"
         return (f"{told}; an inversion says little until --mean, --std, --range and the labels fit",)
     return ()

@@ -65,9 +65,9 @@ class MarginObjective(Objective):
 
 def class_margin(logits: Tensor, label: Tensor) -> Tensor:
     """Logit of each lane's class minus the largest other one: ``[lanes, B]`` of ``[lanes, B, K]``."""
-    own = torch.zeros_like(logits, dtype=torch.bool)
-    own[torch.arange(len(label), device=label.device), :, label] = True
-    return logits[own].view(logits.shape[:2]) - logits.masked_fill(own, -torch.inf).amax(2)
+    own = label[:, None, None].expand(-1, logits.shape[1], 1)
+    others = logits.scatter(2, own, -torch.inf)
+    return logits.gather(2, own)[..., 0] - others.amax(2)
 
 
 @method("invert", "margin", settings=MarginSettings, given={"model", "seed", "watch"})

@@ -72,9 +72,9 @@ class MaskObjective(Objective):
             return
         works = held["hits"] >= self.s.success * held["trials"]
         better = works & (told["size"] < held["best_size"])
-        held["stall"].add_(1)
-        held["stall"][better & (told["size"] < 0.98 * held["best_size"])] = 0
-        held["stall"][~held["best_size"].isfinite() & ~better] = 0  # not yet working is not yet stalling
+        shrunk = better & (told["size"] < 0.98 * held["best_size"])
+        waiting = ~held["best_size"].isfinite() & ~better  # not yet working is not yet stalling
+        held["stall"] = torch.where(shrunk | waiting, 0.0, held["stall"] + 1)
         held["best_size"] = torch.where(better, told["size"], held["best_size"])
         for key in ("mask", "pattern"):
             held[f"best_{key}"] = torch.where(

@@ -104,12 +104,12 @@ def gamma_p_value(values: Floats) -> float | None:
     """The order-statistic p-value of Xiang, Miller and Kesidis 2020 and of MM-BD; shown, decides nothing.
 
     A gamma distribution is fitted to all values but the largest; p = 1 - F(largest)^K. None with fewer than three
-    others or when one is not positive.
+    others, or when one is not positive, or when they are all alike.
     """
     from scipy.stats import gamma
 
     finite = np.sort(values[np.isfinite(values)])
-    if len(finite) < 4 or finite[0] <= 0:
+    if len(finite) < 4 or finite[0] <= 0 or np.ptp(finite[:-1]) < 1e-6 * finite[-2]:
         return None
     shape, _, scale = gamma.fit(finite[:-1], floc=0)
     return float(-np.expm1(len(finite) * gamma.logcdf(finite[-1], shape, scale=scale)))

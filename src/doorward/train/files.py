@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from doorward.classifiers import Classifier, place_net
 from doorward.errors import DoorwardError
 from doorward.nets import build
 from doorward.runs import read_json, write_json
+from doorward.tensors import read_tensors, write_tensors
 
 
 def save_classifier(classifier: Classifier, folder: Path) -> None:
@@ -24,7 +25,7 @@ def save_classifier(classifier: Classifier, folder: Path) -> None:
         "std": list(classifier.std),
         "feature_layer": classifier.feature_layer,
     }
-    _save_tensors(dict(classifier.net.state_dict()), folder / "weights.safetensors")
+    write_tensors(folder / "weights.safetensors", classifier.net.state_dict())
     write_json(folder / "classifier.json", about)
 
 
@@ -50,7 +51,7 @@ def load_classifier(folder: Path, device: torch.device | str = "cpu") -> Classif
 
 def load_weights(net: nn.Module, path: Path) -> None:
     """Fill a net from a safetensors file whose names, shapes and finite values all fit."""
-    tensors = _load_tensors(path)
+    tensors = read_tensors(path)
     expected = net.state_dict()
     for name, tensor in expected.items():
         if name not in tensors:
@@ -72,14 +73,12 @@ def save_state(path: Path, net: nn.Module, optimiser: torch.optim.Optimizer, epo
     for index, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{k}": torch.as_tensor(v) for k, v in state.items() if v is not None}
     tensors["epoch"] = torch.tensor(epoch)
-    temporary = path.with_name(path.name + ".tmp")
-    _save_tensors(tensors, temporary)
-    temporary.replace(path)
+    write_tensors(path, tensors)
 
 
 def load_state(path: Path, net: nn.Module, optimiser: torch.optim.Optimizer) -> int:
     """Fill net and optimiser from a training state; returns the number of finished epochs."""
-    tensors = _load_tensors(path)
+    tensors = read_tensors(path)
     try:
         net.load_state_dict({k.removeprefix("net."): v for k, v in tensors.items() if k.startswith("net.")})
         state: dict[int, dict[str, Any]] = {}
@@ -92,19 +91,3 @@ def load_state(path: Path, net: nn.Module, optimiser: torch.optim.Optimizer) -> 
     except (RuntimeError, KeyError, ValueError) as error:
         line = str(error).splitlines()[0]
         raise DoorwardError(f"{path}: does not fit this training ({line}); delete it to start over") from None
-
-
-def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    from safetensors.torch import save_file
-
-    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, str(path))
-
-
-def _load_tensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return dict(load_file(str(path)))
-    except (OSError, SafetensorError) as error:
-        raise DoorwardError(f"{path}: {error}; expected a whole safetensors file") from None

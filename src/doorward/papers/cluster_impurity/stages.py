@@ -24,7 +24,7 @@ from doorward.train.command import TrainRequest, train_to_folder
 from doorward.train.loop import Progress
 
 Told = Callable[[str], None]
-BLIND = ("impurity", "activation", "spectral", "spectre", "scan")
+BLIND = ("impurity", "activation", "spectral", "scan")
 DECLARED = ("activation", "spectral", "spectre", "scan")
 RETRAINED = (("CI", "blind", "impurity"), ("SS", "declared", "spectral"), ("AC", "declared", "activation"))
 PICTURE = "accessory.png"

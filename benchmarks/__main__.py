@@ -6,7 +6,7 @@ import argparse
 import importlib
 import os
 
-NAMES = ("train_throughput", "cleanse_speed", "certify_throughput", "million_images")
+NAMES = ("train_throughput", "cleanse_speed", "invert_speed", "certify_throughput", "million_images")
 
 
 def main() -> None:

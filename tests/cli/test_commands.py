@@ -166,3 +166,32 @@ def test_help_does_not_import_torch() -> None:
 def test_control_characters_of_names_do_not_reach_the_terminal(tmp_path: Path, call: Call) -> None:
     answer = call("attack", str(tmp_path / "\x1b[31mred"), "-o", tmp_path / "out")
     assert answer.code == 2 and "\x1b" not in answer.err
+
+
+def test_a_plan_has_several_triggers_and_targets(tmp_path: Path, call: Call) -> None:
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(
+        "- {recipe: patch, target: 3, settings: {colours: white}}\n"
+        "- {recipe: pixel, target: next, sources: ['1', 7], settings: {size: 1.0}}\n"
+    )
+    made = call("attack", "mnist-5k", "--plan", plan, "--count", 40, "-o", tmp_path / "p", "--json")
+    assert made.code == 0 and made.json["poisoned"] == 40
+    assert made.json["description"] == "patch+pixel: any class -> 3; 1, 7 -> the next class"
+    truth = read_parquet(tmp_path / "p" / "truth.parquet")
+    second = truth["stamp"] == 1
+    assert second.sum() == 20 and set(truth["original_label"][second]) <= {1, 7}
+    plan.write_text("- {recipe: patch, tarrget: 3}\n")
+    refused = call("attack", "mnist-5k", "--plan", plan, "-o", tmp_path / "q")
+    assert refused.code == 2 and "'tarrget' = 3" in refused.err
+
+
+def test_an_attacker_inside_the_training_plants_a_backdoor_in_clean_data(way: Path, call: Call) -> None:
+    inside = ("--attacker", way / "poisoned", "--probability", 0.1, "--seed", 1)
+    trained = call("train", "mnist-5k", *TRAINING, *inside, "-o", way / "inside", "--json")
+    assert trained.code == 0 and trained.json["images"] == 4000
+    truth = ("--truth", way / "poisoned" / "truth.parquet", "--test", "mnist-5k")
+    scored = call("score", way / "run", *truth, "--model", way / "inside", "--json")
+    (model,) = scored.json["models"]
+    assert model["name"] == "inside" and model["asr"]["value"] > 0.9 and model["clean_accuracy"]["value"] > 0.9
+    refused = call("train", "mnist-5k", *inside[:2], "--probability", 0, "-o", way / "never")
+    assert refused.code == 2 and "probability 0" in refused.err

@@ -118,7 +118,7 @@ def test_known_target_allows_no_verdict(world: Path, call: Any) -> None:
     code, printed, _ = call(*command)
     told = json.loads(printed)
     assert code == 0 and told["verdict"] == "undecided" and told["p_value"] is None
-    assert "looked at 1 of 6 classes" in told["methods"]["pixel"]["undecided"]
+    assert "1 classes to compare" in told["methods"]["pixel"]["undecided"]
     assert told["methods"]["pixel"]["knowledge"] == ["target_class"]
 
 
@@ -179,6 +179,16 @@ def test_several_methods_are_corrected_for() -> None:
     found = invert(row_classifier(), row_images(96), ["mask", "margin"], settings=settings)
     single = [o.test.p_value for o in found.outcomes.values() if o.test is not None]
     assert found.p_value == min(1.0, 2 * min(single)) and found.targets == (TARGET,)
+
+
+def test_a_prescreen_inverts_the_largest_margins_alone() -> None:
+    settings = {"mask": {"steps": 200, "precision": "fp32"}, "margin": {"steps": 60}}
+    found = invert(row_classifier(), row_images(96), ["mask", "margin"], settings=settings, prescreen=4)
+    inverted = found.outcomes["mask"].inverted
+    assert np.isfinite(inverted.statistic).sum() == inverted.ran_out.sum() == len(inverted.triggers) == 4
+    assert found.targets == (TARGET,) and found.outcomes["mask"].test is not None
+    with pytest.raises(DoorwardError, match="prescreen 3; expected 4 to 6 classes"):
+        invert(row_classifier(), row_images(), prescreen=3)
 
 
 def test_an_interrupted_run_goes_on_to_the_same_result(world: Path, call: Any, monkeypatch: pytest.MonkeyPatch) -> None:

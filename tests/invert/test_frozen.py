@@ -54,15 +54,41 @@ def test_a_batch_norm_that_cannot_be_folded_stays() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.norm(self.conv(x)) + self.conv(x)
 
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+            self.norm.running_var.fill_(4)  # type: ignore[union-attr]
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.conv(x)
+            return self.norm(y) + y  # type: ignore[no-any-return]
+
     class Branching(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x if x.sum() > 0 else -x
 
     probe = torch.rand(2, 3, 4, 4)
-    net = Twice().eval()
-    assert torch.allclose(fold_batch_norm(net, probe)(probe), net(probe), atol=1e-6)
+    for net in (Twice().eval(), Shared().eval()):
+        folded = fold_batch_norm(net, probe)
+        assert torch.allclose(folded(probe), net(probe), atol=1e-6)
+        assert folded is not net and any(isinstance(m, nn.BatchNorm2d) for m in folded.modules())
     untraceable = Branching()
     assert fold_batch_norm(untraceable, probe) is untraceable
+
+
+def test_a_net_that_cannot_be_traced_is_frozen_all_the_same() -> None:
+    class Branching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.output = nn.Linear(360, 5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            found = self.output(x.flatten(1))
+            return found if found.sum() > 1e9 else -found  # type: ignore[no-any-return]
+
+    frozen = Frozen(Classifier(Branching(), "branching", tuple("abcde"), SHAPE))
+    assert isinstance(frozen.net, Branching) and not any(p.requires_grad for p in frozen.net.parameters())
 
 
 def test_broken_nets_are_told_in_one_line() -> None:

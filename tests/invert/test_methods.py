@@ -9,6 +9,7 @@ import torch
 from doorward.errors import DoorwardError
 from doorward.invert import (
     Frozen,
+    Inverted,
     MarginSettings,
     MaskSettings,
     PairwiseSettings,
@@ -20,9 +21,12 @@ from doorward.invert import (
     order_test,
     pairwise,
     pixel,
+    success,
 )
-from doorward.invert.mask import mad_index
+from doorward.invert.mask import MaskObjective, mad_index, start
+from doorward.invert.run import judge
 from doorward.methods import get, names
+from doorward.triggers import Placement, Trigger
 from tests.invert.worlds import CLASSES, GAP, NATURAL, SIDE, SPOT, STRENGTH, TARGET, row_classifier, row_images, scene
 
 
@@ -47,6 +51,31 @@ def test_mask_finds_the_spot_at_its_smallest_size(planted: Scene) -> None:
     assert found.works.all() and found.statistic.argmax() == TARGET
     assert order_test(found.statistic).p_value < 0.01
     assert mad_index(found.size).argmax() == TARGET  # type: ignore[arg-type]
+
+
+def test_masks_that_are_kept_reach_the_success_rate(clean: Scene) -> None:
+    s = MaskSettings(steps=150, success=0.95, cost=0.05, precision="fp32")
+    found = mask(clean, s, seed=0, watch=Watch())
+    images = row_images()
+    for label in np.flatnonzero(found.works):
+        rate = success(row_classifier(False), images.pixels, images.labels, found.triggers[label][0], int(label))
+        assert rate.value >= 0.9, "on the 8-bit grid, and with the whole set for a few batches"
+
+
+def test_the_cost_rises_while_the_mask_works_and_the_smallest_is_kept(planted: Scene) -> None:
+    s = MaskSettings(window=1, cost=0.01, factor=2, success=0.9)
+    objective, lanes = MaskObjective(planted, s), start(planted, s, 0)
+
+    def step(hits: float, size: float) -> tuple[float, float, float]:
+        told = {"hits": torch.full((6,), hits), "trials": torch.full((6,), 10.0), "size": torch.full((6,), size)}
+        objective.note(lanes, told, 0)
+        return tuple(round(float(lanes.held[k][0]), 6) for k in ("cost", "best_size", "stall"))  # type: ignore[return-value]
+
+    assert step(3, 9) == (round(0.01 / 2**1.5, 6), np.inf, 0), "does not work: cheaper, nothing kept"
+    assert step(9, 8) == (round(0.02 / 2**1.5, 6), 8, 0)
+    assert step(8.9, 1) == (round(0.02 / 8, 6), 8, 1), "small but does not work"
+    assert step(10, 7.99) == (round(0.04 / 8, 6), 7.99, 2), "smaller by less than 2 %: kept, but it is stalling"
+    assert step(10, 7) == (0.01, 7, 0)
 
 
 def test_mask_on_the_clean_twin_finds_equal_sizes(clean: Scene) -> None:
@@ -146,6 +175,30 @@ def test_every_method_repeats_and_speaks_of_every_class(name: str, planted: Scen
     assert np.isfinite(first.statistic).all() and (first.statistic == again.statistic).all()
     assert "Fails when" in (method.function.__doc__ or "") and "20" in (method.function.__doc__ or "")
     for label, triggers in first.triggers.items():
+        assert all(t.alpha.min() >= 0 and t.alpha.max() <= 1 and t.pattern.abs().max() <= 1 for t in triggers)
+        assert method.name in ("pairwise", "universal") or all(t.pattern.min() >= 0 for t in triggers)
         assert triggers and all(
             torch.equal(a.pattern, b.pattern) for a, b in zip(triggers, again.triggers[label], strict=True)
         )
+
+
+def test_success_counts_images_of_other_classes_alone() -> None:
+    images, classifier = row_images(60), row_classifier()
+    spot = Trigger(torch.ones(1, 1, 1), torch.ones(1, 1, 1), Placement("fixed", *SPOT))
+    found = success(classifier, images.pixels, images.labels, spot, TARGET)
+    assert (found.hits, found.trials) == (50, 50)
+    some = success(classifier, images.pixels, images.labels, spot, TARGET, sources=(0, TARGET))
+    assert (some.hits, some.trials) == (10, 10)
+    nothing = Trigger(torch.zeros(1, 1, 1), torch.ones(1, 1, 1), Placement("fixed", *SPOT))
+    assert success(classifier, images.pixels, images.labels, nothing, TARGET).hits == 0
+
+
+def test_a_class_whose_trigger_does_not_work_is_no_target() -> None:
+    statistic = np.array([0.0, 0.1, -0.1, 9.0, 0.2, -0.2, 0.0, 0.1])
+    yes = np.ones(8, bool)
+    for works in (True, False):
+        working = yes.copy()
+        working[3] = works
+        tested, told = judge(Inverted(statistic, "", yes, working, yes))
+        assert tested is not None and told == "" and tested.p_value < 0.01
+        assert (tested.classes[3] < 0.01) == works

@@ -86,6 +86,11 @@ def test_wishes_change_the_profile(cifar: None) -> None:
     assert set(found.values()) == {2} and len(found) == 9
     assert {c.seed for c in plan.cases} == {5, 6} and plan.training == FAITHFUL
     assert {c.count for c in plan.cases if c.scenario == "multiple-source"} == {90}
+    assert not any(c.retrain for c in plan.cases), "the profile retrains at .25"
+    again = make_plan("cpu", Wishes(sizes=(0.25, 0.3), retrain=True))
+    assert {c.name for c in again.cases if c.retrain} == {"multiple-source-0.25", "multiple-source-0.3"}
+    assert names(again)["multiple-source-0.3"] == 1 and names(again)["multiple-source-0.25"] == 3
+    assert not any(c.retrain for c in make_plan("cpu", Wishes(retrain=False)).cases)
     assert make_plan("cpu", Wishes(training={"epochs": 3})).training.epochs == 3
     assert set(names(only(plan, ["control", "beyond-warp"]))) == {"control", "beyond-warp"}
 

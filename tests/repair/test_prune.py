@@ -40,10 +40,30 @@ def test_channels_of_every_net_are_found_with_their_columns(net: str) -> None:
         assert channels.reader is classifier.net.fc_2, "fc_1 reads the third convolution, not the last"
 
 
+def test_a_layer_that_mixes_the_channels_is_passed_over() -> None:
+    class Backwards(torch.nn.Module):
+        """Its output layer, which reads sums over all channels, is declared before the one that reads them."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.convolution = torch.nn.Conv2d(3, 4, 3)
+            self.output = torch.nn.Linear(5, 3)
+            self.hidden = torch.nn.Linear(4, 5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.output(self.hidden(self.convolution(x).relu().mean((2, 3))))
+
+    images, net = make_images(6), Backwards().eval()
+    found = find_channels(Classifier(net, "backwards", images.classes, images.shape), images)
+    assert found.reader is net.hidden and torch.equal(found.columns, torch.eye(4, dtype=torch.bool))
+    with pytest.raises(DoorwardError, match="bare has no linear layer; expected one that reads its channels"):
+        find_channels(Classifier(torch.nn.Conv2d(3, 3, 10), "bare", images.classes, images.shape), images)
+
+
 @pytest.mark.parametrize("net", ["small-cnn", "resnet20", "two-layer"])
 def test_hits_equal_those_of_nets_that_are_really_pruned(net: str) -> None:
-    images = make_images(60, shape=(12, 12, 3))
-    classifier = train(images, net, TrainSettings(epochs=2, batch=16, lr=0.02))
+    images = make_images(48, shape=(12, 12, 3))
+    classifier = train(images, net, TrainSettings(epochs=1, batch=16, lr=0.02))
     before = {k: v.clone() for k, v in classifier.net.state_dict().items()}
     channels = find_channels(classifier, images)
     order = np.random.default_rng(0).permutation(len(channels.columns))

@@ -169,7 +169,7 @@ def test_coupled_decay_is_a_penalty_in_the_loss_and_decoupled_decay_is_not() -> 
         steps = make_optimiser(net, TrainSettings(optimiser=optimiser, lr=0.01, weight_decay=0.2))
         (net.weight * 3).sum().backward()
         steps.step()
-        moved[optimiser] = 5.0 - float(net.weight)
+        moved[optimiser] = 5.0 - net.weight.item()
     assert moved == pytest.approx({"adam-l2": 0.01, "adam": 0.01 + 0.01 * 0.2 * 5}, rel=1e-3)
 
 

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from doorward.cleanse.filters import FILTERS
 from doorward.cleanse.mixture import fit_mixture
-from doorward.cleanse.suspicion import Group, Suspicion, list_classes, members_by_class
+from doorward.cleanse.suspicion import Group, Suspicion, list_classes, members_by_class, one_thread
 from doorward.methods import Settings, method
 
 Floats = NDArray[np.float32]
@@ -23,7 +23,7 @@ class ImpuritySettings(Settings):
     images_per_parameter: float = Field(
         1.0, gt=0, description="a class needs this many images per covariance parameter, else features are projected"
     )
-    fit_limit: int = Field(20_000, ge=100, description="images per class used to fit the mixture; all are assigned")
+    fit_limit: int = Field(10_000, ge=100, description="images per class used to fit the mixture; all are assigned")
 
 
 @method(
@@ -73,8 +73,9 @@ def impurity(
         dimensions = affordable_dimensions(len(rows), values.shape[1], s.images_per_parameter)
         if dimensions < values.shape[1]:
             projected[label] = dimensions
-        values = principal_components(values, dimensions)
-        assignment = fit_mixture(values, most=s.clusters, seed=seed, fit_limit=s.fit_limit).assignment
+        with one_thread():
+            values = principal_components(values, dimensions)
+            assignment = fit_mixture(values, most=s.clusters, seed=seed, fit_limit=s.fit_limit).assignment
         for cluster in np.unique(assignment):
             inside = rows[assignment == cluster]
             value = cluster_impurity(before[inside], after[inside], label)

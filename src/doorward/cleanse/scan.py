@@ -82,7 +82,8 @@ def scan(
         per subgroup (1 the suspected one), its statistic J*.
 
     Fails when: many classes are contaminated (all-to-all attacks), since the median class is then one of them; when
-        there are few classes; when poison is half of its class or more (blind); when clean classes have two modes.
+        there are few classes; when clean classes have two modes; blind, when poison is half of its class or more, or so
+        much of the set that it widens the variation which it is measured by.
     """
     trusted = None if clean_images is None else _trusted(clean_images, len(labels))
     model = untangle(features, labels, s) if trusted is None else untangle(features[trusted], labels[trusted], s)

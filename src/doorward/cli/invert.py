@@ -38,6 +38,9 @@ def invert_command(
     shape: Annotated[str | None, typer.Option(metavar="C,H,W", help="Image size, when there are no images.")] = None,
     split: Annotated[str | None, typer.Option(help="train or test; default test where the source has both.")] = None,
     level: Annotated[float, typer.Option(help="Chance of a false alarm on a clean model.")] = 0.05,
+    prescreen: Annotated[
+        int, typer.Option(help="Invert only so many classes, those of the largest margin; 0 for all.")
+    ] = 0,
     seed: common.Seed = 0,
     device: common.Device = "auto",
     overwrite: common.Overwrite = False,
@@ -67,6 +70,7 @@ def invert_command(
         "settings": common.parse_method_settings(setting),
         "knowledge": common.parse_settings(know, "--know"),
         "level": level,
+        "prescreen": prescreen,
         "seed": seed,
         "device": device,
     }

@@ -82,6 +82,9 @@ def cluster_impurity(
     beyond: Annotated[
         bool | None, typer.Option("--beyond/--no-beyond", help="Attacks the poster does not have.")
     ] = None,
+    retrain: Annotated[
+        bool | None, typer.Option("--retrain/--no-retrain", help="Retrain at every size, or at none.")
+    ] = None,
     only: Annotated[
         list[str] | None, typer.Option(metavar="CASE", help="Run this case alone; may be repeated.")
     ] = None,
@@ -113,6 +116,7 @@ def cluster_impurity(
         "multiple_count": multiple_count,
         "channels": channels,
         "beyond": beyond,
+        "retrain": retrain,
         "device": device,
         "command": common.command_line(),
     }

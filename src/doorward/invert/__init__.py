@@ -12,6 +12,7 @@ from doorward.invert.pixel import PixelSettings, pixel
 from doorward.invert.result import Inverted
 from doorward.invert.run import DEFAULT_METHODS, Inversion, Outcome, invert
 from doorward.invert.scene import Scene
+from doorward.invert.universal import UniversalSettings, universal
 from doorward.invert.verdict import OrderTest, order_test
 from doorward.verbs import make_callable
 
@@ -31,6 +32,7 @@ __all__ = [
     "PixelSettings",
     "Scene",
     "TriggerDistribution",
+    "UniversalSettings",
     "Watch",
     "invert",
     "margin",
@@ -40,4 +42,5 @@ __all__ = [
     "pairwise",
     "pixel",
     "success",
+    "universal",
 ]

@@ -40,6 +40,7 @@ class InvertRequest(Settings):
     knowledge: dict[str, Any] = Field(default_factory=dict)
     held_out: float = 0.3
     level: float = 0.05
+    prescreen: int = 0
     seed: int = 0
     device: str = "auto"
 
@@ -73,6 +74,7 @@ def invert_to_folder(
             settings=request.settings,
             knowledge=request.knowledge,
             level=request.level,
+            prescreen=request.prescreen,
             seed=request.seed,
             folder=run.work,
             progress=progress,

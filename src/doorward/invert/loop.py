@@ -101,7 +101,8 @@ class Watch:
 
     Args:
         progress: called at every check with (steps done, steps in all, lanes left).
-        checkpoint: a file that is rewritten at checks, so that a killed loop goes on; removed by the caller.
+        checkpoint: a file that is rewritten at checks and at the end, so that a killed loop goes on and a finished
+            one is not repeated; removed by the caller.
         every: seconds between two writes of the checkpoint.
     """
 
@@ -165,7 +166,7 @@ def optimise(objective: Objective, lanes: Lanes, s: LoopSettings, *, seed: int, 
     per_pass = s.images_per_pass or (512 if device.type == "cpu" else 16_384)
     room = Room(max(1, per_pass // s.batch), s.batch)
     rungs = halving_steps(len(lanes), s)
-    for step in range(first, s.steps):
+    for step in range(first, s.steps if len(alive) else 0):
         generator = torch.Generator(device).manual_seed((seed * 1_000_003 + step) % (1 << 63))
         told = _gradients(objective, active, optimiser, room, generator)
         active.held["steps"] += 1
@@ -185,11 +186,12 @@ def optimise(objective: Objective, lanes: Lanes, s: LoopSettings, *, seed: int, 
             optimiser = make_optimiser(objective, active, state)
         if watch.progress:
             watch.progress(step + 1, s.steps, len(alive))
-        if watch.due() and watch.checkpoint is not None:
+        ended = step + 1 == s.steps or not len(alive)
+        if watch.checkpoint is not None and (ended or watch.due()):
             save_checkpoint(
                 watch.checkpoint, step + 1, alive, everything.trained, everything.held, optimiser_state(optimiser)
             )
-        if not len(alive):
+        if ended:
             break
     return everything
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from doorward.invert.loop import Lanes, LoopSettings, Objective, Tensors, Watch, optimise
-from doorward.invert.result import Inverted
+from doorward.invert.result import Inverted, spread
 from doorward.invert.scene import Scene
 from doorward.invert.stamping import blend_whole
 from doorward.methods import method
@@ -125,24 +125,25 @@ def mask(scene: Scene, s: MaskSettings, *, seed: int, watch: Watch) -> Inverted:
     works = held["best_size"].isfinite()
     size = torch.where(works, held["best_size"], held["size"]).clamp(min=1e-3).cpu().numpy().astype(np.float64)
     triggers = {}
-    for label in range(scene.model.classes):
-        source = held if works[label] else lanes.trained
-        prefix = "best_" if works[label] else ""
-        alpha, pattern = (squash(source[f"{prefix}{k}"][label]).permute(2, 0, 1).cpu() for k in ("mask", "pattern"))
+    for lane, label in enumerate(scene.candidates):
+        source = held if works[lane] else lanes.trained
+        prefix = "best_" if works[lane] else ""
+        alpha, pattern = (squash(source[f"{prefix}{k}"][lane]).permute(2, 0, 1).cpu() for k in ("mask", "pattern"))
         triggers[label] = (Trigger(pattern.contiguous(), alpha.contiguous()),)
     converged = works.cpu().numpy()
     details: dict[str, Any] = {"mad_index": mad_index(size).tolist(), "steps": held["steps"].tolist()}
     dropped = held["dropped"].cpu().numpy()
     missing = int((~converged & ~dropped).sum())
     told = f"{missing} of {len(size)} classes: no mask reached a success rate of {s.success} in {s.steps} steps"
+    place = (scene.candidates, scene.model.classes)
     return Inverted(
-        -np.log(size),
+        spread(-np.log(size), *place),
         "-log of the L1 norm of the smallest mask that works",
-        converged,
-        converged,
-        ~dropped,
+        spread(converged, *place, False),
+        spread(converged, *place, False),
+        spread(~dropped, *place, False),
         triggers,
-        size,
+        spread(size, *place),
         details=details,
         warnings=(told,) if missing else (),
     )
@@ -150,7 +151,7 @@ def mask(scene: Scene, s: MaskSettings, *, seed: int, watch: Watch) -> Inverted:
 
 def start(scene: Scene, s: MaskSettings, seed: int) -> Lanes:
     """Every class starts from the same mask and pattern, so that sizes compare."""
-    classes, (channels, height, width) = scene.model.classes, scene.model.shape
+    classes, (channels, height, width) = len(scene.candidates), scene.model.shape
     device = scene.pixels.device
     generator = torch.Generator().manual_seed(seed)
     free = {
@@ -159,7 +160,11 @@ def start(scene: Scene, s: MaskSettings, seed: int) -> Lanes:
     }
     trained = {k: v.expand(classes, *v.shape).clone().to(device) for k, v in free.items()}
     zeros = torch.zeros(classes, device=device)
-    held = {"label": torch.arange(classes, device=device), "cost": zeros + s.cost, "best_size": zeros + torch.inf}
+    held = {
+        "label": torch.tensor(scene.candidates, device=device),
+        "cost": zeros + s.cost,
+        "best_size": zeros + torch.inf,
+    }
     held |= {k: zeros.clone() for k in ("hits", "trials", "size", "stall")}
     return Lanes(trained, held | {f"best_{k}": v.clone() for k, v in trained.items()})
 

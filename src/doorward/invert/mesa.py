@@ -142,8 +142,8 @@ def mesa(scene: Scene, s: MesaSettings, *, seed: int, watch: Watch, target_class
     Fails when: the trigger is larger than ``size`` or works at one place only; a generator is too narrow for the set.
     """
     betas = s.betas()
-    labels = range(scene.model.classes) if target_class is None else [target_class]
-    lanes = _start(scene, s, list(labels), seed)
+    labels = scene.candidates if target_class is None else [target_class]
+    lanes = start(scene, s, list(labels), seed)
     lanes = optimise(MesaObjective(scene, s), lanes, s, seed=seed, watch=watch)
     lanes = finished(scene, s, lanes, seed)
     shape = (len(labels), len(betas))
@@ -186,7 +186,7 @@ def mesa(scene: Scene, s: MesaSettings, *, seed: int, watch: Watch, target_class
     )
 
 
-def _start(scene: Scene, s: MesaSettings, labels: list[int], seed: int) -> Lanes:
+def start(scene: Scene, s: MesaSettings, labels: list[int], seed: int) -> Lanes:
     """Every class starts from the same networks; the levels from different ones."""
     betas, device, points = s.betas(), scene.pixels.device, scene.model.shape[0] * s.size**2
     generator = torch.Generator().manual_seed(seed)

@@ -70,11 +70,15 @@ class PairwiseObjective(Objective):
         return Stride(trained, self.s.stride * (height * width) ** 0.5 / 10)
 
     def note(self, lanes: Lanes, told: Tensors, step: int) -> None:
-        """Keep the first perturbation that works: the shortest."""
+        """Keep the first perturbation that works, the shortest; its norm is interpolated between the last two steps."""
         held = lanes.held
         first = (told["rate"] >= self.s.success) & ~held["best_norm"].isfinite()
-        held["best_norm"] = torch.where(first, told["norm"], held["best_norm"])
+        share = (self.s.success - held["rate"]) / (told["rate"] - held["rate"]).clamp(min=1e-6)
+        before = torch.where(held["norm"].isfinite(), held["norm"], told["norm"])
+        between = before + share.clamp(0, 1) * (told["norm"] - before)
+        held["best_norm"] = torch.where(first, between, held["best_norm"])
         held["norm"].copy_(told["norm"])
+        held["rate"].copy_(told["rate"])
         held["best"] = torch.where(first[:, None, None, None], lanes.trained["perturbation"].detach(), held["best"])
 
     def done(self, lanes: Lanes) -> Tensor:
@@ -110,7 +114,7 @@ def pairwise(scene: Scene, s: PairwiseSettings, *, seed: int, watch: Watch) -> I
     zeros = torch.zeros(len(pairs), *shape, device=device)
     infinite = torch.full((len(pairs),), torch.inf, device=device)
     held = {"label": torch.tensor([t for _, t in pairs], device=device), "rows": rows.to(device), "best": zeros}
-    held |= {"best_norm": infinite, "norm": infinite.clone()}
+    held |= {"best_norm": infinite, "norm": infinite.clone(), "rate": torch.zeros_like(infinite)}
     lanes = Lanes({"perturbation": zeros.clone()}, held)
     lanes = optimise(PairwiseObjective(scene, s), lanes, s, seed=seed, watch=watch)
     return _result(scene, lanes, pairs)
@@ -129,7 +133,7 @@ def _pairs(scene: Scene, s: PairwiseSettings, seed: int) -> tuple[list[tuple[int
         raise DoorwardError(
             f"invert pairwise: {len(chosen)} classes with two images or more; expected images of at least two classes"
         )
-    pairs = [(source, target) for target in range(scene.model.classes) for source in chosen if source != target]
+    pairs = [(source, target) for target in scene.candidates for source in chosen if source != target]
     return pairs, torch.stack([chosen[source] for source, _ in pairs])
 
 
@@ -141,7 +145,7 @@ def _result(scene: Scene, lanes: Lanes, pairs: list[tuple[int, int]]) -> Inverte
     targets = np.array([t for _, t in pairs])
     size, source, triggers = np.full(classes, np.nan), [-1] * classes, {}
     converged, ran_out = np.zeros(classes, bool), np.zeros(classes, bool)
-    for label in range(classes):
+    for label in scene.candidates:
         mine = np.flatnonzero(targets == label)
         # a pair that never worked is longer than it got, so pairs that worked come first
         best = int(mine[np.lexsort((norm[mine], ~works[mine]))[0]])
@@ -150,13 +154,13 @@ def _result(scene: Scene, lanes: Lanes, pairs: list[tuple[int, int]]) -> Inverte
         tensor = held["best"] if works[best] else lanes.trained["perturbation"]
         pattern = tensor[best].permute(2, 0, 1).cpu().clamp(-1, 1).contiguous()
         triggers[label] = (Trigger(pattern, torch.ones(1, *pattern.shape[1:]), blend="add"),)
-    missing = int((~converged).sum())
+    missing = int((~converged[list(scene.candidates)]).sum())
     details: dict[str, Any] = {
         "source": source,
         "published_p_value": gamma_p_value(1 / np.maximum(norm, 1e-9)),
         "pairs": [[s, t, float(n) if w else None] for (s, t), n, w in zip(pairs, norm, works, strict=True)],
     }
-    told = f"{missing} of {classes} classes were reached from no source"
+    told = f"{missing} of {len(scene.candidates)} classes were reached from no source"
     return Inverted(
         -np.log(np.maximum(size, 1e-9)),
         "-log of the shortest perturbation's L2 norm",

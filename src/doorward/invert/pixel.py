@@ -111,7 +111,7 @@ def pixel(scene: Scene, s: PixelSettings, *, seed: int, watch: Watch, target_cla
     if s.size > min(height, width) or (s.place == "fixed" and (s.row + s.size > height or s.column + s.size > width)):
         told = f"size {s.size}" + (f" at {s.row}, {s.column}" if s.place == "fixed" else "")
         raise DoorwardError(f"invert pixel: {told} on images of {height} x {width}; expected a trigger that fits")
-    labels = list(range(scene.model.classes)) if target_class is None else [target_class]
+    labels = list(scene.candidates) if target_class is None else [target_class]
     generator = torch.Generator().manual_seed(seed)
     pattern = torch.rand(s.runs, s.size, s.size, channels, generator=generator)
     trained = {"pattern": pattern.repeat(len(labels), 1, 1, 1).to(scene.pixels.device)}

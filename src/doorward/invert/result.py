@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from doorward.invert.distribution import TriggerDistribution
 from doorward.triggers import Trigger
+
+
+def spread(values: ArrayLike, labels: Sequence[int], classes: int, fill: Any = np.nan) -> NDArray[Any]:
+    """Values of some classes as an array over all, ``[K]``; the others get ``fill``."""
+    given = np.asarray(values)
+    found = np.full(classes, fill, np.float64 if isinstance(fill, float) else given.dtype)
+    found[list(labels)] = given
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +30,7 @@ class Inverted:
         meaning: what the statistic is, in words.
         converged: bool ``[K]``; the statistic of a class that did not converge is a bound.
         works: bool ``[K]``, classes with a trigger that does what it should; only they can be targets.
-        ran_out: bool ``[K]``, classes that were optimised to the end; the others were dropped early.
+        ran_out: bool ``[K]``, classes that were optimised to the end; the others were dropped early or not looked at.
         triggers: for each class, the triggers found, best first; empty for methods that make none.
         size: float64 ``[K]``, the trigger's size in the method's unit; NaN where there is none.
         distributions: per class, for methods that model all triggers at once.

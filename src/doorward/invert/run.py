@@ -27,7 +27,7 @@ from doorward.methods import KNOWLEDGE, Method, Settings
 from doorward.stats import Rate
 from doorward.triggers import Stamp
 
-DEFAULT_METHODS = ("mask", "margin")
+DEFAULT_METHODS = ("mask", "universal")
 FEWEST_IMAGES = 10
 _MEASURED_CLASSES = 32  # of more classes, the most suspicious have their triggers measured
 
@@ -81,6 +81,7 @@ def invert(
     settings: dict[str, dict[str, Any]] | None = None,
     knowledge: dict[str, Any] | None = None,
     level: float = 0.05,
+    prescreen: int = 0,
     seed: int = 0,
     folder: Path | None = None,
     progress: Callable[[str, int, int, int], None] | None = None,
@@ -96,6 +97,7 @@ def invert(
         settings: per method.
         knowledge: what an auditor does not have in practice and the caller declares to know (``target_class``).
         level: the verdict's chance of a false alarm on a clean classifier.
+        prescreen: invert only so many classes, those of the largest margin (see `margin`); 0 for all.
         seed: of everything random.
         folder: where a method in progress keeps its state, so that the same call goes on from there.
         progress: called with (method, steps done, steps in all, classes or pairs left).
@@ -106,30 +108,90 @@ def invert(
     known, chosen = dict(knowledge or {}), [registry.get("invert", name) for name in dict.fromkeys(methods)]
     configured = {m.name: m.configure((settings or {}).get(m.name)) for m in chosen}
     _check(chosen, configured, settings or {}, known, len(classifier.classes), level, held_out)
-    search, test = None, None
+    if prescreen and not FEWEST_CLASSES <= prescreen <= len(classifier.classes):
+        told = f"expected {FEWEST_CLASSES} to {len(classifier.classes)} classes, or 0 for all"
+        raise DoorwardError(f"invert: prescreen {prescreen}; {told}")
+    bench = _Bench(classifier, seed, folder, progress)
     if images is not None:
-        images = _prepared(classifier, images, labelled)
-        search, test = _split(images, held_out, seed)
-    models: dict[str, Frozen] = {}
-    outcomes = {}
+        bench.split(_prepared(classifier, images, labelled), held_out)
+    outcomes: dict[str, Outcome] = {}
+    candidates: tuple[int, ...] = ()
+    if prescreen:
+        outcomes["margin"] = bench.run(registry.get("invert", "margin"), configured.get("margin"), known, ())
+        ranked = np.argsort(-outcomes["margin"].inverted.statistic, kind="stable")
+        candidates = tuple(sorted(int(k) for k in ranked[:prescreen]))
     for method in chosen:
-        if search is None and "scene" in method.given:
-            raise DoorwardError(f"invert {method.name}: needs clean images, which were not given")
-        s = configured[method.name]
+        if method.name not in outcomes:
+            outcomes[method.name] = bench.run(method, configured[method.name], known, candidates)
+    bench.clear()
+    return _decide(classifier, {m.name: outcomes[m.name] for m in chosen}, level)
+
+
+class _Bench:
+    """What every method of one call shares: frozen nets, images to make triggers on and to measure them on."""
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        seed: int,
+        folder: Path | None,
+        progress: Callable[[str, int, int, int], None] | None,
+    ) -> None:
+        self.classifier, self.seed, self.folder, self.progress = classifier, seed, folder, progress
+        self.search: ImageSet | None = None
+        self.test: ImageSet | None = None
+        self.models: dict[str, Frozen] = {}
+
+    def split(self, images: ImageSet, held_out: float) -> None:
+        """Images to make triggers on and images to measure them on: the same ones when there are few."""
+        self.search = self.test = images
+        if held_out > 0 and len(images) >= 40:
+            order = np.random.default_rng(self.seed).permutation(len(images))
+            count = round(held_out * len(images))
+            self.search, self.test = images.subset(np.sort(order[count:])), images.subset(np.sort(order[:count]))
+
+    def run(self, method: Method, s: Settings | None, known: dict[str, Any], candidates: tuple[int, ...]) -> Outcome:
+        """Hand a method exactly what it declared; test its statistic; measure its triggers."""
+        s = s or method.configure()
         precision = str(getattr(s, "precision", "auto"))
-        model = models.setdefault(precision, Frozen(classifier, precision))
-        watch = Watch(
-            partial(progress, method.name) if progress else None,
-            folder / f"{method.name}-checkpoint.safetensors" if folder else None,
-        )
-        available: dict[str, Any] = {"model": model, "seed": seed, "watch": watch}
-        if search is not None and "scene" in method.given:
-            labels = torch.from_numpy(search.labels).to(model.device)
-            available["scene"] = Scene(model, to_float(search.pixels, model.device).permute(0, 2, 3, 1), labels)
-        outcomes[method.name] = _run(method, s, available, known, classifier, test, seed)
-        if watch.checkpoint is not None:
-            watch.checkpoint.unlink(missing_ok=True)
-    return _decide(classifier, outcomes, level)
+        if precision not in self.models:
+            self.models[precision] = Frozen(self.classifier, precision)
+        model = self.models[precision]
+        watch = Watch(partial(self.progress, method.name) if self.progress else None, self._checkpoint(method.name))
+        available: dict[str, Any] = {"model": model, "seed": self.seed, "watch": watch}
+        if "scene" in method.given:
+            if self.search is None:
+                raise DoorwardError(f"invert {method.name}: needs clean images, which were not given")
+            pixels = to_float(self.search.pixels, model.device).permute(0, 2, 3, 1)
+            labels = torch.from_numpy(self.search.labels).to(model.device)
+            available["scene"] = Scene(model, pixels, labels, candidates)
+        used = {k: v for k, v in known.items() if k in method.given | method.accepts}
+        started = time.monotonic()
+        inverted: Inverted = method.function(**{k: available[k] for k in method.given - KNOWLEDGE}, **used, s=s)
+        seconds = time.monotonic() - started
+        verdict, why = judge(inverted)
+        return Outcome(method, s, tuple(sorted(used)), inverted, verdict, why, self._measure(inverted), seconds)
+
+    def _measure(self, inverted: Inverted) -> dict[int, Rate]:
+        if self.test is None:
+            return {}
+        rates: dict[int, Rate] = {}
+        source = inverted.details.get("source")
+        for label in sorted(inverted.triggers, key=lambda k: -inverted.statistic[k])[:_MEASURED_CLASSES]:
+            stamp: Stamp = inverted.distributions.get(label, inverted.triggers[label][0])
+            only = None if source is None else (int(source[label]),)
+            pixels, labels = self.test.pixels, self.test.labels
+            rates[label] = success(self.classifier, pixels, labels, stamp, label, sources=only, seed=self.seed)
+        return rates
+
+    def _checkpoint(self, name: str) -> Path | None:
+        return None if self.folder is None else self.folder / f"{name}-checkpoint.safetensors"
+
+    def clear(self) -> None:
+        """Remove the states of finished methods; they were kept so that a killed call repeats none of them."""
+        if self.folder is not None:
+            for path in self.folder.glob("*-checkpoint.safetensors"):
+                path.unlink()
 
 
 def _check(
@@ -178,47 +240,9 @@ def _prepared(classifier: Classifier, images: ImageSet, labelled: bool) -> Image
     return ImageSet(images.pixels, decided, classifier.classes, images.name)
 
 
-def _split(images: ImageSet, held_out: float, seed: int) -> tuple[ImageSet, ImageSet]:
-    """Images to make triggers on and images to measure them on: the same ones when there are few."""
-    if held_out == 0 or len(images) < 40:
-        return images, images
-    order = np.random.default_rng(seed).permutation(len(images))
-    count = round(held_out * len(images))
-    return images.subset(np.sort(order[count:])), images.subset(np.sort(order[:count]))
-
-
-def _run(
-    method: Method,
-    s: Settings,
-    available: dict[str, Any],
-    known: dict[str, Any],
-    classifier: Classifier,
-    test: ImageSet | None,
-    seed: int,
-) -> Outcome:
-    """Hand a method exactly what it declared; test its statistic; measure its triggers."""
-    used = {k: v for k, v in known.items() if k in method.given | method.accepts}
-    started = time.monotonic()
-    inverted: Inverted = method.function(**{k: available[k] for k in method.given - KNOWLEDGE}, **used, s=s)
-    seconds = time.monotonic() - started
-    verdict, why = _test(inverted)
-    rates: dict[int, Rate] = {}
-    if test is not None:
-        ranked = sorted(inverted.triggers, key=lambda k: -inverted.statistic[k])
-        for label in ranked[:_MEASURED_CLASSES]:
-            stamp: Stamp = inverted.distributions.get(label, inverted.triggers[label][0])
-            source = inverted.details.get("source")
-            only = None if source is None else (int(source[label]),)
-            rates[label] = success(classifier, test.pixels, test.labels, stamp, label, sources=only, seed=seed)
-    return Outcome(method, s, tuple(sorted(used)), inverted, verdict, why, rates, seconds)
-
-
-def _test(inverted: Inverted) -> tuple[OrderTest | None, str]:
+def judge(inverted: Inverted) -> tuple[OrderTest | None, str]:
     """The order-statistics test, or why there is none. Classes whose triggers do not work can be no target."""
-    looked_at, count = np.isfinite(inverted.statistic), len(inverted.statistic)
-    compared = inverted.ran_out & looked_at
-    if not looked_at.all():
-        return None, f"looked at {int(looked_at.sum())} of {count} classes; all are needed to tell what is unusual"
+    compared = inverted.ran_out & np.isfinite(inverted.statistic)
     if int(compared.sum()) < FEWEST_CLASSES:
         return None, f"{int(compared.sum())} classes to compare; expected at least {FEWEST_CLASSES}"
     if 2 * int(inverted.converged[compared].sum()) < int(compared.sum()):

@@ -18,11 +18,17 @@ class Scene:
         model: the frozen classifier.
         pixels: in [0, 1], ``[N, H, W, C]``.
         labels: int64 ``[N]``; the classifier's own decisions when the images came without labels.
+        candidates: the classes to invert; all of them unless a pre-screen chose.
     """
 
     model: Frozen
     pixels: Tensor
     labels: Tensor
+    candidates: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.candidates:
+            object.__setattr__(self, "candidates", tuple(range(self.model.classes)))
 
     @property
     def normalised(self) -> Tensor:

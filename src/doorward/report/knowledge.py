@@ -25,7 +25,24 @@ BLIND_SPOTS = {
         ("Very few images", "A handful of poisoned images in a class looks like ordinary outliers."),
         ("Backdoors without poison", "One put straight into a model's weights leaves no trace in these images."),
         ("An attacker who knows the methods", "Poison that was shaped to pass exactly these checks."),
-    )
+    ),
+    "invert": (
+        ("Many targets", "All-to-all attacks leave no class that differs from the others."),
+        (
+            "Natural backdoors",
+            "A strong feature of a class, such as a hat all its pictures share, works as a trigger too.",
+        ),
+        (
+            "Triggers outside the search",
+            "Warps, filters and objects that change with the scene are no mask and no sum.",
+        ),
+        ("Few source classes", "A trigger that works from one class only is seen by pairwise inversion alone."),
+        (
+            "Backdoors that no input shows",
+            "Triggers planted beyond the reach of gradients, or in code around the model.",
+        ),
+        ("An attacker who knows the methods", "A model trained so that its target class looks like the others here."),
+    ),
 }
 
 _FAILS = re.compile(r"Fails when\b[:\s]*(.+?)(?=\n\s*\n|\n\s*(?:Args|Returns|Raises|Source|Note)s?:|\Z)", re.DOTALL)

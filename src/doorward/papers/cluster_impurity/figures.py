@@ -10,6 +10,7 @@ from doorward.papers.cluster_impurity.tables import POSTER, pick
 from doorward.papers.cluster_impurity.trainers import TABLE_2
 
 _COLOURS = {"SS": "#b5651d", "AC": "#6a51a3", "CI": "#1b7837", "FP": "#2166ac"}
+_ASIDE = 0.002  # on the axis of sizes
 
 
 def draw(found: Found, folder: Path) -> list[Path]:
@@ -30,14 +31,14 @@ def draw(found: Found, folder: Path) -> list[Path]:
     return drawn
 
 
-def _curve(axes: Any, rows: list[Row], name: str, **style: Any) -> None:
-    """A rate over sizes with its interval, all seeds together."""
+def _curve(axes: Any, rows: list[Row], name: str, aside: float = 0.0, **style: Any) -> None:
+    """A rate over sizes with its interval, all seeds together; moved aside so that curves do not hide each other."""
     sizes = sorted({r["size"] for r in rows})
     rates = [pooled(pick(rows, size=size), name) for size in sizes]
     values = [100 * r.value for r in rates]
     low = [v - 100 * r.interval[0] for v, r in zip(values, rates, strict=True)]
     high = [100 * r.interval[1] - v for v, r in zip(values, rates, strict=True)]
-    axes.errorbar(sizes, values, yerr=[low, high], marker="o", capsize=3, **style)
+    axes.errorbar([size + aside for size in sizes], values, yerr=[low, high], marker="o", capsize=3, **style)
 
 
 def _attack(rows: list[Row], title: str, path: Path) -> Path:
@@ -49,11 +50,11 @@ def _attack(rows: list[Row], title: str, path: Path) -> Path:
 
 def _retrained(rows: list[Row], path: Path) -> Path:
     figure, axes = _axes("multiple-source: after each defence (full: ASR, dashed: clean accuracy)")
-    for model in dict.fromkeys(r["model"] for r in rows):
-        name = str(model).removeprefix("after ")
+    for number, model in enumerate(dict.fromkeys(r["model"] for r in rows)):
+        name, aside = str(model).removeprefix("after "), (number - 1.5) * _ASIDE
         same = pick(rows, model=model)
-        _curve(axes, same, "asr", label=f"{name}: ASR", color=_COLOURS[name])
-        _curve(axes, same, "accuracy", label=f"{name}: accuracy", color=_COLOURS[name], linestyle="--")
+        _curve(axes, same, "asr", aside, label=f"{name}: ASR", color=_COLOURS[name])
+        _curve(axes, same, "accuracy", aside, label=f"{name}: accuracy", color=_COLOURS[name], linestyle="--")
     return _save(figure, axes, path)
 
 
@@ -79,7 +80,7 @@ def _axes(title: str) -> tuple[Any, Any]:
 def _save(figure: Any, axes: Any, path: Path) -> Path:
     from matplotlib import pyplot
 
-    axes.legend(fontsize=8, frameon=False)
+    axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(path, dpi=130)
     pyplot.close(figure)
     return path

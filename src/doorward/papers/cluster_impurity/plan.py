@@ -112,6 +112,7 @@ class Wishes(Settings):
     multiple_count: int | None = None
     channels: Literal["all", "one"] = "all"
     beyond: bool | None = None
+    retrain: bool | None = None
     device: str = "auto"
     command: str = ""
 
@@ -151,7 +152,7 @@ _PROFILES = {
     # the place has no ink: a pixel that is white already is not changed by adding to it
     "quick": _Profile(
         "mnist-5k", "small-cnn", "quick", (0.40,), (0.40,), (), (0.40,), 1, False, ("patch", "all-to-all"),
-        counts=(60, 90), beyond_count=60, place={"row": 4, "column": 4},
+        counts=(100, 90), beyond_count=60, place={"row": 4, "column": 4},
     ),
 }  # fmt: skip
 
@@ -200,12 +201,13 @@ def _apply(p: _Profile, wishes: Wishes) -> _Profile:
     """The profile with the wishes in place of its own numbers."""
     if wishes.sizes:
         chosen = tuple(dict.fromkeys(wishes.sizes))
-        retrained = chosen if set(p.retrained) else ()
-        p = replace(p, multiple=chosen, single=chosen if p.single else (), repeated=chosen, retrained=retrained)
+        p = replace(p, multiple=chosen, single=chosen if p.single else ())
     if wishes.seeds is not None:
         p = replace(p, most_seeds=wishes.seeds, repeated=tuple({*p.multiple, *p.single}))
     if wishes.beyond is not None:
         p = replace(p, beyond=(p.beyond or tuple(_BEYOND)) if wishes.beyond else ())
+    if wishes.retrain is not None:
+        p = replace(p, retrained=p.multiple if wishes.retrain else ())
     single, multiple = p.counts
     single = single if wishes.single_count is None else wishes.single_count
     multiple = multiple if wishes.multiple_count is None else wishes.multiple_count

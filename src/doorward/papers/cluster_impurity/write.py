@@ -16,7 +16,7 @@ from doorward.report import report
 from doorward.tables import write_parquet
 
 _WHOLE = {"seed", "flagged", "poisoned", "gathered"}  # columns of whole numbers; *_hits and *_trials are too
-_REPORTED = 12  # runs on the report's page
+_REPORTED = 24  # sections that the report's page has
 
 
 def write_results(plan: Plan, folder: Path, results: Path) -> Path:
@@ -33,16 +33,20 @@ def write_results(plan: Plan, folder: Path, results: Path) -> Path:
         if rows:
             _write_rows(results / f"{name}.parquet", rows)
     drawn = figures.draw(found, results)
-    runs = [folder / case.folder / "cleanse-blind" for case in plan.cases]
-    first = [run for run in runs if (run / "score.json").exists() and run.parent.name == f"seed-{_first_seed(plan)}"]
-    report(first[:_REPORTED], results / "report.html", title="Cluster impurity on poisoned images", overwrite=True)
+    report(_reported(plan, folder), results / "report.html", title="Cluster impurity, one-pixel poison", overwrite=True)
     page = results / "README.md"
     page.write_text(_page(plan, found, drawn))
     return page
 
 
-def _first_seed(plan: Plan) -> int:
-    return min(case.seed for case in plan.cases)
+def _reported(plan: Plan, folder: Path) -> list[Path]:
+    """The blind detections of the first seed of every case, as many as the page has sections for."""
+    scored: dict[str, Path] = {}
+    for case in plan.cases:
+        run = folder / case.folder / "cleanse-blind"
+        if (run / "score.json").exists():
+            scored.setdefault(case.name, run)
+    return list(scored.values())[:_REPORTED]
 
 
 def _write_rows(path: Path, rows: Sequence[Row]) -> None:
@@ -69,7 +73,7 @@ def _page(plan: Plan, found: Found, drawn: Sequence[Path]) -> str:
         ("Beyond the poster: where it stops working, and why", tables.beyond(found)),
         ("Time", tables.times(found)),
     ]
-    lines = ["# Cluster impurity: the poster's benchmark", "", _intro(plan), "", f"    {plan.command}", ""]
+    lines = ["# Cluster impurity: the poster's benchmark", "", _intro(plan, found), "", f"    {plan.command}", ""]
     for title, table in parts:
         if len(table) > 3:  # a table without rows is a head, a rule and an empty line
             lines += [f"## {title}", "", *table]
@@ -78,11 +82,11 @@ def _page(plan: Plan, found: Found, drawn: Sequence[Path]) -> str:
     return "\n".join(lines)
 
 
-def _intro(plan: Plan) -> str:
-    trainings = sum(1 for case in plan.cases)
+def _intro(plan: Plan, found: Found) -> str:
+    trainings = sum(row["kind"] == "train" for row in found.times)
     seeds = sorted({case.seed for case in plan.cases})
     return (
-        f"Source {plan.source}, net {plan.net}, trainer `{plan.trainer}`; {trainings} cases, seeds "
+        f"Source {plan.source}, net {plan.net}, trainer `{plan.trainer}`; {trainings} trainings, seeds "
         f"{', '.join(map(str, seeds))}. Rates in percent with 95 % Clopper-Pearson intervals over the images of all "
         "seeds together, which leaves out how much trainings differ; in brackets behind, the range over seeds. SS "
         "spectral signatures, AC activation clustering, CI cluster impurity, FP fine-pruning with "

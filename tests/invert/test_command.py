@@ -18,7 +18,7 @@ from doorward.cli import common
 from doorward.cli.invert import invert_command
 from doorward.errors import DoorwardError
 from doorward.images import ImageSet
-from doorward.invert import invert
+from doorward.invert import invert, train_references
 from doorward.invert import loop as invert_loop
 from doorward.invert.files import load_stamps
 from doorward.runs import Run
@@ -189,6 +189,35 @@ def test_a_prescreen_inverts_the_largest_margins_alone() -> None:
     assert found.targets == (TARGET,) and found.outcomes["mask"].test is not None
     with pytest.raises(DoorwardError, match="prescreen 3; expected 4 to 6 classes"):
         invert(row_classifier(), row_images(), prescreen=3)
+
+
+def test_references_take_out_what_any_net_shows(world: Path, call: Any) -> None:
+    clean = ("--reference", world / "clean.pth", "--reference", world / "clean.pth")
+    command = (*options(world, "planted"), "--method", "mask", *clean, "-o", world / "referenced", "--json")
+    code, printed, _ = call(*command)
+    told = json.loads(printed)
+    assert code == 1 and [t["label"] for t in told["targets"]] == [TARGET] and len(told["references"]) == 2
+    twin, rows = Run.read(world / "clean")["results"]["methods"]["mask"], told["methods"]["mask"]["classes"]
+    shown = [row["reference"] for row in rows]
+    assert shown == pytest.approx([row["statistic"] for row in twin["classes"]], abs=1e-6)
+    wrong = doorward.Classifier(row_classifier().net, "rows", tuple("abcdefg"), (1, 6, 6))
+    with pytest.raises(DoorwardError, match="reference rows: 1x6x6, 7 classes; expected the classifier's own"):
+        invert(row_classifier(), row_images(), references=[wrong])
+
+
+def test_references_can_be_trained_on_the_clean_images(world: Path, call: Any) -> None:
+    trained = ("--train-references", 2, "--set", "margin.steps=30")
+    command = (*options(world, "clean")[:5], "--method", "margin", *trained, "-o", world / "trained", "--json")
+    assert call(*command, "--unlabelled")[0] == 2 and not (world / "trained").exists()
+    sized = Run.read(world / "found")["results"]["images"]["shape"]
+    assert sized == [1, 6, 6], "too small for the default net"
+    code, _, told = call(*command)
+    assert code == 2 and "small-cnn: images of 6 x 6; expected at least 8 x 8" in told
+    nets, warnings = train_references(row_images(96), 2, net="two-layer", seed=5)
+    found = invert(row_classifier(), row_images(96), ["margin"], settings={"margin": {"steps": 60}}, references=nets)
+    assert not warnings and found.targets == (TARGET,)
+    with pytest.raises(DoorwardError, match="2 images of a class; expected 10 or more"):
+        train_references(row_images(12), 1)
 
 
 def test_an_interrupted_run_goes_on_to_the_same_result(world: Path, call: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,6 +117,15 @@ def test_many_lanes_are_halved_and_the_best_stay() -> None:
     assert set(lanes.held["steps"].tolist()) == {7, 13, 20, 40}
 
 
+def test_a_lane_that_diverges_is_dropped_and_the_others_go_on() -> None:
+    lanes = walkers(6)
+    lanes.held["goal"][2] = torch.nan
+    found, whole = optimise(Towards(), lanes, SETTINGS, seed=0), optimise(Towards(), walkers(6), SETTINGS, seed=0)
+    assert found.held["dropped"].tolist() == [False, False, True, False, False, False]
+    others = [0, 1, 3, 4, 5]
+    assert torch.equal(found.trained["x"][others], whole.trained["x"][others]) and found.held["steps"][2] == 5
+
+
 def test_weights_get_no_gradients_and_values_stay_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     from doorward.invert import MaskSettings, mask
     from tests.invert.worlds import row_classifier, row_images, scene

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.stats import kstest
 
 from doorward.errors import DoorwardError
 from doorward.invert import (
@@ -16,6 +17,7 @@ from doorward.invert import (
     PixelSettings,
     Scene,
     Watch,
+    judge,
     margin,
     mask,
     order_test,
@@ -24,7 +26,6 @@ from doorward.invert import (
     success,
 )
 from doorward.invert.mask import MaskObjective, mad_index, start
-from doorward.invert.run import judge
 from doorward.methods import get, names
 from doorward.triggers import Placement, Trigger
 from tests.invert.worlds import CLASSES, GAP, NATURAL, SIDE, SPOT, STRENGTH, TARGET, row_classifier, row_images, scene
@@ -202,3 +203,18 @@ def test_a_class_whose_trigger_does_not_work_is_no_target() -> None:
         tested, told = judge(Inverted(statistic, "", yes, working, yes))
         assert tested is not None and told == "" and tested.p_value < 0.01
         assert (tested.classes[3] < 0.01) == works
+
+
+def test_references_make_p_values_exact_where_classes_differ_by_nature() -> None:
+    rng, yes = np.random.default_rng(2), np.ones(10, bool)
+    nature = np.array([0, 0, 0, 0, 0, 0, 0, 0, -6, -9.0])  # two classes that every net finds hard to reach
+    with_them, without = [], []
+    for _ in range(400):
+        mine, *others = nature + rng.normal(size=(4, 10))
+        found = Inverted(mine, "", yes, yes, yes)
+        for kept, (tested, _) in ((with_them, judge(found, np.mean(others, axis=0))), (without, judge(found))):
+            assert tested is not None
+            kept.append(tested.p_value)
+    assert kstest(with_them, "uniform").pvalue > 0.05
+    assert kstest(without, "uniform").pvalue < 1e-6, "safe, but too cautious"
+    assert np.mean(np.array(without) <= 0.05) <= 0.05

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from doorward import methods as registry
+from doorward.certify.attack_search import attack_search
 from doorward.certify.certificate import Certificate, radii_of_votes
 from doorward.certify.montecarlo import Counts
 from doorward.certify.noise import Noise
@@ -25,6 +26,8 @@ from doorward.errors import DoorwardError
 from doorward.images import ImageSet
 from doorward.methods import Settings
 from doorward.runs import Run
+
+_SEARCHED_TRAINING_IMAGES = 1000  # the search takes seconds up to here
 
 Told = Callable[[int, float, dict[int, float]], None]
 
@@ -51,6 +54,7 @@ class CertifyRequest(Settings):
     seed: int = Field(0, ge=0)
     workers: int = Field(0, ge=0, description="processes; 0: as many as pay")
     engine: Literal["local", "ray"] = "local"
+    search: bool | None = None
     device: str = "auto"
 
 
@@ -98,8 +102,20 @@ def certify_to_folder(
         )
         certificate.save(run.work / "certificate.json")
         run.results = summary(certificate, request.learner, rates[0] if rates else None)
+        if deterministic and _search_pays(request):
+            run.results["attack_search"] = _search(train, test, certificate)
         shutil.rmtree(run.work / "shards", ignore_errors=True)  # the certificate holds their sum
     return run.results
+
+
+def _search_pays(request: CertifyRequest) -> bool:
+    return request.train <= _SEARCHED_TRAINING_IMAGES if request.search is None else request.search
+
+
+def _search(train: ImageSet, test: ImageSet, certificate: Certificate) -> dict[str, Any]:
+    """How far the radii are from the truth: images by (smallest attack found - 1 - certified radius)."""
+    gaps = attack_search(train, test, certificate).gaps()
+    return {"attacked": sum(gaps.values()), "gaps": {str(gap): count for gap, count in gaps.items()}}
 
 
 def _drawable(images: ImageSet, request: CertifyRequest) -> NDArray[np.bool_]:

@@ -38,6 +38,13 @@ def invert_command(
     shape: Annotated[str | None, typer.Option(metavar="C,H,W", help="Image size, when there are no images.")] = None,
     split: Annotated[str | None, typer.Option(help="train or test; default test where the source has both.")] = None,
     level: Annotated[float, typer.Option(help="Chance of a false alarm on a clean model.")] = 0.05,
+    reference: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MODEL", help="A clean model for the same classes; may be repeated. Sharpens p-values."),
+    ] = None,
+    train_references: Annotated[
+        int, typer.Option(help="Train so many small clean models on --images as references; 2 or 3 are enough.")
+    ] = 0,
     prescreen: Annotated[
         int, typer.Option(help="Invert only so many classes, those of the largest margin; 0 for all.")
     ] = 0,
@@ -70,6 +77,8 @@ def invert_command(
         "settings": common.parse_method_settings(setting),
         "knowledge": common.parse_settings(know, "--know"),
         "level": level,
+        "references": tuple(reference or ()),
+        "train_references": train_references,
         "prescreen": prescreen,
         "seed": seed,
         "device": device,

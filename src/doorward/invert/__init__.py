@@ -1,5 +1,6 @@
 """Verb ``invert``: a classifier and a few clean images to triggers per class and one verdict."""
 
+from doorward.invert.bench import Outcome, judge
 from doorward.invert.distribution import TriggerDistribution
 from doorward.invert.frozen import Frozen
 from doorward.invert.loop import Watch
@@ -9,8 +10,9 @@ from doorward.invert.measure import success
 from doorward.invert.mesa import MesaSettings, mesa
 from doorward.invert.pairwise import PairwiseSettings, pairwise
 from doorward.invert.pixel import PixelSettings, pixel
+from doorward.invert.references import train_references
 from doorward.invert.result import Inverted
-from doorward.invert.run import DEFAULT_METHODS, Inversion, Outcome, invert
+from doorward.invert.run import DEFAULT_METHODS, Inversion, invert
 from doorward.invert.scene import Scene
 from doorward.invert.universal import UniversalSettings, universal
 from doorward.invert.verdict import OrderTest, order_test
@@ -35,6 +37,7 @@ __all__ = [
     "UniversalSettings",
     "Watch",
     "invert",
+    "judge",
     "margin",
     "mask",
     "mesa",
@@ -42,5 +45,6 @@ __all__ = [
     "pairwise",
     "pixel",
     "success",
+    "train_references",
     "universal",
 ]

@@ -15,6 +15,7 @@ from doorward.errors import DoorwardError
 from doorward.images import ImageSet
 from doorward.invert.conventions import check_conventions
 from doorward.invert.files import save_inversion
+from doorward.invert.references import train_references
 from doorward.invert.run import DEFAULT_METHODS, invert
 from doorward.methods import Settings
 from doorward.runs import Run
@@ -40,6 +41,9 @@ class InvertRequest(Settings):
     knowledge: dict[str, Any] = Field(default_factory=dict)
     held_out: float = 0.3
     level: float = 0.05
+    references: tuple[str, ...] = ()
+    train_references: int = Field(0, ge=0)
+    reference_net: str = "small-cnn"
     prescreen: int = 0
     seed: int = 0
     device: str = "auto"
@@ -59,12 +63,27 @@ def invert_to_folder(
         registry.get("invert", name)  # a wrong name is told before anything is loaded
     images = None if request.source is None else _open_images(request.source, request.split)
     classifier = open_classifier(request, images)
+    if request.train_references and (images is None or not request.labelled):
+        raise DoorwardError("--train-references: needs labelled clean images; expected --images SOURCE with labels")
+    if request.train_references and len(images.classes if images else ()) != len(classifier.classes):
+        raise DoorwardError("--train-references: the images have other classes than the model; expected the same")
+    references = [open_classifier(request.model_copy(update={"model": m}), images) for m in request.references]
     warnings: tuple[str, ...] = ()
     if images is not None and images.shape == classifier.shape:
         comparable = request.labelled and len(images.classes) == len(classifier.classes)
         warnings = check_conventions(classifier, images, labelled=comparable, name=request.model)
     resolved = {**request.model_dump(mode="json"), "methods": list(chosen), "sha256": images and images.hash}
     with Run(output, "invert", resolved, overwrite, command) as run:
+        if images is not None and request.train_references:
+            own, doubts = train_references(
+                images,
+                request.train_references,
+                net=request.reference_net,
+                seed=request.seed,
+                device=request.device,
+                progress=progress,
+            )
+            references, warnings = [*references, *own], (*warnings, *doubts)
         inversion = invert(
             classifier,
             images,
@@ -74,13 +93,18 @@ def invert_to_folder(
             settings=request.settings,
             knowledge=request.knowledge,
             level=request.level,
+            references=references,
             prescreen=request.prescreen,
             seed=request.seed,
             folder=run.work,
             progress=progress,
         )
         results = save_inversion(inversion, images, run.work, request.seed)
-        run.results = {**results, "source": request.source, "model": request.model, "warnings": list(warnings)}
+        run.results = {**results, "source": request.source, "model": request.model}
+        run.results |= {
+            "references": [*request.references, *[request.reference_net] * request.train_references],
+            "warnings": list(warnings),
+        }
     return run.results
 
 
@@ -98,8 +122,8 @@ def open_classifier(request: InvertRequest, images: ImageSet | None) -> Classifi
     """The classifier of a request: a folder of ``doorward train``, or weights of others with ``arch``."""
     path, device = Path(request.model), pick_device(request.device)
     told = [f"--{n}" for n, v in (("mean", request.mean), ("std", request.std), ("range", request.value_range)) if v]
-    if request.arch is None:
-        if told:
+    if request.arch is None or (path / "classifier.json").exists():
+        if told and request.arch is None:
             raise DoorwardError(
                 f"{told[0]}: is for weights of others; a folder written by 'doorward train' has its own"
             )

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from doorward.classifiers import measure_accuracy, to_float, to_uint8
 from doorward.images import ImageSet
+from doorward.invert.bench import Outcome
 from doorward.invert.distribution import TriggerDistribution
-from doorward.invert.run import Inversion, Outcome
+from doorward.invert.run import Inversion
 from doorward.stats import Rate
 from doorward.tables import write_parquet
 from doorward.triggers import Stamp, Trigger
@@ -101,6 +102,7 @@ def _method(inversion: Inversion, outcome: Outcome, saved: dict[str, list[str]])
                 "label": k,
                 "statistic": _plain(inverted.statistic[k]),
                 "p_value": None if test is None else _plain(test.classes[k]),
+                "reference": None if outcome.reference is None else _plain(outcome.reference[k]),
                 "size": None if size is None else _plain(size[k]),
                 "asr": _interval(outcome.success.get(k)),
                 "converged": bool(inverted.converged[k]),

@@ -147,20 +147,12 @@ def optimise(objective: Objective, lanes: Lanes, s: LoopSettings, *, seed: int, 
     Returns: all lanes, those taken out as they were then.
 
     Raises:
-        DoorwardError: no memory for a single lane with a single image; a loss that is not finite in every lane.
+        DoorwardError: no memory for a single lane with a single image; a checkpoint of another inversion.
+
+    A lane whose numbers stop being finite is dropped; the others do not notice.
     """
     watch, device = watch or Watch(), next(iter(lanes.held.values())).device
-    everything = Lanes(
-        {k: v.detach().clone() for k, v in lanes.trained.items()},
-        {
-            **{k: v.clone() for k, v in lanes.held.items()},
-            "steps": torch.zeros(len(lanes), dtype=torch.int64, device=device),
-            "dropped": torch.zeros(len(lanes), dtype=torch.bool, device=device),
-        },
-    )
-    alive, first, state = torch.arange(len(lanes), device=device), 0, None
-    if watch.checkpoint is not None and watch.checkpoint.exists():
-        first, alive, state = load_checkpoint(watch.checkpoint, everything.trained, everything.held)
+    everything, first, alive, state = _begin(lanes, watch)
     active = everything.take(alive)
     optimiser = make_optimiser(objective, active, state)
     per_pass = s.images_per_pass or (512 if device.type == "cpu" else 16_384)
@@ -194,6 +186,20 @@ def optimise(objective: Objective, lanes: Lanes, s: LoopSettings, *, seed: int, 
         if ended:
             break
     return everything
+
+
+def _begin(lanes: Lanes, watch: Watch) -> tuple[Lanes, int, Tensor, list[Tensors] | None]:
+    """All lanes with the loop's own entries, the steps done, the lanes alive, the optimiser's state."""
+    alive = torch.arange(len(lanes), device=next(iter(lanes.held.values())).device)
+    counted = {"steps": torch.zeros_like(alive), "dropped": torch.zeros_like(alive, dtype=torch.bool)}
+    everything = Lanes(
+        {k: v.detach().clone() for k, v in lanes.trained.items()},
+        {k: v.clone() for k, v in lanes.held.items()} | counted,
+    )
+    if watch.checkpoint is None or not watch.checkpoint.exists():
+        return everything, 0, alive, None
+    first, alive, state = load_checkpoint(watch.checkpoint, everything.trained, everything.held)
+    return everything, first, alive, state
 
 
 def halving_steps(lanes: int, s: LoopSettings) -> dict[int, int]:
@@ -250,7 +256,9 @@ def _gradients(
 
 def _kept(objective: Objective, lanes: Lanes, halve: bool) -> Tensor:
     """Lanes that go on, bool; marks the dropped ones. The one place where the host waits for the device."""
-    keep = ~objective.done(lanes)
+    finite = torch.stack([t.detach().flatten(1).isfinite().all(1) for t in lanes.trained.values()]).all(0)
+    lanes.held["dropped"] |= ~finite
+    keep = ~objective.done(lanes) & finite
     promise = objective.promise(lanes) if halve else None
     if promise is not None:
         worse = promise.argsort(descending=True, stable=True)[-(-len(lanes) // 2) :]

@@ -2,53 +2,26 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from doorward import methods as registry
-from doorward.classifiers import Classifier, to_float
+from doorward.classifiers import Classifier
 from doorward.errors import DoorwardError
 from doorward.images import ImageSet
-from doorward.invert.frozen import Frozen
-from doorward.invert.loop import Watch
-from doorward.invert.measure import success
-from doorward.invert.result import Inverted
-from doorward.invert.scene import Scene
-from doorward.invert.verdict import FEWEST_CLASSES, OrderTest, order_test
+from doorward.invert.bench import Bench, Outcome
+from doorward.invert.verdict import FEWEST_CLASSES
 from doorward.methods import KNOWLEDGE, Method, Settings
-from doorward.stats import Rate
-from doorward.triggers import Stamp
 
 DEFAULT_METHODS = ("mask", "universal")
 FEWEST_IMAGES = 10
-_MEASURED_CLASSES = 32  # of more classes, the most suspicious have their triggers measured
 
 Decision = Literal["backdoor", "nothing found", "undecided"]
-
-
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """One method's result, its test over the classes, and the success of its triggers on unseen images.
-
-    ``test`` is None, and ``undecided`` says why, when the method allows no verdict.
-    """
-
-    method: Method
-    settings: Settings
-    knowledge: tuple[str, ...]
-    inverted: Inverted
-    test: OrderTest | None
-    undecided: str
-    success: dict[int, Rate]
-    seconds: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +53,7 @@ def invert(
     held_out: float = 0.3,
     settings: dict[str, dict[str, Any]] | None = None,
     knowledge: dict[str, Any] | None = None,
+    references: Sequence[Classifier] = (),
     level: float = 0.05,
     prescreen: int = 0,
     seed: int = 0,
@@ -96,6 +70,9 @@ def invert(
         held_out: share of the images on which triggers are measured and not made; none of fewer than 40 images.
         settings: per method.
         knowledge: what an auditor does not have in practice and the caller declares to know (``target_class``).
+        references: clean classifiers for the same classes and image size, of any architecture. Some classes are
+            easier to reach than others for any net; what the references show of that is subtracted, which makes
+            p-values exact where they were cautious and backdoors stand out further. Two or three are enough.
         level: the verdict's chance of a false alarm on a clean classifier.
         prescreen: invert only so many classes, those of the largest margin (see `margin`); 0 for all.
         seed: of everything random.
@@ -111,87 +88,26 @@ def invert(
     if prescreen and not FEWEST_CLASSES <= prescreen <= len(classifier.classes):
         told = f"expected {FEWEST_CLASSES} to {len(classifier.classes)} classes, or 0 for all"
         raise DoorwardError(f"invert: prescreen {prescreen}; {told}")
-    bench = _Bench(classifier, seed, folder, progress)
+    for net in references:
+        if (net.shape, len(net.classes)) != (classifier.shape, len(classifier.classes)):
+            told = f"{'x'.join(map(str, net.shape))}, {len(net.classes)} classes"
+            raise DoorwardError(f"reference {net.arch}: {told}; expected the classifier's own image size and classes")
+    bench = Bench(classifier, seed, folder, progress)
     if images is not None:
         bench.split(_prepared(classifier, images, labelled), held_out)
     outcomes: dict[str, Outcome] = {}
     candidates: tuple[int, ...] = ()
     if prescreen:
-        outcomes["margin"] = bench.run(registry.get("invert", "margin"), configured.get("margin"), known, ())
+        outcomes["margin"] = bench.run(
+            registry.get("invert", "margin"), configured.get("margin"), known, (), references
+        )
         ranked = np.argsort(-outcomes["margin"].inverted.statistic, kind="stable")
         candidates = tuple(sorted(int(k) for k in ranked[:prescreen]))
     for method in chosen:
         if method.name not in outcomes:
-            outcomes[method.name] = bench.run(method, configured[method.name], known, candidates)
+            outcomes[method.name] = bench.run(method, configured[method.name], known, candidates, references)
     bench.clear()
     return _decide(classifier, {m.name: outcomes[m.name] for m in chosen}, level)
-
-
-class _Bench:
-    """What every method of one call shares: frozen nets, images to make triggers on and to measure them on."""
-
-    def __init__(
-        self,
-        classifier: Classifier,
-        seed: int,
-        folder: Path | None,
-        progress: Callable[[str, int, int, int], None] | None,
-    ) -> None:
-        self.classifier, self.seed, self.folder, self.progress = classifier, seed, folder, progress
-        self.search: ImageSet | None = None
-        self.test: ImageSet | None = None
-        self.models: dict[str, Frozen] = {}
-
-    def split(self, images: ImageSet, held_out: float) -> None:
-        """Images to make triggers on and images to measure them on: the same ones when there are few."""
-        self.search = self.test = images
-        if held_out > 0 and len(images) >= 40:
-            order = np.random.default_rng(self.seed).permutation(len(images))
-            count = round(held_out * len(images))
-            self.search, self.test = images.subset(np.sort(order[count:])), images.subset(np.sort(order[:count]))
-
-    def run(self, method: Method, s: Settings | None, known: dict[str, Any], candidates: tuple[int, ...]) -> Outcome:
-        """Hand a method exactly what it declared; test its statistic; measure its triggers."""
-        s = s or method.configure()
-        precision = str(getattr(s, "precision", "auto"))
-        if precision not in self.models:
-            self.models[precision] = Frozen(self.classifier, precision)
-        model = self.models[precision]
-        watch = Watch(partial(self.progress, method.name) if self.progress else None, self._checkpoint(method.name))
-        available: dict[str, Any] = {"model": model, "seed": self.seed, "watch": watch}
-        if "scene" in method.given:
-            if self.search is None:
-                raise DoorwardError(f"invert {method.name}: needs clean images, which were not given")
-            pixels = to_float(self.search.pixels, model.device).permute(0, 2, 3, 1)
-            labels = torch.from_numpy(self.search.labels).to(model.device)
-            available["scene"] = Scene(model, pixels, labels, candidates)
-        used = {k: v for k, v in known.items() if k in method.given | method.accepts}
-        started = time.monotonic()
-        inverted: Inverted = method.function(**{k: available[k] for k in method.given - KNOWLEDGE}, **used, s=s)
-        seconds = time.monotonic() - started
-        verdict, why = judge(inverted)
-        return Outcome(method, s, tuple(sorted(used)), inverted, verdict, why, self._measure(inverted), seconds)
-
-    def _measure(self, inverted: Inverted) -> dict[int, Rate]:
-        if self.test is None:
-            return {}
-        rates: dict[int, Rate] = {}
-        source = inverted.details.get("source")
-        for label in sorted(inverted.triggers, key=lambda k: -inverted.statistic[k])[:_MEASURED_CLASSES]:
-            stamp: Stamp = inverted.distributions.get(label, inverted.triggers[label][0])
-            only = None if source is None else (int(source[label]),)
-            pixels, labels = self.test.pixels, self.test.labels
-            rates[label] = success(self.classifier, pixels, labels, stamp, label, sources=only, seed=self.seed)
-        return rates
-
-    def _checkpoint(self, name: str) -> Path | None:
-        return None if self.folder is None else self.folder / f"{name}-checkpoint.safetensors"
-
-    def clear(self) -> None:
-        """Remove the states of finished methods; they were kept so that a killed call repeats none of them."""
-        if self.folder is not None:
-            for path in self.folder.glob("*-checkpoint.safetensors"):
-                path.unlink()
 
 
 def _check(
@@ -238,20 +154,6 @@ def _prepared(classifier: Classifier, images: ImageSet, labelled: bool) -> Image
         return images
     decided = classifier.predict(images.pixels)
     return ImageSet(images.pixels, decided, classifier.classes, images.name)
-
-
-def judge(inverted: Inverted) -> tuple[OrderTest | None, str]:
-    """The order-statistics test, or why there is none. Classes whose triggers do not work can be no target."""
-    compared = inverted.ran_out & np.isfinite(inverted.statistic)
-    if int(compared.sum()) < FEWEST_CLASSES:
-        return None, f"{int(compared.sum())} classes to compare; expected at least {FEWEST_CLASSES}"
-    if 2 * int(inverted.converged[compared].sum()) < int(compared.sum()):
-        found = f"{int(inverted.converged[compared].sum())} of {int(compared.sum())} classes"
-        return None, f"did not converge: {found} came to a result"
-    if np.ptp(inverted.statistic[compared]) == 0:
-        return None, "the statistic is the same for every class"
-    tested = order_test(inverted.statistic, compared=compared)
-    return OrderTest(tested.p_value, np.where(inverted.works, tested.classes, 1.0)), ""
 
 
 def _decide(classifier: Classifier, outcomes: dict[str, Outcome], level: float) -> Inversion:

@@ -128,7 +128,7 @@ class Bench:
             return {}
         rates: dict[int, Rate] = {}
         source = inverted.details.get("source")
-        for label in sorted(inverted.triggers, key=lambda k: -inverted.statistic[k])[:_MEASURED_CLASSES]:
+        for label in inverted.ranked()[:_MEASURED_CLASSES]:
             stamp: Stamp = inverted.distributions.get(label, inverted.triggers[label][0])
             only = None if source is None else (int(source[label]),)
             pixels, labels = self.test.pixels, self.test.labels

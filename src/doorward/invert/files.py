@@ -125,9 +125,8 @@ def _finite(value: Any) -> Any:
 
 def _save_triggers(name: str, outcome: Outcome, folder: Path) -> dict[str, list[str]]:
     """Triggers of the most suspicious classes; returns the files per class."""
-    statistic = outcome.inverted.statistic
     saved: dict[str, list[str]] = {}
-    for label in sorted(outcome.inverted.triggers, key=lambda k: -statistic[k])[:SAVED_CLASSES]:
+    for label in outcome.inverted.ranked()[:SAVED_CLASSES]:
         files = []
         for number, trigger in enumerate(outcome.inverted.triggers[label]):
             files.append(f"{name}_{label}_{number}.safetensors")
@@ -184,8 +183,8 @@ def _thumbnails(inversion: Inversion, images: ImageSet, seed: int) -> tuple[dict
     pictures = [clean]
     stamped: dict[str, dict[str, list[int]]] = {}
     for name, outcome in inversion.outcomes.items():
-        statistic, stamped[name] = outcome.inverted.statistic, {}
-        for label in sorted(outcome.inverted.triggers, key=lambda k: -statistic[k])[:_SHOWN_CLASSES]:
+        stamped[name] = {}
+        for label in outcome.inverted.ranked()[:_SHOWN_CLASSES]:
             stamp: Stamp = outcome.inverted.distributions.get(label, outcome.inverted.triggers[label][0])
             first = sum(map(len, pictures))
             pictures.append(to_uint8(stamp.apply(to_float(clean), torch.Generator().manual_seed(seed))))

@@ -48,3 +48,8 @@ class Inverted:
     distributions: Mapping[int, TriggerDistribution] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+
+    def ranked(self) -> list[int]:
+        """Classes that have triggers, most suspicious first."""
+        value = np.nan_to_num(self.statistic, nan=-np.inf)
+        return sorted(self.triggers, key=lambda label: -value[label])

@@ -8,11 +8,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does;
 
 import numpy as np
 import pytest
-import torch
 
 from doorward.images import ImageSet
-
-torch.set_num_threads(min(2, os.cpu_count() or 1))
 
 
 def make_images(

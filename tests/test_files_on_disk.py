@@ -21,7 +21,7 @@ def full(*_: object) -> None:
 
 def test_disk_space_of_a_memory_map_is_reserved_before_it_is_written(tmp_path: Path) -> None:
     array = create(tmp_path / "a.npy", np.uint8, (1000, 1000))
-    assert os.stat(tmp_path / "a.npy").st_blocks * 512 >= 1_000_000, (
+    assert (tmp_path / "a.npy").stat().st_blocks * 512 >= 1_000_000, (
         "a sparse file would kill the process on a full disk"
     )
     array[:] = 7

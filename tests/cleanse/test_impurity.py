@@ -92,11 +92,12 @@ def test_the_number_of_clusters_is_found() -> None:
 
 
 def test_too_few_images_are_projected_with_a_warning() -> None:
-    assert affordable_dimensions(2080, 64, 1.0) == 64, "64 * 65 / 2 = 2,080 parameters"
-    assert affordable_dimensions(2079, 64, 1.0) == 63 and affordable_dimensions(1, 64, 1.0) == 1
+    assert affordable_dimensions(2080, 64, 8.0) == 64, "64 * 65 / 2 = 2,080 parameters"
+    assert affordable_dimensions(2079, 64, 8.0) == 22, "22 * 23 / 2 * 8 = 2,024; 23 * 24 / 2 * 8 = 2,208"
+    assert affordable_dimensions(1, 64, 8.0) == 1
     features, logits, filtered, labels, poisoned = planted()
     wide = np.concatenate([features, np.random.default_rng(1).normal(size=(1200, 60)).astype(np.float32)], axis=1)
-    found = impurity(wide, logits, filtered, labels, ImpuritySettings(images_per_parameter=8), seed=0)
+    found = impurity(wide, logits, filtered, labels, ImpuritySettings(), seed=0)
     assert "projected on 11 principal components" in found.warnings[0], "11 * 12 / 2 * 8 = 528 <= 600 images"
     assert found.flag[poisoned].mean() > 0.95 and not found.flag[~poisoned].any()
 

@@ -38,7 +38,12 @@ def methods_command(
         return
     for m in found:
         given = ", ".join([*sorted(m.given), *(f"({a})" for a in sorted(m.accepts))]) or "nothing but the image shape"
-        settings = ", ".join(f"{n}={f.default!r}" for n, f in m.settings.model_fields.items())
+        settings = ", ".join(_setting(name, field) for name, field in m.settings.model_fields.items()) or "none"
         common.out.print(f"[bold]{common.escape(m.name)}[/bold]  {common.escape(m.summary)}", soft_wrap=True)
         common.out.print(f"    given: {common.escape(given)}", soft_wrap=True)
         common.out.print(f"    settings: {common.escape(settings)}", soft_wrap=True)
+
+
+def _setting(name: str, field: Any) -> str:
+    default = field.get_default(call_default_factory=True, validated_data={})
+    return f"{name} (required)" if field.is_required() else f"{name}={default!r}"

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from doorward.cleanse.suspicion import Group, Suspicion, list_classes, members_by_class, one_thread
+from doorward.cleanse.suspicion import Group, Suspicion, list_classes, members_by_class
 from doorward.methods import Settings, method
 
 Floats = NDArray[np.float32]
@@ -76,9 +76,8 @@ def activation(
         if len(rows) < 2 * s.dimensions:
             tiny.append(label)
             continue
-        with one_thread():
-            reduced = reduce_dimensions(features[rows], s, seed)
-            small, silhouette, closeness = split_in_two(reduced, seed)
+        reduced = reduce_dimensions(features[rows], s, seed)
+        small, silhouette, closeness = split_in_two(reduced, seed)
         score[rows] = silhouette * closeness
         if target_class is not None:
             suspect = label == target_class

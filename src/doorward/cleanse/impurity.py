@@ -8,7 +8,7 @@ from pydantic import Field
 
 from doorward.cleanse.filters import FILTERS
 from doorward.cleanse.mixture import fit_mixture
-from doorward.cleanse.suspicion import Group, Suspicion, list_classes, members_by_class, one_thread
+from doorward.cleanse.suspicion import Group, Suspicion, list_classes, members_by_class
 from doorward.methods import Settings, method
 
 Floats = NDArray[np.float32]
@@ -75,9 +75,8 @@ def impurity(
         dimensions = affordable_dimensions(len(rows), values.shape[1], s.images_per_parameter)
         if dimensions < values.shape[1]:
             projected[label] = dimensions
-        with one_thread():
-            values = principal_components(values, dimensions)
-            assignment = fit_mixture(values, most=s.clusters, seed=seed, fit_limit=s.fit_limit).assignment
+        values = principal_components(values, dimensions)
+        assignment = fit_mixture(values, most=s.clusters, seed=seed, fit_limit=s.fit_limit).assignment
         for cluster in np.unique(assignment):
             inside = rows[assignment == cluster]
             value = cluster_impurity(before[inside], after[inside], label)

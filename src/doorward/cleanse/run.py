@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,8 +117,21 @@ def _run(
     used = {k: v for k, v in known.items() if k in method.given | method.accepts}
     handed = {k: available[k] for k in method.given - KNOWLEDGE} | used
     started = time.monotonic()
-    suspicion: Suspicion = method.function(**handed, s=settings)
+    with one_thread():
+        suspicion: Suspicion = method.function(**handed, s=settings)
     return Outcome(method, settings, tuple(sorted(used)), suspicion, time.monotonic() - started)
+
+
+def one_thread() -> AbstractContextManager[object]:
+    """Within the block, BLAS and OpenMP use one thread.
+
+    The matrices of a class are small: a second thread gains nothing, and threads that wait for each other on a busy
+    machine made clustering many times slower. It also makes the result independent of the number of cores.
+    """
+    from threadpoolctl import threadpool_limits
+
+    limits: AbstractContextManager[object] = threadpool_limits(limits=1)
+    return limits
 
 
 def _check_knowledge(known: dict[str, Any], images: ImageSet) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from doorward.cleanse.suspicion import Group, Suspicion, list_classes, members_by_class, one_thread
+from doorward.cleanse.suspicion import Group, Suspicion, list_classes, members_by_class
 from doorward.methods import Settings, method
 
 Floats = NDArray[np.float32]
@@ -63,8 +63,7 @@ def spectral(
         if len(rows) < 3:
             tiny.append(label)
             continue
-        with one_thread():
-            projection, share = project(features[rows], s.centre)
+        projection, share = project(features[rows], s.centre)
         z = robust_z(projection)
         score[rows] = np.abs(z)
         if poisoning_rate is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -59,18 +58,6 @@ class Suspicion:
 def members_by_class(labels: NDArray[np.int64]) -> list[tuple[int, NDArray[np.int64]]]:
     """(class, rows of its images) for every class that has images."""
     return [(int(k), np.flatnonzero(labels == k)) for k in np.unique(labels)]
-
-
-def one_thread() -> AbstractContextManager[object]:
-    """Within the block, BLAS and OpenMP use one thread.
-
-    The matrices of a class are small: a second thread gains nothing, and threads that wait for each other on a busy
-    machine made clustering many times slower. It also makes the result independent of the number of cores.
-    """
-    from threadpoolctl import threadpool_limits
-
-    limits: AbstractContextManager[object] = threadpool_limits(limits=1)
-    return limits
 
 
 def list_classes(labels: Sequence[int]) -> str:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from doorward.errors import DoorwardError
+from doorward.tensors import write_tensors
 
 Tensors = dict[str, Tensor]
 
@@ -16,15 +17,11 @@ def save_checkpoint(
     path: Path, step: int, alive: Tensor, trained: Tensors, held: Tensors, optimiser: list[Tensors]
 ) -> None:
     """Write the state after ``step`` steps; a kill during the write leaves the former one."""
-    from safetensors.torch import save_file
-
     tensors = {"step": torch.tensor(step), "alive": alive}
     tensors |= {f"trained.{k}": v for k, v in trained.items()} | {f"held.{k}": v for k, v in held.items()}
     for index, state in enumerate(optimiser):
         tensors |= {f"optimiser.{index}.{k}": v for k, v in state.items()}
-    temporary = path.with_name(path.name + ".tmp")
-    save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, str(temporary))
-    temporary.replace(path)
+    write_tensors(path, {k: v.detach().clone() for k, v in tensors.items()})  # lanes may share their storage
 
 
 def load_checkpoint(path: Path, trained: Tensors, held: Tensors) -> tuple[int, Tensor, list[Tensors]]:

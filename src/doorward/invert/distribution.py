@@ -12,6 +12,7 @@ from torch import Tensor
 from doorward.errors import DoorwardError
 from doorward.invert.generators import LAYERS, generate
 from doorward.invert.stamping import corners, stamp_windows
+from doorward.tensors import write_tensors
 from doorward.triggers import Placement, Trigger
 
 Tensors = dict[str, Tensor]
@@ -76,11 +77,8 @@ class TriggerDistribution:
 
     def save(self, path: Path) -> None:
         """Write safetensors."""
-        from safetensors.torch import save_file
-
         about = {k: getattr(self, k) for k in ("shape", "levels", "weights", "entropies", "noise", "success")}
-        tensors = {k: v.detach().cpu().contiguous() for k, v in self.net.items()}
-        save_file(tensors, str(path), metadata={"distribution": json.dumps(about)})
+        write_tensors(path, self.net, {"distribution": json.dumps(about)})
 
     @classmethod
     def load(cls, path: Path) -> TriggerDistribution:

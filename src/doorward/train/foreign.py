@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from doorward import tensors
 from doorward.classifiers import Classifier, place_net
 from doorward.errors import DoorwardError
 from doorward.nets import NETS, build
@@ -126,13 +127,7 @@ def _factory(file: Path, name: str) -> Any:
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Tensors of a safetensors file or of a PyTorch state dict, unwrapped, without prefixes."""
     if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return _without_prefix(dict(load_file(str(path))))
-        except (OSError, SafetensorError) as error:
-            raise DoorwardError(f"{path}: {error}; expected a whole safetensors file") from None
+        return _without_prefix(tensors.read_tensors(path))
     try:
         held = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a file that anyone may have written makes of the reader

@@ -88,7 +88,7 @@ class Classifier:
     @contextmanager
     def watching_features(self) -> Iterator[list[Tensor]]:
         """Within the block, every call of `logits` appends its penultimate features ``[B, t]`` to the list."""
-        layer, seen = self._feature_module(), []
+        layer, seen = self.net.get_submodule(self.feature_name()), []
 
         def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             seen.append(inputs[0].flatten(1))
@@ -99,15 +99,16 @@ class Classifier:
         finally:
             handle.remove()
 
-    def _feature_module(self) -> nn.Module:
+    def feature_name(self) -> str:
+        """Name of the module whose input is the feature vector."""
         modules = dict(self.net.named_modules())
         if self.feature_layer is not None:
             if self.feature_layer not in modules:
                 raise DoorwardError(
                     f"{self.arch}: no layer {self.feature_layer!r}; expected one of {', '.join(filter(None, modules))}"
                 )
-            return modules[self.feature_layer]  # type: ignore[no-any-return]
-        linear = [m for m in modules.values() if isinstance(m, nn.Linear)]
+            return self.feature_layer
+        linear = [name for name, module in modules.items() if isinstance(module, nn.Linear)]
         if not linear:
             raise DoorwardError(
                 f"{self.arch}: has no linear layer; expected feature_layer to name the layer that the features enter"

@@ -65,6 +65,20 @@ def test_mistakes_are_one_clear_line(images: ImageSet, asked: dict[str, object],
         cleanse(images, classifier, **asked)  # type: ignore[arg-type]
 
 
+def test_folded_batch_norm_changes_no_observation_and_no_classifier(images: ImageSet) -> None:
+    classifier = train(images, "resnet20", TrainSettings(epochs=1, batch=16))
+    classifier.net.train()
+    before = {name: tensor.clone() for name, tensor in classifier.net.state_dict().items()}
+    seen = observe(images, classifier, batch=64)
+    assert classifier.net.training and all(p.requires_grad for p in classifier.net.parameters())
+    assert all(torch.equal(before[name], tensor) for name, tensor in classifier.net.state_dict().items())
+    classifier.net.eval()
+    with torch.inference_mode(), classifier.watching_features() as features:
+        logits = classifier.logits(to_float(images.pixels))
+    np.testing.assert_allclose(seen.logits, logits.numpy(), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(seen.features, features[0].numpy(), rtol=1e-3, atol=1e-4)
+
+
 def test_knowledge_is_declared_in_the_outcome(images: ImageSet) -> None:
     classifier = train(images, "two-layer", TrainSettings(epochs=1, batch=16))
     blind = cleanse(images, classifier, ["spectral", "impurity"], knowledge={})

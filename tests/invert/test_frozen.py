@@ -11,7 +11,7 @@ from torch import nn
 from doorward.classifiers import Classifier
 from doorward.errors import DoorwardError
 from doorward.invert import Frozen
-from doorward.invert.frozen import fold_batch_norm
+from doorward.folding import fold_batch_norm
 from doorward.nets import build
 
 SHAPE = (3, 12, 10)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from doorward.errors import DoorwardError, OutputExistsError
 from doorward.papers.cluster_impurity import Case, Plan, dry_run, reproduce, stages, write_results
@@ -17,7 +19,7 @@ from doorward.train import TrainSettings
 from tests.conftest import make_images
 
 CASES = (
-    Case("multiple-source-1", "multiple-source", 0, "patch", {}, (), 1, 30, size=0.25, retrain=True),
+    Case("multiple-source-1", "multiple-source", 0, "patch", {}, (), 1, 30, size=0.25, retrain=("CI", "SS", "AC")),
     Case("beyond-all-to-all", "beyond", 0, "patch", {}, (), None, 30),
     Case("control", "control", 0),
 )
@@ -111,6 +113,17 @@ def test_killed_in_a_training_it_goes_on_there_to_the_same_rows(
     assert same(collect(plan, folder), collect(plan, done))
     reproduce(plan, folder, told=told.append)
     assert len(started) == len(before) + len(again), "a finished plan runs nothing"
+
+
+def test_two_cases_at_a_time_give_the_same_rows(plan: Plan, done: Path, tmp_path: Path) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))  # the results are the same for equal thread counts
+    try:
+        reproduce(Plan(**{**vars(plan), "cases": CASES[1:]}), tmp_path / "alone")
+    finally:
+        torch.set_num_threads(threads)
+    reproduce(Plan(**{**vars(plan), "cases": CASES[1:]}), tmp_path / "two", jobs=2)
+    assert same(collect(plan, tmp_path / "two"), collect(plan, tmp_path / "alone"))
 
 
 def test_the_results_are_written(plan: Plan, done: Path, tmp_path: Path) -> None:

@@ -89,6 +89,7 @@ def cluster_impurity(
         list[str] | None, typer.Option(metavar="CASE", help="Run this case alone; may be repeated.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would run and estimate its time.")] = False,
+    jobs: Annotated[int, typer.Option(min=0, help="Processes; 0: one per core on a CPU, one on a GPU.")] = 0,
     device: common.Device = "auto",
     as_json: common.AsJson = False,
 ) -> None:
@@ -103,6 +104,7 @@ def cluster_impurity(
     from doorward.methods import build_settings
     from doorward.papers import cluster_impurity as paper
     from doorward.papers.cluster_impurity.accessory import draw_sunglasses
+    from doorward.side_by_side import default_jobs
 
     asked: dict[str, Any] = {
         "trainer": trainer,
@@ -128,7 +130,8 @@ def cluster_impurity(
         return
     with common.bar() as progress:
         bar = progress.add_task("reproduce", total=None, note="")
-        paper.reproduce(plan, output, told=lambda stage: progress.update(bar, description=common.printable(stage)))
+        told = lambda stage: progress.update(bar, description=common.printable(stage))  # noqa: E731
+        paper.reproduce(plan, output, jobs=jobs or default_jobs(plan.device), told=told)
     page = paper.write_results(plan, output, results or output / "results")
     if as_json:
         common.print_json({"page": str(page), "text": page.read_text()})

@@ -6,10 +6,10 @@ import copy
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from doorward.classifiers import Classifier, place_net
 from doorward.errors import DoorwardError
+from doorward.folding import fold_batch_norm
 from doorward.train.loop import autocast
 
 
@@ -68,43 +68,3 @@ def check_finite(net: nn.Module, name: str) -> None:
     for key, tensor in net.state_dict().items():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise DoorwardError(f"{name}: tensor {key!r} holds NaN or infinity; expected finite weights")
-
-
-def fold_batch_norm(net: nn.Module, probe: Tensor) -> nn.Module:
-    """The net with each batch norm that follows a convolution folded into it; the net itself where it cannot be traced.
-
-    Args:
-        net: in evaluation mode.
-        probe: normalised images ``[B, C, H, W]``; a folded net that answers otherwise on them is dropped.
-    """
-    try:
-        traced = torch.fx.symbolic_trace(net)
-        with torch.no_grad():
-            expected = net(probe)
-            folded = _folded(traced)
-            found = folded(probe)
-    except Exception:  # control flow that depends on data, modules that tracing does not know: the net stays as it is
-        return net
-    same = torch.allclose(found, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
-    return folded.requires_grad_(False) if same else net
-
-
-def _folded(traced: torch.fx.GraphModule) -> torch.fx.GraphModule:
-    modules = dict(traced.named_modules())
-    calls = [node.target for node in traced.graph.nodes if node.op == "call_module"]
-    for node in list(traced.graph.nodes):
-        if node.op != "call_module" or not isinstance(modules[node.target], nn.BatchNorm2d):
-            continue
-        before = node.args[0]
-        if before.op != "call_module" or not isinstance(modules[before.target], nn.Conv2d) or len(before.users) > 1:
-            continue
-        if calls.count(before.target) > 1 or calls.count(node.target) > 1:
-            continue
-        owner, _, leaf = str(before.target).rpartition(".")
-        fused = fuse_conv_bn_eval(modules[before.target], modules[node.target])
-        setattr(modules[owner] if owner else traced, leaf, fused)
-        node.replace_all_uses_with(before)
-        traced.graph.erase_node(node)
-    traced.delete_all_unused_submodules()
-    traced.recompile()
-    return traced

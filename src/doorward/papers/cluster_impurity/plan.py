@@ -23,7 +23,7 @@ PROFILES = ("cpu", "gpu", "quick", "faithful")
 
 @dataclass(frozen=True)
 class Case:
-    """One attack, or none, with one seed."""
+    """One attack, or none, with one seed; ``retrain`` names the methods (CI, SS, AC) after which a net is trained."""
 
     name: str
     scenario: Scenario
@@ -34,7 +34,7 @@ class Case:
     target: int | None = None
     count: int = 0
     size: float | None = None
-    retrain: bool = False
+    retrain: tuple[str, ...] = ()
 
     @property
     def folder(self) -> str:
@@ -119,7 +119,10 @@ class Wishes(Settings):
 
 @dataclass(frozen=True)
 class _Profile:
-    """The numbers behind a profile's name. ``most_seeds`` holds for the sizes in ``repeated``, one seed elsewhere."""
+    """The numbers behind a profile's name. ``most_seeds`` holds for the sizes in ``repeated``, one seed elsewhere.
+
+    ``peers_everywhere``: retrain after SS and AC for every seed; otherwise for the first, and after CI for every seed.
+    """
 
     source: str
     net: str
@@ -131,6 +134,7 @@ class _Profile:
     most_seeds: int
     retrain_single: bool
     beyond: tuple[str, ...]
+    peers_everywhere: bool = True
     counts: tuple[int, int] = (1000, 900)
     beyond_count: int = 150
     place: dict[str, int] = field(default_factory=dict)
@@ -146,7 +150,7 @@ _BEYOND: dict[str, tuple[str, dict[str, Any], bool]] = {  # recipe, settings, wh
     "all-to-all": ("patch", {}, False),
 }
 _PROFILES = {
-    "cpu": _Profile("cifar10", "resnet20", "fast", (0.15, 0.25, 0.40), (0.25,), (0.25,), (0.25,), 3, False, ()),
+    "cpu": _Profile("cifar10", "resnet20", "fast", (0.15, 0.25, 0.40), (0.25,), (0.25,), (0.25,), 3, False, (), False),
     "gpu": _Profile("cifar10", "resnet20", "fast", SIZES, SIZES, SIZES, SIZES, 3, True, tuple(_BEYOND)),
     "faithful": _Profile("cifar10", "resnet20", "faithful", (0.25,), (), (0.25,), (), 1, False, ()),
     # the place has no ink: a pixel that is white already is not changed by adding to it
@@ -218,6 +222,7 @@ def _pixel_cases(
     p: _Profile, wishes: Wishes, scenario: Scenario, size: float, sources: tuple[int, ...], target: int
 ) -> list[Case]:
     single = scenario == "single-source"
+    retrained = size in p.retrained and (p.retrain_single or not single)
     seeds = range(wishes.seed, wishes.seed + (p.most_seeds if size in p.repeated else 1))
     settings = {"size": size, "channels": wishes.channels, **p.place}
     return [
@@ -231,10 +236,14 @@ def _pixel_cases(
             target=target,
             count=p.counts[0] if single else p.counts[1],
             size=size,
-            retrain=size in p.retrained and (p.retrain_single or not single),
+            retrain=_retrained_after(p, seed == wishes.seed) if retrained else (),
         )
         for seed in seeds
     ]
+
+
+def _retrained_after(p: _Profile, first_seed: bool) -> tuple[str, ...]:
+    return ("CI", "SS", "AC") if first_seed or p.peers_everywhere else ("CI",)
 
 
 def _beyond_case(name: str, p: _Profile, seed: int, target: int) -> Case:

@@ -20,13 +20,13 @@ from doorward.papers.cluster_impurity.plan import Case, Plan, with_picture
 from doorward.repair.command import RepairRequest, repair_to_folder
 from doorward.runs import Run, read_json, write_json
 from doorward.score import score_run
+from doorward.side_by_side import Told, run_side_by_side
 from doorward.train.command import TrainRequest, train_to_folder
 from doorward.train.loop import Progress
 
-Told = Callable[[str], None]
 BLIND = ("impurity", "activation", "spectral", "scan")
 DECLARED = ("activation", "spectral", "spectre", "scan")
-RETRAINED = (("CI", "blind", "impurity"), ("SS", "declared", "spectral"), ("AC", "declared", "activation"))
+RETRAINED = {"CI": ("blind", "impurity"), "SS": ("declared", "spectral"), "AC": ("declared", "activation")}
 PICTURE = "accessory.png"
 
 
@@ -86,23 +86,27 @@ def _refuse_other(folder: Path, known: dict[str, Any], asked: dict[str, Any], wh
             raise OutputExistsError(f"{folder}: holds runs with {told}; expected the same, or a new folder (-o)")
 
 
-def reproduce(plan: Plan, folder: Path, *, told: Told = lambda _: None) -> None:
+def reproduce(plan: Plan, folder: Path, *, jobs: int = 1, told: Told = lambda _: None) -> None:
     """Run every stage that is not finished, then score every case; see `write_results` for the tables.
 
     Args:
         folder: of the runs.
+        jobs: cases at a time, each in a process of its own (see `run_side_by_side`).
         told: called with what is being done.
     """
     prepare(plan, folder)
-    for case in plan.cases:
-        for stage in stages(plan, case, folder):
-            if not stage.finished and stage.needed():
-                told(stage.label)
-                stage.path.parent.mkdir(parents=True, exist_ok=True)
-                stage.make(told)
-    for case in plan.cases:
-        told(f"{case.name}, seed {case.seed}: score")
-        score(plan, case, folder)
+    longest_first = sorted(plan.cases, key=lambda case: -len(case.retrain)) if jobs > 1 else plan.cases
+    run_side_by_side(partial(run_case, plan, folder), longest_first, jobs=jobs, told=told)
+    run_side_by_side(partial(score, plan, folder), plan.cases, jobs=jobs, told=told)
+
+
+def run_case(plan: Plan, folder: Path, case: Case, told: Told) -> None:
+    """Run the stages of one case that are not finished."""
+    for stage in stages(plan, case, folder):
+        if not stage.finished and stage.needed():
+            told(stage.label)
+            stage.path.parent.mkdir(parents=True, exist_ok=True)
+            stage.make(told)
 
 
 def stages(plan: Plan, case: Case, folder: Path) -> Iterator[Stage]:
@@ -184,7 +188,8 @@ def _clean_rows(poisoned: Any, labels: Any, plan: Plan, case: Case) -> list[int]
 
 
 def _repairs(plan: Plan, case: Case, training: TrainRequest, here: Path) -> Iterator[Stage]:
-    for name, form, method in RETRAINED:
+    for name in case.retrain:
+        form, method = RETRAINED[name]
         run = here / f"cleanse-{form}"
         request = training.model_copy(update={"without": str(run), "by": method})
         needed = partial(_flagged, run, method)
@@ -216,8 +221,9 @@ def models(plan: Plan, case: Case, folder: Path) -> list[tuple[str, Path]]:
     return [(name, path) for name, path in found if path.exists()]
 
 
-def score(plan: Plan, case: Case, folder: Path) -> None:
+def score(plan: Plan, folder: Path, case: Case, told: Told = lambda _: None) -> None:
     """Write ``score.json`` into every detection of a case; models are measured once, with the blind one."""
+    told(f"{case.name}, seed {case.seed}: score")
     here = folder / case.folder
     truth = here / "poisoned" / "truth.parquet" if case.recipe else None
     test = None

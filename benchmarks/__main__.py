@@ -6,7 +6,14 @@ import argparse
 import importlib
 import os
 
-NAMES = ("train_throughput", "cleanse_speed", "invert_speed", "certify_throughput", "million_images")
+NAMES = (
+    "train_throughput",
+    "cleanse_speed",
+    "invert_speed",
+    "invert_validation",
+    "certify_throughput",
+    "million_images",
+)
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from doorward.errors import DoorwardError
-from doorward.invert.verdict import gamma_p_value, most_targets, order_test, studentised
+from doorward.invert.verdict import OrderTest, combine, gamma_p_value, most_targets, order_test, studentised
 
 
 @pytest.mark.parametrize("classes", [4, 10, 43])
@@ -90,3 +90,11 @@ def test_published_p_value_by_the_formula() -> None:
     a, _, scale = stats.gamma.fit(np.sort(values)[:-1], floc=0)
     assert gamma_p_value(values) == pytest.approx(1 - stats.gamma.cdf(values.max(), a, scale=scale) ** 30)
     assert gamma_p_value(np.array([1.0, 2.0])) is None
+
+
+def test_combined_p_values_of_independent_methods_are_uniform() -> None:
+    draws = np.random.default_rng(7).uniform(size=(2000, 3))
+    combined = [combine([OrderTest(p, np.array([p, 1.0])) for p in row]) for row in draws]
+    assert stats.kstest([c.p_value for c in combined], "uniform").pvalue > 0.05
+    assert all(c.classes[0] == pytest.approx(c.p_value) and c.classes[1] == 1 for c in combined)
+    assert combine([OrderTest(0.01, np.array([0.01]))] * 2).p_value == pytest.approx(1 - 0.99**2)

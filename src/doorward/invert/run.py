@@ -15,7 +15,7 @@ from doorward.classifiers import Classifier
 from doorward.errors import DoorwardError
 from doorward.images import ImageSet
 from doorward.invert.bench import Bench, Outcome
-from doorward.invert.verdict import FEWEST_CLASSES
+from doorward.invert.verdict import FEWEST_CLASSES, combine
 from doorward.methods import KNOWLEDGE, Method, Settings
 
 DEFAULT_METHODS = ("mask", "universal")
@@ -157,11 +157,11 @@ def _prepared(classifier: Classifier, images: ImageSet, labelled: bool) -> Image
 
 
 def _decide(classifier: Classifier, outcomes: dict[str, Outcome], level: float) -> Inversion:
-    """Combine the methods: the smallest p-value times their number (Bonferroni)."""
+    """Combine the methods and compare with the level."""
     tests = [o.test for o in outcomes.values() if o.test is not None]
     if not tests:
         return Inversion(classifier, outcomes, "undecided", None, np.full(len(classifier.classes), np.nan), (), level)
-    p_value = min(1.0, len(tests) * min(t.p_value for t in tests))
-    classes = np.minimum(1.0, len(tests) * np.min([t.classes for t in tests], axis=0))
+    combined = combine(tests)
+    p_value, classes = combined.p_value, combined.classes
     targets = tuple(int(k) for k in np.argsort(classes, kind="stable") if classes[k] <= level)
     return Inversion(classifier, outcomes, "backdoor" if targets else "nothing found", p_value, classes, targets, level)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -98,6 +99,17 @@ def _null(count: int, total: int) -> tuple[Floats, Floats]:
     ordered = np.sort(found, axis=0)
     each = np.stack([draws - np.searchsorted(ordered[:, i], found[:, i]) for i in range(most)], axis=1) + 1
     return ordered, np.sort(each.min(axis=1) / (draws + 1))
+
+
+def combine(tests: Sequence[OrderTest]) -> OrderTest:
+    """Several methods' tests of the same classes as one: 1 - (1 - smallest)^number (Sidak 1967).
+
+    Exact when the methods are independent on a clean classifier, cautious when they agree.
+    """
+    count = len(tests)
+    corrected = [-np.expm1(count * np.log1p(-np.minimum(t.classes, 1 - 1e-16))) for t in tests]
+    smallest = min(t.p_value for t in tests)
+    return OrderTest(float(1 - (1 - smallest) ** count), np.min(corrected, axis=0))
 
 
 def gamma_p_value(values: Floats) -> float | None:

@@ -125,7 +125,7 @@ def main() -> None:
     working = sum(bool(f["asr"] >= 0.9) for f in attacked)
     told = (
         f"{len(attacked)} backdoored nets ({len(ATTACKS)} attacks, 5 % poisoned, ten targets), {working} of which have "
-        f"a success rate of 90 % or more and are judged; {CLEAN} clean nets; two thirds small-cnn, one third ResNet-20, "
+        f"a success rate of 90 % or more and are judged; {CLEAN} clean nets; two thirds small-cnn, the rest ResNet-20, "
         f"trained on {TRAINED_ON:,} digits of mnist-5k, each on another draw. The auditor has {SEEN} other digits. "
         f"Level {LEVEL}. An alarm is any class at or below the level. The last column is the Kolmogorov-Smirnov "
         "p-value of the model's p-values on clean nets against the uniform distribution. Rates in percent, 95 % "

@@ -9,12 +9,14 @@ from doorward.classifiers import Classifier
 from doorward.errors import DoorwardError
 from doorward.methods import KNOWLEDGE
 from doorward.repair.repaired import Repaired
+from doorward.repair.stamping import Triggers
 
 
 def repair(
     classifier: Classifier,
     method: str = "prune",
     *,
+    triggers: Triggers | None = None,
     settings: dict[str, Any] | None = None,
     knowledge: dict[str, Any] | None = None,
     seed: int = 0,
@@ -24,6 +26,7 @@ def repair(
     Args:
         classifier: left as it was; its device is used.
         method: name of a registered repair.
+        triggers: what an inversion found, target class to stamps; input like the images, not the truth.
         settings: the method's own.
         knowledge: what an auditor may not have and the caller declares to have (``clean_images``, an `ImageSet`); a
             method that needs one that is not here is refused.
@@ -36,7 +39,9 @@ def repair(
         raise DoorwardError(f"repair: knowledge {name!r}; expected one of {', '.join(sorted(KNOWLEDGE))}")
     for name in sorted(found.knowledge - set(known)):
         raise DoorwardError(f"repair {method}: needs {name}, which was not given")
-    available = {"classifier": classifier, "seed": seed}
+    if "triggers" in found.given and not triggers:
+        raise DoorwardError(f"repair {method}: needs triggers, which were not given; expected those of an inversion")
+    available = {"classifier": classifier, "seed": seed, "triggers": triggers}
     handed = {k: v for k, v in available.items() if k in found.given}
     used = {k: v for k, v in known.items() if k in found.given | found.accepts}
     repaired: Repaired = found.function(**handed, **used, s=configured)

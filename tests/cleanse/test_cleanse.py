@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,28 @@ def test_folded_batch_norm_changes_no_observation_and_no_classifier(images: Imag
         logits = classifier.logits(to_float(images.pixels))
     np.testing.assert_allclose(seen.logits, logits.numpy(), rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(seen.features, features[0].numpy(), rtol=1e-3, atol=1e-4)
+
+
+def test_observe_once_looks_again_only_for_something_new(images: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("doorward.cleanse.observe")
+    looked: list[list[str]] = []
+    original = module.observe
+
+    def counted(*given: object, **more: object) -> object:
+        looked.append(list(given[2]))  # type: ignore[call-overload]
+        return original(*given, **more)
+
+    monkeypatch.setattr(module, "observe", counted)
+    classifier, look = train(images, "two-layer", TrainSettings(epochs=1, batch=16)), module.ObserveOnce()
+    first = cleanse(images, classifier, ["impurity"], look=look)
+    assert cleanse(images, classifier, ["spectral"], look=look).observations is first.observations
+    assert looked == [["mean2"]], "what is there is not made again"
+    cleanse(images, classifier, ["impurity"], settings={"impurity": {"filter": "mean3"}}, look=look)
+    with torch.no_grad():
+        next(classifier.net.parameters()).add_(1e-3)
+    cleanse(images, classifier, ["spectral"], look=look)
+    cleanse(images.subset(np.arange(40)), classifier, ["spectral"], look=look)
+    assert looked[1:] == [["mean3"], [], []], "another filter, other weights, other images"
 
 
 def test_knowledge_is_declared_in_the_outcome(images: ImageSet) -> None:

@@ -44,7 +44,7 @@ def test_the_trainers_are_what_they_are_called() -> None:
     assert (FAITHFUL.epochs, FAITHFUL.batch, FAITHFUL.flip, FAITHFUL.shift) == (200, 32, True, 3)
     assert [FAITHFUL.rate(e, 200) for e in (0, 80, 120, 160, 180)] == pytest.approx([1e-3, 1e-4, 1e-5, 1e-6, 5e-7])
     assert FAITHFUL.optimiser == "adam-l2" and FAITHFUL.weight_decay == 2 * 1e-4, "l2(1e-4) of Keras"
-    assert (FAST.schedule, FAST.batch, FAST.flip) == ("one-cycle", 128, False)
+    assert (FAST.schedule, FAST.batch, FAST.plain_epochs) == ("one-cycle", 128, 5), "the pixel is learned at the end"
 
 
 def test_the_cpu_profile_is_the_one_of_the_benchmark(cifar: None) -> None:

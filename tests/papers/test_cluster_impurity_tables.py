@@ -11,7 +11,7 @@ import pytest
 from doorward.attack.files import save_truth
 from doorward.attack.poison import Truth
 from doorward.papers.cluster_impurity import tables
-from doorward.papers.cluster_impurity.collect import Found, _clusters, pooled
+from doorward.papers.cluster_impurity.collect import Found, _at_authors_threshold, _clusters, pooled
 from doorward.papers.cluster_impurity.plan import Case
 from doorward.stats import Rate
 from doorward.tables import write_parquet
@@ -37,6 +37,7 @@ def test_each_column_of_the_poster_has_its_own_denominator() -> None:
     found = Found(
         detections=[
             row("impurity", "blind", 0, 891, 100, 50),
+            row("impurity", "authors", 0, 900, 5000, 60),
             row("activation", "declared", 0, 450, 100, 50),
             row("spectral", "half", 0, 450, 2500, 2500),
             row("spectral", "declared", 0, 1, 1, 1),
@@ -44,7 +45,8 @@ def test_each_column_of_the_poster_has_its_own_denominator() -> None:
     )
     lines = tables.against_the_poster(found)
     assert lines[2] == (
-        "| 0.25 | 1 | 0.496, 0.500 | 0.500, 0.500 | 0.673, 0.100 | 0.500, 0.010 | 0.991, 0.001 | 0.990, 0.002 |"
+        "| 0.25 | 1 | 0.496, 0.500 | 0.500, 0.500 | 0.673, 0.100 | 0.500, 0.010 | 0.991, 0.001 | 1.000, 0.100 "
+        "| 0.990, 0.002 |"
     )
 
 
@@ -77,3 +79,16 @@ def test_poison_in_clusters_of_its_own_by_hand(tmp_path: Path) -> None:
     save_truth(Truth(poisoned, label, poisoned - 1, label), tmp_path / "poisoned" / "truth.parquet")
     found = _clusters(Case("a", "beyond", 0, "patch"), tmp_path)
     assert (found["poisoned"], found["gathered"]) == (5, 4) and found["impurity"] == pytest.approx(2.0)
+
+
+def test_the_authors_threshold_is_applied_to_the_same_scores(tmp_path: Path) -> None:
+    score = np.array([2.0, 0.6, 0.5, 0.1, 0.7], np.float32)
+    (tmp_path / "cleanse-blind").mkdir()
+    (tmp_path / "poisoned").mkdir()
+    label = np.array([1, 1, 1, 1, 0])
+    write_parquet(tmp_path / "cleanse-blind" / "samples.parquet", {"label": label, "impurity_score": score})
+    poisoned = np.array([1, 0, 1, 0, 0], bool)
+    save_truth(Truth(poisoned, label, poisoned - 1, label), tmp_path / "poisoned" / "truth.parquet")
+    rates, told = _at_authors_threshold(Case("a", "multiple-source", 0, "pixel"), tmp_path, {"flagged": 1})
+    hits = {name: (rates[name]["hits"], rates[name]["trials"]) for name in ("tpr", "fpr", "fpr_target")}
+    assert hits == {"tpr": (1, 2), "fpr": (2, 3), "fpr_target": (1, 2)} and told["flagged"] == 3

@@ -181,3 +181,16 @@ def test_training_goes_on_from_given_weights_in_place(images: ImageSet) -> None:
     assert start.mean == channel_statistics(images)[0], "its own conventions stay"
     again = train(make_images(seed=5), "two-layer", QUICK, seed=2, start=train(images, "two-layer", QUICK, seed=1))
     assert torch.equal(weights(again), weights(further))
+
+
+def test_the_last_plain_epochs_are_not_augmented(images: ImageSet) -> None:
+    source = BatchSource(images, 60, 0, torch.device("cpu"), True, 3)
+    augmented, plain = (next(iter(source.epoch(4, plain=p)))[0] for p in (False, True))
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(4))
+    assert torch.equal(plain, to_float(images.pixels[order.numpy()])) and not torch.equal(plain, augmented)
+    settings = {"epochs": 3, "batch": 16, "flip": True, "shift": 2}
+    nets = [
+        next(train(images, "two-layer", TrainSettings(**settings, plain_epochs=n)).net.parameters()) for n in (0, 1, 3)
+    ]
+    never = next(train(images, "two-layer", TrainSettings(epochs=3, batch=16)).net.parameters())
+    assert torch.equal(nets[2], never) and not torch.equal(nets[0], nets[1])

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from doorward import methods as registry
 from doorward.classifiers import pick_device
+from doorward.cleanse.observe import Look, observe
 from doorward.cleanse.run import DEFAULT_METHODS, Cleansing, cleanse
 from doorward.data import load_images
 from doorward.errors import DoorwardError
@@ -45,8 +46,9 @@ def cleanse_to_folder(
     overwrite: bool = False,
     command: str = "",
     progress: Callable[[str, int, int], None] | None = None,
+    look: Look = observe,
 ) -> dict[str, Any]:
-    """Cleanse a source and write the run; returns the run's results."""
+    """Cleanse a source and write the run; returns the run's results. ``look``: see `cleanse`."""
     chosen = request.methods or DEFAULT_METHODS
     for name in chosen:
         registry.get("cleanse", name)  # a wrong name is told before anything is loaded
@@ -68,6 +70,7 @@ def cleanse_to_folder(
             seed=request.seed,
             folder=run.work if len(images) > _IN_MEMORY else None,
             progress=progress,
+            look=look,
         )
         run.results = {**save_cleansing(cleansing, run.work), "source": request.source, "model": request.model}
         run.results["classifier"]["arch"] = classifier.arch

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -31,6 +33,23 @@ class Observations:
     features: Floats
     logits: Floats
     filtered_logits: dict[str, Floats]
+
+
+class Look(Protocol):
+    """How a cleansing gets its observations: `observe`, or an `ObserveOnce`."""
+
+    def __call__(
+        self,
+        images: ImageSet,
+        classifier: Classifier,
+        filters: Iterable[str] = (),
+        *,
+        seed: int = 0,
+        folder: Path | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Observations:
+        """Features, logits and filtered logits."""
+        ...
 
 
 @torch.inference_mode()
@@ -87,6 +106,30 @@ def observe(
             progress(min(start + batch, len(images)), len(images))
     _check(store["features"], images.name)
     return Observations(store["features"], store["logits"], {n: store[f"logits-{n}"] for n in named})
+
+
+class ObserveOnce:
+    """`observe`, remembering its last answer: several cleansings of one set by one classifier look once."""
+
+    def __init__(self) -> None:
+        self._key: tuple[str, str, int] | None = None
+        self._kept: Observations | None = None
+
+    def __call__(
+        self, images: ImageSet, classifier: Classifier, filters: Iterable[str] = (), *, seed: int = 0, **more: Any
+    ) -> Observations:
+        """As `observe`; looks again for other images, weights, seed, or a filter that was not asked for."""
+        key, wanted = (images.hash, _weights_hash(classifier), seed), set(filters)
+        if self._kept is None or key != self._key or not wanted <= set(self._kept.filtered_logits):
+            self._key, self._kept = key, observe(images, classifier, sorted(wanted), seed=seed, **more)
+        return self._kept
+
+
+def _weights_hash(classifier: Classifier) -> str:
+    digest = hashlib.sha256(repr((classifier.arch, classifier.mean, classifier.std)).encode())
+    for name, tensor in classifier.net.state_dict().items():
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _folded(classifier: Classifier, images: ImageSet, batch: int) -> Classifier:

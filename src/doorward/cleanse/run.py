@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from doorward import methods as registry
 from doorward.classifiers import Classifier
-from doorward.cleanse.observe import Observations, observe
+from doorward.cleanse.observe import Look, Observations, observe
 from doorward.cleanse.suspicion import Suspicion
 from doorward.errors import DoorwardError
 from doorward.images import ImageSet
@@ -57,6 +57,7 @@ def cleanse(
     seed: int = 0,
     folder: Path | None = None,
     progress: Callable[[str, int, int], None] | None = None,
+    look: Look = observe,
 ) -> Cleansing:
     """Look for poisoned images in a training set with a classifier that was trained on it.
 
@@ -70,6 +71,7 @@ def cleanse(
         seed: of clustering and noise.
         folder: keep features there, memory-mapped, for sets larger than memory.
         progress: called with (stage, done, in all).
+        look: makes the observations; an `ObserveOnce` shares them between calls.
 
     Features and logits are computed in one pass and shared by all methods.
     """
@@ -85,7 +87,7 @@ def cleanse(
             raise DoorwardError(f"cleanse {method.name}: needs {missing[0]}, which was not given")
     filters = {str(getattr(configured[m.name], "filter")) for m in chosen if "filtered_logits" in m.given}  # noqa: B009
     pass_progress = (lambda done, total: progress("features", done, total)) if progress else None
-    observations = observe(images, classifier, sorted(filters), seed=seed, folder=folder, progress=pass_progress)
+    observations = look(images, classifier, sorted(filters), seed=seed, folder=folder, progress=pass_progress)
     outcomes = {}
     for number, method in enumerate(chosen):
         if progress:

@@ -33,20 +33,20 @@ class BatchSource:
         full, rest = divmod(len(self.images), self.batch)
         return full + (rest >= 2)
 
-    def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor, torch.Generator]]:
-        """Images ``[B, C, H, W]`` in [0, 1], labels ``[B]``, and the epoch's generator."""
+    def epoch(self, number: int, *, plain: bool = False) -> Iterator[tuple[Tensor, Tensor, torch.Generator]]:
+        """Images ``[B, C, H, W]`` in [0, 1], labels ``[B]``, and the epoch's generator; ``plain`` does not augment."""
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + number) % (1 << 63))
         order = torch.randperm(len(self.images), generator=generator)
         for rows in order.split(self.batch)[: self.steps]:
             on_device = rows.to(self.device)
-            yield self._floats(rows, on_device, generator), self.labels[on_device], generator
+            yield self._floats(rows, on_device, None if plain else generator), self.labels[on_device], generator
 
-    def _floats(self, rows: Tensor, on_device: Tensor, generator: torch.Generator) -> Tensor:
+    def _floats(self, rows: Tensor, on_device: Tensor, generator: torch.Generator | None) -> Tensor:
         if self.pixels is not None:
             pixels = self.pixels[on_device]
         else:
             pixels = torch.from_numpy(self.images.pixels[rows.numpy()]).to(self.device)
-        if self.flip or self.shift:
+        if generator is not None and (self.flip or self.shift):
             pixels = augment(pixels, self.flip, self.shift, generator)
         return to_float(pixels, self.device)
 

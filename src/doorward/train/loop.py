@@ -105,7 +105,7 @@ def _run_epoch(
 ) -> Progress:
     started, step = time.monotonic(), epoch * source.steps
     losses, hits, seen = torch.zeros((), device=source.device), torch.zeros((), device=source.device), 0
-    for batch, labels, generator in source.epoch(epoch):
+    for batch, labels, generator in source.epoch(epoch, plain=epoch >= settings.epochs - settings.plain_epochs):
         if batch_attack is not None:
             batch, labels = batch_attack(batch, labels, generator)
         for group in optimiser.param_groups:

@@ -30,6 +30,7 @@ class TrainSettings(Settings):
     step_factors: tuple[float, ...] = ()
     flip: bool = False
     shift: int = Field(0, ge=0, description="largest shift in pixels, each direction, edges repeated")
+    plain_epochs: int = Field(0, ge=0, description="last epochs, in which images are neither flipped nor shifted")
     precision: Literal["auto", "bf16", "fp32"] = "auto"
 
     def rate(self, step: int, steps: int) -> float:

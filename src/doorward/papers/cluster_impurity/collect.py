@@ -11,7 +11,9 @@ import numpy as np
 from doorward.attack.files import load_truth
 from doorward.papers.cluster_impurity.plan import Case, Plan
 from doorward.papers.cluster_impurity.stages import forms, stages
+from doorward.papers.cluster_impurity.trainers import AUTHORS_THRESHOLD
 from doorward.runs import Run, read_json
+from doorward.score import detection
 from doorward.stats import Rate
 from doorward.tables import read_parquet
 
@@ -49,6 +51,9 @@ def collect(plan: Plan, folder: Path) -> Found:
             for name, rates in score["methods"].items():
                 told = results["methods"][name]
                 found.detections.append({**about, "form": form, "method": name, **_detection(rates, told)})
+                if name == "impurity":
+                    rates, told = _at_authors_threshold(case, here, told)
+                    found.detections.append({**about, "form": "authors", "method": name, **_detection(rates, told)})
             for model in score["models"]:
                 found.models.append({**about, "model": model["name"], **_model(model)})
         if case.recipe is not None and (here / "cleanse-blind" / "score.json").exists():
@@ -64,6 +69,18 @@ def _detection(rates: Row, told: Row) -> Row:
     for name in ("tpr", "fpr", "fpr_target"):
         flat[f"{name}_hits"], flat[f"{name}_trials"] = rates[name]["hits"], rates[name]["trials"]
     return {**flat, "auroc": rates["auroc"]}
+
+
+def _at_authors_threshold(case: Case, here: Path, told: Row) -> tuple[Row, Row]:
+    """What cluster impurity flags at the threshold of the authors' code: an image's score is the S of its cluster."""
+    samples = read_parquet(here / "cleanse-blind" / "samples.parquet")
+    flag, labels = samples["impurity_score"] > AUTHORS_THRESHOLD, samples["label"]
+    poisoned = np.zeros(len(flag), bool)
+    if case.recipe is not None:
+        poisoned = load_truth(here / "poisoned" / "truth.parquet").poisoned
+    targets = np.unique(labels[poisoned])
+    rates = detection(flag, samples["impurity_score"], poisoned, np.isin(labels, targets)).json()
+    return rates, {**told, "flagged": int(flag.sum())}
 
 
 def _model(model: Row) -> Row:

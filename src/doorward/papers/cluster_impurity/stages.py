@@ -13,6 +13,7 @@ import numpy as np
 from doorward.attack.command import attack_to_folder
 from doorward.attack.files import load_truth
 from doorward.cleanse.command import CleanseRequest, cleanse_to_folder
+from doorward.cleanse.observe import ObserveOnce
 from doorward.data import load_images
 from doorward.errors import OutputExistsError
 from doorward.papers.cluster_impurity.accessory import draw_sunglasses
@@ -122,8 +123,9 @@ def stages(plan: Plan, case: Case, folder: Path) -> Iterator[Stage]:
         source=source, net=plan.net, training=plan.training.model_dump(), seed=case.seed, device=plan.device
     )
     yield _training(plan, case, "train", training, here / "model", lambda: True)
+    look = ObserveOnce()  # the forms look at the same images with the same classifier
     for form in forms(case):
-        make = partial(_detect, plan, case, form, source, here)
+        make = partial(_detect, plan, case, form, source, here, look)
         yield Stage(case, f"detect {form}", "detect", here / f"cleanse-{form}", make)
     if case.retrain:
         yield from _repairs(plan, case, training, here)
@@ -149,7 +151,7 @@ def _training(
     return Stage(case, name, "train", path, make, needed)
 
 
-def _detect(plan: Plan, case: Case, form: str, source: str, here: Path, told: Told) -> object:
+def _detect(plan: Plan, case: Case, form: str, source: str, here: Path, look: ObserveOnce, told: Told) -> object:
     methods, knowledge, settings = _form(plan, case, form, here)
     request = CleanseRequest(
         source=source,
@@ -160,7 +162,7 @@ def _detect(plan: Plan, case: Case, form: str, source: str, here: Path, told: To
         seed=case.seed,
         device=plan.device,
     )
-    return cleanse_to_folder(request, here / f"cleanse-{form}", command=plan.command)
+    return cleanse_to_folder(request, here / f"cleanse-{form}", command=plan.command, look=look)
 
 
 def _form(

@@ -20,9 +20,12 @@ FAITHFUL = TrainSettings(
     precision="fp32",
 )
 
-# One-cycle, larger batches, bf16 where the machine has it. No flips: a mirrored pixel is another pixel, and with flips
-# twelve epochs did not learn the backdoor.
-FAST = TrainSettings(epochs=12, batch=128, lr=0.1, weight_decay=5e-4, schedule="one-cycle", precision="auto")
+# One-cycle, larger batches, bf16 where the machine has it. In so few epochs a net does not learn one pixel while images
+# are flipped and shifted (attack success 1.4 % after 12 such epochs), and without that it learns the images by heart
+# (clean accuracy 85 %, and decisions that change under any blur). Both in turn: first a good net, then the pixel.
+FAST = TrainSettings(
+    epochs=14, batch=128, lr=0.1, weight_decay=5e-4, schedule="one-cycle", flip=True, shift=4, plain_epochs=5
+)
 
 # For digits and the small net: a trial of the machinery, not of the poster.
 QUICK = TrainSettings(epochs=6, batch=64, lr=0.05)
@@ -41,6 +44,7 @@ TABLE_2 = {
     0.40: {"SS": (0.391, 0.5), "AC": (0.636, 0.036), "CI": (0.984, 0.001)},
 }
 CLEAN_ACCURACY = 0.9118
+AUTHORS_THRESHOLD = 0.5  # of S, in their code of 2020; the poster gives none
 
 DEVIATIONS = (
     "Poisoned images: the poster gives no number. Here as many as the case says, added to the training set while their "
@@ -51,8 +55,9 @@ DEVIATIONS = (
     "expected number of poisoned images). Both are shown: half of the target class removed, and 1.5 times.",
     "AC in the poster is given the target class, and its smaller cluster is removed. Here 10 principal components, as "
     "Chen et al. say (the authors' later code has 2, whitened).",
-    "CI: 2 x 2 averaging with repeated edges, threshold S > .5, from the authors' code of 2020; the poster gives "
-    "neither. The mixture is followed until the criterion has risen twice in a row.",
+    "CI: 2 x 2 averaging with repeated edges, from the authors' code of 2020. The poster gives no threshold: S > .5 is "
+    "that code's, S > 1.61 (four in five decisions changed) ours, after which nets are retrained; both are shown. The "
+    "mixture is followed until the criterion has risen twice in a row.",
     "False positive rates: in the authors' code CI's counts the clean images of all classes, SS's and AC's those of "
     "the target class. The first table follows that; the second shows both for every method.",
     "Trainers: `faithful` is the recipe that the poster's numbers point to, `fast` is ours; see the settings below.",

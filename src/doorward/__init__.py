@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 
 _SUBMODULES = {
     "attack", "certify", "classifiers", "cleanse", "data", "engine", "images", "invert", "methods", "nets",
-    "repair", "report", "runs", "score", "train", "triggers",
+    "repair", "report", "runs", "score", "screen", "train", "triggers",
 }  # fmt: skip
 _NAMES = {
     "Classifier": "classifiers",

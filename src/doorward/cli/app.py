@@ -17,6 +17,7 @@ from doorward.cli.data import app as data_app
 from doorward.cli.demo import demo_command
 from doorward.cli.invert import invert_command
 from doorward.cli.methods import methods_command
+from doorward.cli.repair import repair_command
 from doorward.cli.report import report_command
 from doorward.cli.reproduce import app as reproduce_app
 from doorward.cli.score import score_command
@@ -54,6 +55,7 @@ app.command("train")(train_command)
 app.command("cleanse")(cleanse_command)
 app.command("score")(score_command)
 app.command("invert")(invert_command)
+app.command("repair")(repair_command)
 app.command("certify")(certify_command)
 app.command("verify")(verify_command)
 app.command("report")(report_command)

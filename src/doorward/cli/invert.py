@@ -48,6 +48,9 @@ def invert_command(
     prescreen: Annotated[
         int, typer.Option(help="Invert only so many classes, those of the largest margin; 0 for all.")
     ] = 0,
+    repeat: Annotated[
+        int, typer.Option(help="Hide what was found and look again, at most so many rounds; for several triggers.")
+    ] = 1,
     seed: common.Seed = 0,
     device: common.Device = "auto",
     overwrite: common.Overwrite = False,
@@ -69,10 +72,10 @@ def invert_command(
         "split": split,
         "labelled": not unlabelled,
         "classes": classes,
-        "shape": _numbers("--shape", shape, whole=True),
-        "mean": _numbers("--mean", mean),
-        "std": _numbers("--std", std),
-        "value_range": _numbers("--range", value_range),
+        "shape": parse_numbers("--shape", shape, whole=True),
+        "mean": parse_numbers("--mean", mean),
+        "std": parse_numbers("--std", std),
+        "value_range": parse_numbers("--range", value_range),
         "methods": tuple(method or ()),
         "settings": common.parse_method_settings(setting),
         "knowledge": common.parse_settings(know, "--know"),
@@ -80,6 +83,7 @@ def invert_command(
         "references": tuple(reference or ()),
         "train_references": train_references,
         "prescreen": prescreen,
+        "repeat": repeat,
         "seed": seed,
         "device": device,
     }
@@ -100,7 +104,8 @@ def invert_command(
     raise typer.Exit(common.FOUND_SOMETHING if results["targets"] else common.FOUND_NOTHING)
 
 
-def _numbers(name: str, text: str | None, whole: bool = False) -> tuple[float, ...] | None:
+def parse_numbers(name: str, text: str | None, whole: bool = False) -> tuple[float, ...] | None:
+    """Numbers of an option, separated by commas."""
     if text is None:
         return None
     try:

@@ -11,7 +11,7 @@ from doorward.cli import common
 
 
 def score_command(
-    run: Annotated[Path, typer.Argument(help="Folder written by 'doorward cleanse'.")],
+    run: Annotated[Path, typer.Argument(help="Folder written by 'doorward cleanse' or 'doorward repair'.")],
     truth: Annotated[Path | None, typer.Option(help="truth.parquet of the attack.")] = None,
     clean: Annotated[bool, typer.Option("--clean", help="The set is a clean control: every flag is false.")] = False,
     test: Annotated[str | None, typer.Option(help="Clean held-out images (test split), to measure models on.")] = None,
@@ -24,13 +24,14 @@ def score_command(
 ) -> None:
     """Score a cleanse run against the truth: TPR, FPR, precision, AUROC; attack success of models.
 
+    Of a repair run: true attack success and clean accuracy of every arm, on --test.
     Writes score.json into the run, for the report.
 
     Example: doorward score run/ --truth poisoned/truth.parquet --test mnist-5k --model before=model/
     """
     from doorward.data import load_images
     from doorward.errors import DoorwardError
-    from doorward.score import score_run
+    from doorward.runs import Run
 
     if (truth is None) != clean:
         raise DoorwardError("score: expected either --truth FILE or --clean")
@@ -39,7 +40,16 @@ def score_command(
         name, equals, folder = given.partition("=")
         models.append((name, Path(folder)) if equals else (Path(given).name, Path(given)))
     images = None if test is None else load_images(test, split="test")
-    score = score_run(run, truth, test=images, models=models, seed=seed, device=device)
+    if Run.read(run)["verb"] == "repair":
+        from doorward.repair.scoring import score_repair
+
+        if models:
+            raise DoorwardError("score: --model is for cleanse runs; the arms of a repair run are all measured")
+        score = score_repair(run, truth, images, seed=seed, device=device)
+    else:
+        from doorward.score import score_run
+
+        score = score_run(run, truth, test=images, models=models, seed=seed, device=device)
     if as_json:
         common.print_json(score)
         return
@@ -62,8 +72,9 @@ def show_score(score: dict[str, Any]) -> None:
         area = "-" if found["auroc"] is None else f"{found['auroc']:.4f}"
         rates = [percent(found[k]) for k in ("tpr", "fpr", "fpr_target", "precision")]
         rows.append([name, *rates, area])
-    columns = ["method", "TPR %", "FPR % (all clean)", "FPR % (target class)", "precision %", "AUROC"]
-    common.print_table("Detection, with 95 % intervals", columns, rows)
+    if rows:
+        columns = ["method", "TPR %", "FPR % (all clean)", "FPR % (target class)", "precision %", "AUROC"]
+        common.print_table("Detection, with 95 % intervals", columns, rows)
     if score["models"]:
         rows = [[m["name"], percent(m["clean_accuracy"]), percent(m["asr"])] for m in score["models"]]
         common.print_table("Models", ["model", "clean accuracy %", "attack success rate %"], rows)

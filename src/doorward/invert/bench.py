@@ -59,7 +59,9 @@ class Bench:
         seed: int,
         folder: Path | None,
         progress: Callable[[str, int, int, int], None] | None,
+        exclude: frozenset[int] = frozenset(),
     ) -> None:
+        self.exclude = exclude
         self.classifier, self.seed, self.folder, self.progress = classifier, seed, folder, progress
         self.search: ImageSet | None = None
         self.test: ImageSet | None = None
@@ -121,7 +123,7 @@ class Bench:
             labels = torch.from_numpy(self.search.labels).to(model.device)
             available["scene"] = Scene(model, pixels, labels, candidates)
         found: Inverted = method.function(**{k: available[k] for k in method.given - KNOWLEDGE}, **used, s=s)
-        return found
+        return found.without(self.exclude) if self.exclude else found
 
     def _measure(self, inverted: Inverted) -> dict[int, Rate]:
         if self.test is None:

@@ -14,8 +14,9 @@ from doorward.data import load_images
 from doorward.errors import DoorwardError
 from doorward.images import ImageSet
 from doorward.invert.conventions import check_conventions
-from doorward.invert.files import save_inversion
+from doorward.invert.files import save_inversion, save_rounds
 from doorward.invert.references import train_references
+from doorward.invert.repeat import invert_repeatedly
 from doorward.invert.run import DEFAULT_METHODS, invert
 from doorward.methods import Settings
 from doorward.runs import Run
@@ -45,6 +46,7 @@ class InvertRequest(Settings):
     train_references: int = Field(0, ge=0)
     reference_net: str = "small-cnn"
     prescreen: int = 0
+    repeat: int = Field(1, ge=1)
     seed: int = 0
     device: str = "auto"
 
@@ -61,6 +63,8 @@ def invert_to_folder(
     chosen = request.methods or (DEFAULT_METHODS if request.source else ("margin",))
     for name in chosen:
         registry.get("invert", name)  # a wrong name is told before anything is loaded
+    if request.repeat > 1 and request.source is None:
+        raise DoorwardError(f"--repeat {request.repeat}: hiding a trigger needs clean images; expected --images SOURCE")
     images = None if request.source is None else _open_images(request.source, request.split)
     classifier = open_classifier(request, images)
     if request.train_references and (images is None or not request.labelled):
@@ -84,22 +88,23 @@ def invert_to_folder(
                 progress=progress,
             )
             references, warnings = [*references, *own], (*warnings, *doubts)
-        inversion = invert(
-            classifier,
-            images,
-            chosen,
-            labelled=request.labelled,
-            held_out=request.held_out,
-            settings=request.settings,
-            knowledge=request.knowledge,
-            level=request.level,
-            references=references,
-            prescreen=request.prescreen,
-            seed=request.seed,
-            folder=run.work,
-            progress=progress,
-        )
-        results = save_inversion(inversion, images, run.work, request.seed)
+        options: dict[str, Any] = {
+            "labelled": request.labelled,
+            "held_out": request.held_out,
+            "settings": request.settings,
+            "knowledge": request.knowledge,
+            "level": request.level,
+            "references": references,
+            "prescreen": request.prescreen,
+            "seed": request.seed,
+            "folder": run.work,
+            "progress": progress,
+        }
+        if request.repeat > 1 and images is not None:
+            rounds = invert_repeatedly(classifier, images, chosen, rounds=request.repeat, **options)
+            results = save_rounds(rounds, images, run.work, request.seed)
+        else:
+            results = save_inversion(invert(classifier, images, chosen, **options), images, run.work, request.seed)
         run.results = {**results, "source": request.source, "model": request.model}
         run.results |= {
             "references": [*request.references, *[request.reference_net] * request.train_references],

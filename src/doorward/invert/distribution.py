@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -58,6 +58,15 @@ class TriggerDistribution:
         points = (points + self.noise * torch.randn(points.shape, generator=generator)).clamp(0, 1)
         channels, height, width = self.shape
         return points.view(count, height, width, channels).permute(0, 3, 1, 2)
+
+    def only(self, level: int) -> TriggerDistribution:
+        """The triggers of one generator, with the others left out."""
+        if not 0 <= level < len(self.levels):
+            raise DoorwardError(f"distribution: level {level}; expected one of 0..{len(self.levels) - 1}")
+        part = slice(level, level + 1)
+        net = {k: v[part] for k, v in self.net.items()}
+        numbers = {k: getattr(self, k)[part] for k in ("levels", "entropies", "success")}
+        return replace(self, net=net, weights=(1.0,), **numbers)
 
     def trigger(self, generator: torch.Generator | None = None) -> Trigger:
         """One trigger, opaque, placed at random."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from doorward.classifiers import measure_accuracy, to_float, to_uint8
 from doorward.images import ImageSet
 from doorward.invert.bench import Outcome
 from doorward.invert.distribution import TriggerDistribution
+from doorward.invert.repeat import Round
 from doorward.invert.run import Inversion
 from doorward.stats import Rate
 from doorward.tables import write_parquet
@@ -45,6 +47,33 @@ def save_inversion(inversion: Inversion, images: ImageSet | None, folder: Path, 
         "classifier": _about_classifier(inversion, images),
         "methods": {name: _method(inversion, o, saved[name]) for name, o in inversion.outcomes.items()},
         "thumbnails": thumbnails,
+    }
+
+
+def save_rounds(rounds: Sequence[Round], images: ImageSet, folder: Path, seed: int) -> dict[str, Any]:
+    """Write the first round as `save_inversion` does and the later ones in ``round-2/`` and so on.
+
+    Returns the first round's results, with the targets of all rounds and an entry ``rounds``.
+    """
+    results = save_inversion(rounds[0].inversion, images, folder, seed)
+    told = [_about_round(rounds[0], results)]
+    for number, later in enumerate(rounds[1:], 2):
+        place = folder / f"round-{number}"
+        place.mkdir(exist_ok=True)
+        found = save_inversion(later.inversion, images, place, seed)
+        told.append(_about_round(later, found) | {"folder": place.name, "methods": found["methods"]})
+        known = {t["label"] for t in results["targets"]}
+        results["targets"] += [t for t in found["targets"] if t["label"] not in known]
+    return results | {"rounds": told}
+
+
+def _about_round(looked: Round, results: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "verdict": results["verdict"],
+        "p_value": results["p_value"],
+        "targets": results["targets"][:],
+        "hidden_pixels": int(looked.hidden.sum()),
+        "excluded": list(looked.excluded),
     }
 
 

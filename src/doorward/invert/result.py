@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -53,3 +53,16 @@ class Inverted:
         """Classes that have triggers, most suspicious first."""
         value = np.nan_to_num(self.statistic, nan=-np.inf)
         return sorted(self.triggers, key=lambda label: -value[label])
+
+    def without(self, labels: Collection[int]) -> Inverted:
+        """The same with some classes as if they had not been looked at."""
+        out = np.isin(np.arange(len(self.statistic)), list(labels))
+        return replace(
+            self,
+            statistic=np.where(out, np.nan, self.statistic),
+            converged=self.converged & ~out,
+            works=self.works & ~out,
+            ran_out=self.ran_out & ~out,
+            triggers={k: v for k, v in self.triggers.items() if k not in labels},
+            distributions={k: v for k, v in self.distributions.items() if k not in labels},
+        )

@@ -56,6 +56,7 @@ def invert(
     references: Sequence[Classifier] = (),
     level: float = 0.05,
     prescreen: int = 0,
+    exclude: Sequence[int] = (),
     seed: int = 0,
     folder: Path | None = None,
     progress: Callable[[str, int, int, int], None] | None = None,
@@ -75,6 +76,7 @@ def invert(
             p-values exact where they were cautious and backdoors stand out further. Two or three are enough.
         level: the verdict's chance of a false alarm on a clean classifier.
         prescreen: invert only so many classes, those of the largest margin (see `margin`); 0 for all.
+        exclude: classes that are left out and can be no target, such as targets that are known (`invert_repeatedly`).
         seed: of everything random.
         folder: where a method in progress keeps its state, so that the same call goes on from there.
         progress: called with (method, steps done, steps in all, classes or pairs left).
@@ -92,16 +94,16 @@ def invert(
         if (net.shape, len(net.classes)) != (classifier.shape, len(classifier.classes)):
             told = f"{'x'.join(map(str, net.shape))}, {len(net.classes)} classes"
             raise DoorwardError(f"reference {net.arch}: {told}; expected the classifier's own image size and classes")
-    bench = Bench(classifier, seed, folder, progress)
+    bench = Bench(classifier, seed, folder, progress, frozenset(exclude))
     if images is not None:
         bench.split(_prepared(classifier, images, labelled), held_out)
     outcomes: dict[str, Outcome] = {}
-    candidates: tuple[int, ...] = ()
+    candidates = tuple(k for k in range(len(classifier.classes)) if k not in bench.exclude)
     if prescreen:
         outcomes["margin"] = bench.run(
             registry.get("invert", "margin"), configured.get("margin"), known, (), references
         )
-        ranked = np.argsort(-outcomes["margin"].inverted.statistic, kind="stable")
+        ranked = np.argsort(-outcomes["margin"].inverted.statistic, kind="stable")  # left-out classes, NaN, last
         candidates = tuple(sorted(int(k) for k in ranked[:prescreen]))
     for method in chosen:
         if method.name not in outcomes:

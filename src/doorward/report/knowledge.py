@@ -43,6 +43,18 @@ BLIND_SPOTS = {
         ),
         ("An attacker who knows the methods", "A model trained so that its target class looks like the others here."),
     ),
+    "repair": (
+        (
+            "The attacker's own trigger",
+            "Success is that of triggers that the inversion found; another one of the same backdoor may be left.",
+        ),
+        ("Other backdoors", "Target classes that no inversion pointed to were not repaired and not measured."),
+        (
+            "Backdoors asleep",
+            "What a repair silences can wake up when the model is trained on, above all on poisoned images.",
+        ),
+        ("Rare losses of accuracy", "A class or group of images may suffer where the accuracy over all does not."),
+    ),
 }
 
 _FAILS = re.compile(r"Fails when\b[:\s]*(.+?)(?=\n\s*\n|\n\s*(?:Args|Returns|Raises|Source|Note)s?:|\Z)", re.DOTALL)

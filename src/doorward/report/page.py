@@ -25,6 +25,7 @@ _SPOKEN = {
     "evidence": "evidence of a backdoor",
     "suspicious": "suspicious",
     "nothing": "nothing found",
+    "repaired": "repaired",
     "certificate": "certificate",
 }
 
@@ -154,7 +155,8 @@ def _render(sections: Sequence[Section], title: str) -> str:
 def _title(sections: Sequence[Section]) -> str:
     if len(sections) > 1:
         return "Backdoor audit"
-    kind = "Certificate for" if sections[0].verdict.level == "certificate" else "Backdoor audit of"
+    first = "Repair of" if sections[0].run.manifest.verb == "repair" else "Backdoor audit of"
+    kind = "Certificate for" if sections[0].verdict.level == "certificate" else first
     return f"{kind} {text.name(sections[0].subject)}"
 
 

@@ -15,9 +15,9 @@ from doorward.errors import DoorwardError
 from doorward.report.run_files import RunFolder
 from doorward.report.text import name as shown_name
 
-Level = Literal["evidence", "suspicious", "nothing", "certificate"]
+Level = Literal["evidence", "suspicious", "nothing", "repaired", "certificate"]
 # From worst to best; what a page of several runs is ordered and counted by.
-LEVELS: tuple[Level, ...] = ("evidence", "suspicious", "nothing", "certificate")
+LEVELS: tuple[Level, ...] = ("evidence", "suspicious", "nothing", "repaired", "certificate")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,9 +9,10 @@ from doorward.errors import DoorwardError
 from doorward.report import charts
 from doorward.report.agreement import RULE, findings, verdict
 from doorward.report.knowledge import BLIND_SPOTS, notes, told
-from doorward.report.run_files import CleanseResults, RateValue, RunFolder, Score, read_samples
+from doorward.report.run_files import CleanseResults, RunFolder, Score, read_samples
 from doorward.report.sections import Cell, Check, Finding, Section
 from doorward.report.sections._classes import Column, cards, distribution, matrix, strips
+from doorward.report.sections._rates import accuracy_domain, drawn
 from doorward.report.text import count, listing, name, percent, plural, quoted, visible
 
 _POOR_ACCURACY = 0.7
@@ -141,20 +141,19 @@ def _scored(score: Score, results: CleanseResults) -> dict[str, Any]:
         {
             "name": method,
             "told": told(results.methods[method].knowledge) if method in results.methods else "",
-            "cells": [_rate(getattr(s, key), full, "good" if key in ("tpr", "precision") else "bad", words)
+            "cells": [drawn(getattr(s, key), full, "good" if key in ("tpr", "precision") else "bad", words)
                       for key, words, _ in _MEASURES],
             "auroc": s.auroc,
         }
         for method, s in score.methods.items()
     ]  # fmt: skip
     classes = results.images.classes
-    lows = [m.clean_accuracy.low for m in score.models if m.clean_accuracy]
-    start = min(math.floor(10 * min(lows, default=0.0)) / 10, 0.9)
+    domain = accuracy_domain([m.clean_accuracy for m in score.models])
     models = [
         {
             "name": m.name,
-            "asr": _rate(m.asr, full, "bad", "attack success rate"),
-            "accuracy": _rate(m.clean_accuracy, (start, 1.0), "good", "clean accuracy"),
+            "asr": drawn(m.asr, full, "bad", "attack success rate"),
+            "accuracy": drawn(m.clean_accuracy, domain, "good", "clean accuracy"),
         }
         for m in score.models
     ]
@@ -165,19 +164,5 @@ def _scored(score: Score, results: CleanseResults) -> dict[str, Any]:
         "methods": methods,
         "models": models,
         "axis": charts.interval_axis(full),
-        "accuracy_axis": charts.interval_axis((start, 1.0)),
-    }
-
-
-def _rate(rate: RateValue | None, domain: tuple[float, float], css: str, words: str) -> dict[str, Any] | None:
-    if rate is None or rate.value is None:
-        return None
-    label = f"{words}: {percent(rate.value)}, interval {percent(rate.low)} to {percent(rate.high)}"
-    return {
-        "value": rate.value,
-        "low": rate.low,
-        "high": rate.high,
-        "hits": rate.hits,
-        "trials": rate.trials,
-        "chart": charts.interval(rate.value, rate.low, rate.high, domain, label, css),
+        "accuracy_axis": charts.interval_axis(domain),
     }

@@ -1,0 +1,115 @@
+"""``doorward repair``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from doorward.cli import common
+from doorward.cli.invert import parse_numbers
+from doorward.cli.score import percent
+
+_Numbers = Annotated[str | None, typer.Option(metavar="A,B,...", help="Per channel, on the scale of --range.")]
+
+
+def repair_command(
+    model: Annotated[Path, typer.Argument(help="Folder written by 'doorward train', or a file of weights.")],
+    output: common.Output,
+    images: Annotated[str, typer.Option(help="Clean images with their labels.")],
+    triggers: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Folder written by 'doorward invert': what retrain and unlearn use."),
+    ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="May be repeated; default retrain with --triggers, else ibau. See 'doorward methods repair'."
+        ),
+    ] = None,
+    setting: common.Set = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CLASS", help="Class whose triggers to use, instead of the verdict's; may be repeated."),
+    ] = None,
+    trigger_method: Annotated[str | None, typer.Option(help="Inversion whose triggers to use, such as mesa.")] = None,
+    controls: Annotated[
+        bool, typer.Option("--controls/--no-controls", help="Also repair without triggers, to compare with.")
+    ] = True,
+    held_out: Annotated[
+        float, typer.Option(help="Share of the images that no arm sees; all are measured on it.")
+    ] = 0.2,
+    share: Annotated[float, typer.Option(help="Use this share of --images, drawn by --seed.")] = 1.0,
+    split: Annotated[str | None, typer.Option(help="train or test; default test where the source has both.")] = None,
+    arch: Annotated[
+        str | None, typer.Option(help="For weights of others: a net's name, or your own FILE.py:factory (is run).")
+    ] = None,
+    mean: _Numbers = None,
+    std: _Numbers = None,
+    value_range: Annotated[
+        str | None,
+        typer.Option("--range", metavar="LOW,HIGH", help="Black and white to the net: 0,1 or 0,255 or -1,1."),
+    ] = None,
+    seed: common.Seed = 0,
+    device: common.Device = "auto",
+    overwrite: common.Overwrite = False,
+    as_json: common.AsJson = False,
+) -> None:
+    """Take a backdoor out of a model, and show how much of it is due to the triggers.
+
+    Settings are given as --set METHOD.NAME=VALUE, such as --set retrain.share=0.01.
+
+    Example: doorward repair model/ --images mnist-5k --triggers run/ --method retrain -o repaired/
+    """
+    from doorward.methods import build_settings
+    from doorward.repair.arms_command import ArmsRequest, arms_to_folder
+
+    asked = {
+        "model": str(model),
+        "arch": arch,
+        "mean": parse_numbers("--mean", mean),
+        "std": parse_numbers("--std", std),
+        "value_range": parse_numbers("--range", value_range),
+        "source": images,
+        "split": split,
+        "share": share,
+        "triggers": None if triggers is None else str(triggers),
+        "trigger_method": trigger_method,
+        "targets": tuple(target or ()),
+        "methods": tuple(method or ()),
+        "settings": common.parse_method_settings(setting),
+        "controls": controls,
+        "held_out": held_out,
+        "seed": seed,
+        "device": device,
+    }
+    request = build_settings(ArmsRequest, "repair", asked)
+    with common.bar() as progress:
+        task = progress.add_task("repair", total=1, note="")
+
+        def told(arm: str, done: int, total: int) -> None:
+            progress.update(task, description=f"repair: {arm}", completed=done, total=total, note=f"{done} of {total}")
+
+        results = arms_to_folder(request, output, overwrite=overwrite, command=common.command_line(), progress=told)
+    if as_json:
+        common.print_json(results)
+    else:
+        _show(results, output)
+
+
+def _show(results: dict[str, Any], output: Path) -> None:
+    if results["triggers"]:
+        told = [f"{t['class']} (by {t['method']}, {t['stamps']} kept)" for t in results["triggers"]["targets"]]
+        common.out.print(f"triggers into {common.escape(common.printable(', '.join(told)))}", soft_wrap=True)
+    rows = []
+    for row in results["arms"]:
+        seconds = "-" if row["role"] == "given" else f"{row['seconds']:.1f}"
+        success = "-" if row["asr"] is None else percent(row["asr"])
+        rows.append([row["name"], row["role"], percent(row["accuracy"]), success, seconds])
+    columns = ["arm", "role", "clean accuracy %", "inverted triggers succeed %", "seconds"]
+    held_out = results["images"]["held_out"]
+    common.print_table(f"On {held_out} held-out clean images, with 95 % intervals", columns, rows)
+    for warning in results["warnings"]:
+        common.err.print(f"note: {common.escape(common.printable(warning))}", soft_wrap=True)
+    common.out.print(f"written to {common.escape(str(output))}")

@@ -1,0 +1,122 @@
+"""The arms of a case: what each repair is told, and whose triggers it uses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from doorward.attack import load_attack
+from doorward.errors import DoorwardError
+from doorward.invert import TriggerDistribution
+from doorward.invert.files import load_stamps
+from doorward.papers.mesa.plan import SIZES, Case, Plan
+from doorward.runs import Run
+from doorward.triggers import Stamp
+
+Told = Literal["target class", "size", "true trigger"]
+BEFORE = "before"  # the backdoored net as it is
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """A search for triggers; ``knows_target``: of the target class alone, else of all classes with a verdict."""
+
+    name: str
+    method: Literal["mesa", "pixel", "mask"]
+    settings: dict[str, Any]
+    knows_target: bool = True
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A repair.
+
+    Args:
+        name: of its folder and its rows; several ``rank`` of one name are runs of one arm.
+        told: what the defence knows besides clean images and the net.
+        inversion: whose triggers it retrains with.
+        level: of the distribution's generators, this one alone.
+        rank: of an inversion's triggers, this one alone; the best is 0.
+        by_verdict: for the class that the mask's verdict names, told no target.
+    """
+
+    name: str
+    told: tuple[Told, ...]
+    method: Literal["retrain", "fine-tune", "refresh"] = "retrain"
+    inversion: str = ""
+    level: int | None = None
+    rank: int | None = None
+    by_verdict: bool = False
+
+    @property
+    def folder(self) -> str:
+        """Below the case's."""
+        return f"after-{self.name}" + ("" if self.rank is None else f"-{self.rank}")
+
+
+def inversions(plan: Plan, case: Case) -> list[Inversion]:
+    """The searches of a case, in order."""
+    mesa, pixel = plan.mesa.model_dump(), plan.pixel.model_dump()
+    found = [Inversion("mesa", "mesa", mesa), Inversion("pixel", "pixel", pixel)]
+    if case.beyond and case.place == "free":
+        found += [Inversion(f"mesa-{side}", "mesa", {**mesa, "size": side}) for side in SIZES]
+        found += [
+            Inversion(f"pixel-alpha-{side}", "pixel", {**pixel, "size": side, "transparency": True}) for side in SIZES
+        ]
+    if case.beyond:
+        found += [
+            Inversion("mask", "mask", plan.mask.model_dump(), knows_target=False),
+            Inversion("mesa-unknown", "mesa", mesa, knows_target=False),
+        ]
+    return found
+
+
+def arms(plan: Plan, case: Case) -> list[Arm]:
+    """The repairs of a case, in order. The fixed place has fewer: no levels, and the baseline's best run alone."""
+    known: tuple[Told, ...] = ("target class", "size")
+    found = [Arm("oracle", ("true trigger",))]
+    if case.place == "free":
+        found += [Arm(mesa_name(b), known, inversion="mesa", level=i) for i, b in enumerate(plan.mesa.betas())]
+    found.append(Arm("mesa-ensemble", known, inversion="mesa"))
+    runs = plan.pixel.runs if case.place == "free" else 1
+    found += [Arm("pixel", known, inversion="pixel", rank=rank) for rank in range(runs)]
+    found += [Arm("fine-tune", (), "fine-tune"), Arm("refresh", (), "refresh")]
+    if case.beyond and case.place == "free":
+        found += [Arm(f"mesa-{side}", ("target class",), inversion=f"mesa-{side}") for side in SIZES]
+        found += [Arm(n, ("target class",), inversion=n, rank=0) for n in (f"pixel-alpha-{side}" for side in SIZES)]
+    if case.beyond:
+        found.append(Arm("mesa-unknown", ("size",), inversion="mesa-unknown", by_verdict=True))
+        found.append(Arm("mask", (), inversion="mask", rank=0, by_verdict=True))
+    return found
+
+
+def mesa_name(beta: float) -> str:
+    """The arm of one level of the staircase."""
+    return f"mesa-beta-{beta:g}"
+
+
+def verdict(here: Path) -> int | None:
+    """The class that stands out most in the case's mask inversion; None when nothing was found."""
+    targets = Run.read(here / "invert-mask", "invert")["results"]["targets"]
+    return int(targets[0]["label"]) if targets else None
+
+
+def stamps(plan: Plan, arm: Arm, here: Path) -> Mapping[int, Sequence[Stamp]]:
+    """Target class to triggers of an arm; ``here`` is the case's folder. Empty when the verdict found nothing."""
+    if arm.name == "oracle":
+        (pairing,) = load_attack(here / "attack" / "attack").pairings
+        return {plan.target: [pairing.stamp]}
+    label = verdict(here) if arm.by_verdict else plan.target
+    if label is None:
+        return {}
+    name = "mesa" if arm.name == "mesa-unknown" and label == plan.target else arm.inversion  # searched already
+    found = load_stamps(here / f"invert-{name}", arm.inversion.split("-")[0], label)
+    if arm.rank is not None:
+        found = found[arm.rank : arm.rank + 1]
+    if not found:
+        raise DoorwardError(f"{here / f'invert-{name}'}: holds no trigger for {arm.folder}; delete that run")
+    if arm.level is not None and isinstance(found[0], TriggerDistribution):
+        found = [found[0].only(arm.level)]
+    return {label: found}

@@ -1,0 +1,89 @@
+"""Reads the runs of a plan into plain rows; computes no result of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from doorward.papers.mesa.arms import BEFORE, arms, inversions
+from doorward.papers.mesa.plan import Case, Plan
+from doorward.papers.mesa.stages import shared_stages, stages
+from doorward.runs import Run
+from doorward.stats import Rate
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Found:
+    """Rows of the tables.
+
+    Args:
+        models: one per case, arm and rank: success of the attacker's trigger and clean accuracy.
+        inversions: one per case, search, class and generator or run: how well the defence's own triggers succeed.
+        verdicts: one per case that was searched without being told the target.
+        times: one per finished stage.
+    """
+
+    models: list[Row] = field(default_factory=list)
+    inversions: list[Row] = field(default_factory=list)
+    verdicts: list[Row] = field(default_factory=list)
+    times: list[Row] = field(default_factory=list)
+
+
+def collect(plan: Plan, folder: Path) -> Found:
+    """Every finished run of the plan, as rows."""
+    found = Found()
+    for case in plan.cases:
+        here, about = folder / case.name, {"case": case.name, **case.about()}
+        if (here / "attack").exists():
+            attacked = Run.read(here / "attack")["results"]
+            for name in ("clean", BEFORE):
+                found.models.append({**about, "arm": name, "rank": 0, "told": "", **_rates(attacked[name])})
+        for arm in arms(plan, case):
+            if (here / arm.folder).exists():
+                results = Run.read(here / arm.folder)["results"]
+                told = ", ".join(results["told"])
+                found.models.append({**about, "arm": arm.name, "rank": arm.rank or 0, "told": told, **_rates(results)})
+        _collect_inversions(plan, case, here, about, found)
+    every = [*shared_stages(plan, folder), *(s for case in plan.cases for s in stages(plan, case, folder))]
+    for stage in every:
+        if stage.finished:
+            name = stage.case.name if stage.case else ""
+            seconds = float(Run.read(stage.path)["seconds"])
+            found.times.append({"case": name, "stage": stage.name, "kind": stage.kind, "seconds": seconds})
+    return found
+
+
+def _rates(scored: Row) -> Row:
+    flat: Row = {}
+    for name in ("asr", "accuracy"):
+        flat[f"{name}_hits"], flat[f"{name}_trials"] = scored[name]["hits"], scored[name]["trials"]
+    return flat
+
+
+def _collect_inversions(plan: Plan, case: Case, here: Path, about: Row, found: Found) -> None:
+    for inversion in inversions(plan, case):
+        path = here / f"invert-{inversion.name}"
+        if not path.exists():
+            continue
+        results = Run.read(path, "invert")["results"]
+        details = results["methods"][inversion.method]["details"]
+        if inversion.method == "mask":
+            first = results["targets"][0]["label"] if results["targets"] else -1
+            found.verdicts.append(
+                {**about, "verdict": results["verdict"], "named": first, "p_value": results["p_value"]}
+            )
+            continue
+        (success,) = details["success"]  # one class was searched
+        entropy = details["entropy"][0] if "entropy" in details else [None] * len(success)
+        for number, (rate, nats) in enumerate(zip(success, entropy, strict=True)):
+            found.inversions.append(
+                {**about, "inversion": inversion.name, "lane": number, "success": rate, "entropy": nats}
+            )
+
+
+def pooled(rows: list[Row], name: str) -> Rate:
+    """The rate ``name`` over several rows: hits and trials added up."""
+    return Rate(sum(r[f"{name}_hits"] for r in rows), sum(r[f"{name}_trials"] for r in rows))

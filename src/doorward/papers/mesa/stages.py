@@ -1,0 +1,142 @@
+"""Runs a plan: every stage is a run in its own folder, and what is finished is not run again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from doorward.errors import DoorwardError, OutputExistsError
+from doorward.papers.mesa import work
+from doorward.papers.mesa.arms import Arm, Inversion, arms, inversions, verdict
+from doorward.papers.mesa.plan import Case, Plan
+from doorward.runs import read_json, write_json
+from doorward.side_by_side import default_jobs, run_side_by_side
+
+Told = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One run.
+
+    Args:
+        kind: with ``inversion`` or ``arm``, what it costs.
+        case: None for what all cases share.
+        make: makes it.
+        needed: False when there is nothing to do, known once the stages before it are finished.
+    """
+
+    name: str
+    kind: Literal["split", "clean", "attack", "invert", "repair", "show"]
+    path: Path
+    make: Callable[[Told], object]
+    case: Case | None = None
+    inversion: Inversion | None = None
+    arm: Arm | None = None
+    needed: Callable[[], bool] = lambda: True
+
+    @property
+    def label(self) -> str:
+        """For people."""
+        return f"{self.case.name}: {self.name}" if self.case else self.name
+
+    @property
+    def finished(self) -> bool:
+        """Whether its run is complete."""
+        return self.path.exists()
+
+
+def claim(plan: Plan, folder: Path) -> None:
+    """Make the folder of the runs, or go on in one whose runs were made with the same settings."""
+    manifest, asked = folder / "reproduce.json", plan.manifest()
+    cases = {case.name: case.about() for case in plan.cases}
+    if manifest.exists():
+        known = read_json(manifest)
+        cases = {**known.pop("cases", {}), **cases}
+        for name, value in asked.items():
+            if known.get(name) != value:
+                told = _difference(name, known.get(name), value)
+                raise OutputExistsError(f"{folder}: holds runs with {told}; expected the same, or a new folder (-o)")
+    elif folder.exists() and any(folder.iterdir()):
+        raise OutputExistsError(f"{folder}: exists and holds no reproduce.json; expected a new folder (-o)")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(manifest, {**asked, "cases": cases})
+
+
+def _difference(name: str, known: Any, asked: Any) -> str:
+    """What differs, the first entry alone where both are dictionaries."""
+    if isinstance(known, dict) and isinstance(asked, dict):
+        inner = next(k for k in {**known, **asked} if known.get(k) != asked.get(k))
+        return _difference(f"{name}.{inner}", known.get(inner), asked.get(inner))
+    return f"{name} = {known}, asked for {asked}"
+
+
+def reproduce(plan: Plan, folder: Path, *, jobs: int = 0, told: Told = lambda _: None) -> None:
+    """Run every stage that is not finished; see `write_results` for the tables.
+
+    Args:
+        folder: of the runs.
+        jobs: cases at a time, each in a process of its own; 0: one per core, or one on a GPU.
+        told: called with what is being done.
+    """
+    claim(plan, folder)
+    for stage in shared_stages(plan, folder):
+        _once(stage, told)
+    todo = [case for case in plan.cases if any(not stage.finished for stage in stages(plan, case, folder))]
+    jobs = jobs or default_jobs(plan.device)
+    run_side_by_side(partial(run_case, plan, folder), todo, jobs=max(1, min(jobs, len(todo))), told=told)
+
+
+def run_case(plan: Plan, folder: Path, case: Case, told: Told) -> None:
+    """All stages of a case; what fails is told in one line that names the case."""
+    try:
+        for stage in stages(plan, case, folder):
+            _once(stage, told)
+    except DoorwardError as error:
+        raise DoorwardError(f"{case.name}: {error}") from error
+    except RuntimeError as error:  # what torch raises, out of memory on a GPU included
+        line = str(error).strip().split("\n")[0]
+        raise DoorwardError(f"{case.name}: {line}; the same command goes on from what is finished") from error
+
+
+def _once(stage: Stage, told: Told) -> None:
+    if not stage.finished and stage.needed():
+        told(stage.label)
+        stage.path.parent.mkdir(parents=True, exist_ok=True)
+        stage.make(told)
+
+
+def shared_stages(plan: Plan, folder: Path) -> Iterator[Stage]:
+    """What all cases start from: the division of the test images, the clean net."""
+    data, clean = folder / "data", folder / "clean"
+    yield Stage("divide the test images", "split", data, lambda _: work.split(plan, data))
+    yield Stage("clean net", "clean", clean, partial(work.train_clean, plan, clean))
+
+
+def stages(plan: Plan, case: Case, folder: Path) -> Iterator[Stage]:
+    """The stages of a case, in order: attack, inversions, repairs, samples for the figures."""
+    here = folder / case.name
+    yield Stage("attack", "attack", here / "attack", partial(work.attack_net, plan, case, folder), case)
+    for inversion in inversions(plan, case):
+        make = partial(work.search, plan, case, inversion, folder)
+        path, name = here / f"invert-{inversion.name}", f"invert {inversion.name}"
+        needed = partial(_other_class, plan, here) if inversion.name == "mesa-unknown" else lambda: True
+        yield Stage(name, "invert", path, make, case, inversion=inversion, needed=needed)
+    for arm in arms(plan, case):
+        yield Stage(
+            f"repair {arm.folder}", "repair", here / arm.folder, _repair(plan, case, arm, folder), case, arm=arm
+        )
+    if case.shown:
+        yield Stage("sample", "show", here / "shown", lambda _: work.show(plan, case, folder), case)
+
+
+def _repair(plan: Plan, case: Case, arm: Arm, folder: Path) -> Callable[[Told], object]:
+    return lambda _: work.repair(plan, case, arm, folder)
+
+
+def _other_class(plan: Plan, here: Path) -> bool:
+    """Whether the mask's verdict names a class whose triggers are not searched yet."""
+    return verdict(here) not in (None, plan.target)

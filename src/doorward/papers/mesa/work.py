@@ -1,0 +1,189 @@
+"""What the stages do: each writes one run, and goes on in it when it was killed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from doorward.attack import Attack, BatchStamping, asr, load_attack, save_attack
+from doorward.classifiers import Classifier, measure_accuracy, pick_device, to_float, to_uint8
+from doorward.data import load_images
+from doorward.images import ImageSet
+from doorward.invert import TriggerDistribution
+from doorward.invert.command import InvertRequest, invert_to_folder
+from doorward.invert.files import load_stamps
+from doorward.invert.stamping import corners, stamp_windows
+from doorward.papers.mesa.arms import Arm, Inversion, stamps, verdict
+from doorward.papers.mesa.plan import Case, Plan
+from doorward.repair import FineTuneSettings, RefreshSettings, Repaired, fine_tune, refresh, retrain
+from doorward.runs import Run
+from doorward.tensors import write_tensors
+from doorward.train.command import TrainRequest, train_to_folder
+from doorward.train.files import load_classifier, save_classifier
+from doorward.train.loop import Progress, train
+from doorward.triggers import Trigger
+
+Told = Callable[[str], None]
+ENOUGH = 0.95  # of training images: an attack that succeeds on so many is not trained further
+SAMPLES, IMAGES = 150, 32  # in the figure: triggers per level, images per trigger
+_TRIED = 1000  # training images on which the attacker looks at the own success
+
+
+def split(plan: Plan, path: Path) -> None:
+    """Divide the test images: what a defence has, and what it is measured on."""
+    images = load_images(plan.source, split="test")
+    with Run(path, "split", {"source": plan.source, "evaluated": plan.evaluated, "seed": plan.seed}) as run:
+        search, evaluation = images.split(plan.evaluated, plan.seed)
+        for name, part in (("search", search), ("evaluation", evaluation)):
+            (run.work / name).mkdir(exist_ok=True)
+            part.save(run.work / name)
+        run.results = {"search": len(search), "evaluation": len(evaluation)}
+
+
+def train_clean(plan: Plan, path: Path, told: Told) -> None:
+    """Train the net that every attack starts from."""
+    request = TrainRequest(
+        source=plan.source,
+        net=plan.net,
+        training=plan.clean.model_dump(),
+        test=plan.source,
+        seed=plan.seed,
+        device=plan.device,
+    )
+    train_to_folder(request, path, command=plan.command, progress=lambda p: told(f"clean net: {_epoch(p)}"))
+
+
+def _epoch(p: Progress) -> str:
+    return f"epoch {p.epoch} of {p.epochs}, {p.images_per_second:,.0f}/s"
+
+
+def attack_net(plan: Plan, case: Case, folder: Path, told: Told) -> None:
+    """Fine-tune the clean net on batches that the attacker stamps, in rounds, until the trigger works."""
+    images = load_images(plan.source)
+    planned = case.attack(images.shape, plan.target, plan.seed)
+    resolved = {**plan.manifest(), "case": case.about(), "sha256": images.hash}
+    with Run(folder / case.name / "attack", "attack-net", resolved, command=plan.command) as run:
+        save_attack(planned, run.work / "attack")
+        classifier = load_classifier(folder / "clean", pick_device(plan.device))
+        before = score(plan, folder, planned, classifier)
+        stamping = BatchStamping(planned, plan.probability, len(images.classes))
+        some = images.subset(np.random.default_rng(plan.seed).permutation(len(images))[:_TRIED])
+        for number in range(plan.rounds):
+            train(
+                images,
+                plan.net,
+                plan.attack,
+                seed=plan.seed + 1000 * (number + 1),
+                device=plan.device,
+                checkpoint=run.work / f"round-{number}.safetensors",
+                progress=lambda p, n=number: told(f"{case.name}: attack, round {n + 1}, {_epoch(p)}"),  # type: ignore[misc]
+                batch_attack=stamping,
+                start=classifier,
+            )
+            if asr(classifier, some, planned, seed=plan.seed).value >= ENOUGH:
+                break
+        save_classifier(classifier, run.work)
+        after = score(plan, folder, planned, classifier)
+        run.results = {"clean": before, "before": after, "rounds": number + 1}
+        for path in run.work.glob("round-*.safetensors"):
+            path.unlink()
+
+
+def score(plan: Plan, folder: Path, attack: Attack, classifier: Classifier) -> dict[str, Any]:
+    """Clean accuracy, and success of the attacker's own trigger, on images that no defence sees."""
+    evaluation = ImageSet.load(folder / "data" / "evaluation")
+    accuracy, success = measure_accuracy(classifier, evaluation), asr(classifier, evaluation, attack, seed=plan.seed)
+    return {"accuracy": accuracy.json(), "asr": success.json()}
+
+
+def search(plan: Plan, case: Case, inversion: Inversion, folder: Path, told: Told) -> None:
+    """Look for triggers of the target class, of every class, or of the class that the mask's verdict names."""
+    here = folder / case.name
+    label = plan.target if inversion.knows_target else None
+    if inversion.name == "mesa-unknown":
+        label = verdict(here)
+    request = InvertRequest(
+        model=str(here / "attack"),
+        source=str(folder / "data" / "search"),
+        methods=(inversion.method,),
+        settings={inversion.method: inversion.settings},
+        knowledge={} if label is None else {"target_class": label},
+        held_out=0,
+        seed=plan.seed,
+        device=plan.device,
+    )
+
+    def progress(_: str, done: int, steps: int, __: int) -> None:
+        told(f"{case.name}: invert {inversion.name}, step {done} of {steps}")
+
+    invert_to_folder(request, here / f"invert-{inversion.name}", command=plan.command, progress=progress)
+
+
+def repair(plan: Plan, case: Case, arm: Arm, folder: Path) -> None:
+    """Repair the backdoored net by one arm and measure what is left; the repaired net itself is not kept."""
+    here = folder / case.name
+    resolved = {**plan.manifest(), "case": case.about(), "arm": arm.folder}
+    with Run(here / arm.folder, "repair-arm", resolved, command=plan.command) as run:
+        classifier = load_classifier(here / "attack", pick_device(plan.device))
+        known = ImageSet.load(folder / "data" / "search")
+        found = _repaired(plan, arm, here, classifier, known)
+        measured = score(
+            plan, folder, load_attack(here / "attack" / "attack"), found.classifier if found else classifier
+        )
+        run.results = {**measured, "told": list(arm.told), "repaired": found is not None}
+
+
+def _repaired(plan: Plan, arm: Arm, here: Path, classifier: Classifier, known: ImageSet) -> Repaired | None:
+    """What the defence does with what it is told; None when its verdict found nothing to repair."""
+    if arm.method == "refresh":
+        settings = RefreshSettings(batch=plan.repair.batch, held_out=0)
+        return refresh(classifier, known, settings, seed=plan.seed)
+    if arm.method == "fine-tune":
+        tuning = FineTuneSettings(**plan.repair.model_dump(exclude={"share"}))
+        return fine_tune(classifier, known, tuning, seed=plan.seed)
+    triggers = stamps(plan, arm, here)
+    return retrain(classifier, known, triggers, plan.repair, seed=plan.seed) if triggers else None
+
+
+def show(plan: Plan, case: Case, folder: Path) -> None:
+    """Sample the distribution and measure every sample, the baseline's solutions and the true trigger by itself."""
+    here = folder / case.name
+    with Run(here / "shown", "samples", {**plan.manifest(), "case": case.about()}, command=plan.command) as run:
+        classifier = load_classifier(here / "attack", pick_device(plan.device))
+        evaluation = ImageSet.load(folder / "data" / "evaluation")
+        (whole,) = load_stamps(here / "invert-mesa", "mesa", plan.target)
+        assert isinstance(whole, TriggerDistribution)
+        generator = torch.Generator().manual_seed(plan.seed)
+        drawn = [whole.sample(SAMPLES, generator, level=level) for level in range(len(whole.levels))]
+        solutions = [
+            t.pattern for t in load_stamps(here / "invert-pixel", "pixel", plan.target) if isinstance(t, Trigger)
+        ]
+        true = case.pattern(classifier.shape[0], plan.seed)
+        patterns = {"samples": torch.cat(drawn), "baseline": torch.stack(solutions), "true": true[None]}
+        tensors: dict[str, Tensor] = {"levels": torch.arange(len(drawn)).repeat_interleave(SAMPLES)}
+        for name, several in patterns.items():
+            tensors[name] = several
+            tensors[f"{name}_success"] = each_success(classifier, several, evaluation, plan.target, generator)
+        write_tensors(run.work / "samples.safetensors", tensors)
+        run.results = {"levels": list(whole.levels), "images_per_trigger": IMAGES}
+
+
+def each_success(
+    classifier: Classifier, patterns: Tensor, images: ImageSet, target: int, generator: torch.Generator
+) -> Tensor:
+    """Success rate ``[N]`` of every pattern ``[N, C, h, w]`` on the same images of other classes, at random places."""
+    rows = np.flatnonzero(images.labels != target)[:IMAGES]
+    clean = to_float(images.pixels[rows]).permute(0, 2, 3, 1)
+    size, whole = (patterns.shape[2], patterns.shape[3]), (clean.shape[1], clean.shape[2])
+    rates = []
+    for pattern in patterns.permute(0, 2, 3, 1):
+        top, left = corners(1, len(clean), whole, size, generator)
+        stamped = stamp_windows(clean[None], pattern[None, None], None, top, left)[0]
+        hits = classifier.predict(to_uint8(stamped.permute(0, 3, 1, 2))) == target
+        rates.append(float(hits.mean()))
+    return torch.tensor(rates)

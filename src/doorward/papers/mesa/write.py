@@ -1,0 +1,109 @@
+"""Writes the results: one Markdown page, Parquet files with every number, the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from doorward.errors import DoorwardError
+from doorward.papers.mesa import figures, tables
+from doorward.papers.mesa.arms import BEFORE
+from doorward.papers.mesa.collect import Found, Row, collect
+from doorward.papers.mesa.plan import PARTS, Plan
+from doorward.papers.mesa.profiles import TABLE, deviations
+from doorward.tables import write_parquet
+
+_WHOLE = {"number", "rank", "lane", "named"}  # columns of whole numbers; *_hits and *_trials are too
+
+
+def write_results(plan: Plan, folder: Path, results: Path) -> Path:
+    """Write everything that the finished runs of a plan say into ``results``; returns the page.
+
+    Raises:
+        DoorwardError: no attack is finished.
+    """
+    found = collect(plan, folder)
+    if not found.models:
+        raise DoorwardError(f"{folder}: holds no finished attack of this plan; expected at least one")
+    results.mkdir(parents=True, exist_ok=True)
+    for name, rows in vars(found).items():
+        if rows:
+            _write_rows(results / f"{name}.parquet", rows)
+    drawn = figures.draw(plan, found, folder, results)
+    page = results / "README.md"
+    page.write_text(_page(plan, found, drawn))
+    return page
+
+
+def _write_rows(path: Path, rows: Sequence[Row]) -> None:
+    columns = {}
+    for name in dict.fromkeys(key for row in rows for key in row):
+        values = [row.get(name) for row in rows]
+        if all(isinstance(v, str) for v in values):
+            columns[name] = np.array(values)
+        elif name in _WHOLE or name.endswith(("_hits", "_trials")):
+            columns[name] = np.array(values, np.int64)
+        else:
+            columns[name] = np.array([np.nan if v is None else v for v in values], np.float64)
+    write_parquet(path, columns)
+
+
+def _page(plan: Plan, found: Found, drawn: Sequence[Path]) -> str:
+    parts: list[tuple[str, list[str]]] = [
+        ("Black-and-white triggers", tables.summary(found, "black-white")),
+        ("Random-colour triggers", tables.summary(found, "colour")),
+        ("ASR % of every trigger", tables.each_trigger(found)),
+        ("Without the crutches: unknown size, unknown target, fixed place", tables.without_crutches(found)),
+        ("Unknown target", tables.verdicts(found, plan.target)),
+        ("The searches", tables.searches(found)),
+        ("Time", tables.times(found)),
+    ]
+    ratios = [line for line in (tables.ratio(found, kind) for kind in ("black-white", "colour")) if line]
+    lines = ["# Defending backdoors by modelling the trigger distribution", "", _intro(plan, found), ""]
+    lines += [f"    {plan.command}", "", *(f"* {line}" for line in [*ratios, _attack_line(found)]), ""]
+    for title, table in parts:
+        if table:
+            lines += [f"## {title}", "", *table]
+    lines += [f"![{path.stem}]({path.name})" for path in drawn]
+    lines += ["", "## Deviations from the authors' experiment", "", *(f"* {line}" for line in deviations(plan.profile))]
+    return "\n".join([*lines, *_changed(plan), "", "## Settings", "", *_settings(plan), ""])
+
+
+def _intro(plan: Plan, found: Found) -> str:
+    free = {r["case"] for r in found.models if r["place"] == "free"}
+    split = f"{100 * (1 - plan.evaluated):g} % of the test images"
+    return (
+        f"Qiao, Yang and Li, NeurIPS 2019. Source {plan.source}, net {plan.net}, target class {plan.target}, seed "
+        f"{plan.seed}, {len(free)} triggers of 3 x 3 at random places, one attacked net each. Every defence has the "
+        f"net and {split} with their labels, and what the column 'told' says; all rates are measured on the other "
+        f"{100 * plan.evaluated:g} %, ASR over the images that are not of the target class, the same images and places "
+        "for all arms. Arms that train have the same settings and see the same images in the same order. Rates in "
+        "percent with 95 % Clopper-Pearson intervals over images, those of several triggers together, which leaves "
+        "out how much trainings differ. The authors' figures are read off their poster."
+    )
+
+
+def _attack_line(found: Found) -> str:
+    rates = tables.by_case([r for r in found.models if r["arm"] == BEFORE])
+    low = min(rates, key=lambda case: rates[case].value)
+    return f"Before any repair the least successful of {len(rates)} attacks, {low}, has {rates[low]} % ASR."
+
+
+def _changed(plan: Plan) -> list[str]:
+    """Settings that are not the profile's."""
+    profile, lines = TABLE[plan.profile], []
+    for part in PARTS:
+        own, used = getattr(profile, part), getattr(plan, part)
+        changed = {k: v for k, v in used.model_dump().items() if v != getattr(own, k)}
+        lines += [f"* Set by the user: {part}.{k} = {v}." for k, v in changed.items()]
+    return lines
+
+
+def _settings(plan: Plan) -> list[str]:
+    lines = [f"* attacker's probability of stamping: {plan.probability:g}, at most {plan.rounds} round(s)"]
+    for part in PARTS:
+        values = ", ".join(f"{k} = {v}" for k, v in getattr(plan, part).model_dump(mode="json").items())
+        lines.append(f"* {part}: {values}")
+    return lines

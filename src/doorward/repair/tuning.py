@@ -1,0 +1,105 @@
+"""What the repairs that train on share: settings, the split, one call of the training loop, the record."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import Literal
+
+from pydantic import Field
+
+from doorward.classifiers import Classifier, measure_accuracy
+from doorward.errors import DoorwardError
+from doorward.images import ImageSet
+from doorward.methods import Settings
+from doorward.repair.repaired import Repaired, Step
+from doorward.stats import Rate
+from doorward.train.loop import BatchAttack, train
+from doorward.train.settings import TrainSettings
+
+
+class HeldOutSettings(Settings):
+    """Base of the settings of every repair that keeps some clean images for its record."""
+
+    held_out: float = Field(0.2, ge=0, lt=1, description="share kept for the record; 0 uses all and measures nothing")
+
+
+class TuneSettings(HeldOutSettings):
+    """Settings of SGD on the clean images.
+
+    Qiao, Yang and Li 2019 take 10 epochs, batches of 128, a constant rate of 0.001, momentum 0.9 and no decay. Only
+    the rate differs here: at 0.001 little happens within 10 epochs unless the images are many (they have 8,000).
+    """
+
+    epochs: int = Field(10, ge=1)
+    batch: int = Field(128, ge=2)
+    lr: float = Field(0.01, gt=0, description="the authors: 0.001")
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(0.0, ge=0)
+    schedule: Literal["constant", "one-cycle"] = "constant"
+    flip: bool = False
+    shift: int = Field(0, ge=0, description="largest shift in pixels, each direction")
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+
+    def training(self) -> TrainSettings:
+        """The same for the training loop."""
+        return TrainSettings(**{k: v for k, v in self.model_dump().items() if k in TrainSettings.model_fields})
+
+
+def divide(
+    what: str, classifier: Classifier, clean_images: ImageSet, held_out: float, seed: int
+) -> tuple[ImageSet, ImageSet | None]:
+    """Images to work on and images for the record (None for a share of 0), both checked to fit the classifier."""
+    if (clean_images.shape, len(clean_images.classes)) != (classifier.shape, len(classifier.classes)):
+        raise DoorwardError(f"repair {what}: {clean_images.name} has other image size or classes than the classifier")
+    if not held_out:
+        return clean_images, None
+    if int(clean_images.counts().max()) * held_out < 1:
+        raise DoorwardError(f"repair {what}: {len(clean_images)} clean images; expected more, to hold some out")
+    return clean_images.split(held_out, seed)
+
+
+def trainable_copy(classifier: Classifier) -> Classifier:
+    """A copy whose weights can all be trained, in evaluation mode; the classifier itself stays as it was."""
+    return replace(classifier, net=copy.deepcopy(classifier.net).eval().requires_grad_(True))
+
+
+def step(name: str, classifier: Classifier, held: ImageSet | None) -> Step:
+    """A row of the record."""
+    return Step(name, Rate(0, 0) if held is None else measure_accuracy(classifier, held))
+
+
+def check_finite(what: str, classifier: Classifier, lr: float) -> None:
+    """Refuse weights that a too large learning rate blew up."""
+    if not all(bool(p.isfinite().all()) for p in classifier.net.parameters()):
+        raise DoorwardError(f"repair {what}: weights are no longer finite; expected a smaller lr than {lr:g}")
+
+
+def tune(
+    what: str,
+    classifier: Classifier,
+    clean_images: ImageSet,
+    s: TuneSettings,
+    *,
+    seed: int,
+    stamping: BatchAttack | None = None,
+    done: str = "",
+) -> Repaired:
+    """Train a copy of the classifier on, in training mode, each batch passing through ``stamping`` first.
+
+    Order and augmentation of the batches depend on the seed alone, so that arms of one seed see the same images.
+
+    Args:
+        what: the method's name, for errors.
+        done: what the record says was done.
+    """
+    fitted, held = divide(what, classifier, clean_images, s.held_out, seed)
+    if len(fitted) < 2:
+        raise DoorwardError(f"repair {what}: {len(fitted)} clean image to train on; expected at least 2")
+    repaired = trainable_copy(classifier)
+    given = step("as given", repaired, held)
+    device = str(classifier.device)
+    train(fitted, classifier.arch, s.training(), seed=seed, device=device, batch_attack=stamping, start=repaired)
+    check_finite(what, repaired, s.lr)
+    after = step(done or f"{what}: {s.epochs} epochs", repaired, held)
+    return Repaired(repaired, (given, after), {"fitted_images": len(fitted)})

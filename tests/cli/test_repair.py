@@ -1,0 +1,206 @@
+"""``doorward repair``: folders, weights of others, scoring, the report, every mistake in one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from doorward.attack import save_attack, save_truth
+from doorward.attack.poison import poison
+from doorward.data import load_images
+from doorward.errors import DoorwardError
+from doorward.images import ImageSet
+from doorward.repair import score_repair
+from doorward.runs import Run, read_json
+from doorward.tensors import read_tensors
+from doorward.train import load_classifier, save_classifier
+from tests.cli.conftest import Call
+from tests.invert.worlds import SPOT, TARGET, row_classifier, row_images
+from tests.repair.world import make_world
+
+QUICK = ("--set", "retrain.epochs=3", "--set", "retrain.precision=fp32")
+FACTORY = """
+import torch
+def rows(shape, classes):
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(shape[0] * shape[1] * shape[2], classes))
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, digits: tuple[ImageSet, ImageSet]) -> Path:
+    """A model folder, clean images, other test images, an inversion that found the trigger, one that found none."""
+    folder, world = tmp_path_factory.mktemp("repair"), make_world(digits)
+    for name in ("model", "clean", "test", "truth"):
+        (folder / name).mkdir()
+    save_classifier(world.classifier, folder / "model")
+    world.clean.save(folder / "clean")
+    world.test.save(folder / "test")
+    save_attack(world.attack, folder / "truth" / "attack")
+    save_truth(poison(world.clean, world.attack, rate=0.1).truth, folder / "truth" / "truth.parquet")
+    classes = [{"class": c, "label": k, "p_value": 0.5} for k, c in enumerate(world.clean.classes)]
+    rows = [{"label": k, "works": True, "asr": [0.9, 0.9, 0.9]} for k in range(10)]
+    kept = {"classes": rows, "triggers": {"0": ["mask_0_0.safetensors"]}}
+    for name, targets in (("found", [{"label": 0, "method": "mask"}]), ("silent", [])):
+        with Run(folder / name, "invert", {}) as run:
+            (run.work / "triggers").mkdir()
+            world.trigger.save(run.work / "triggers" / "mask_0_0.safetensors")  # type: ignore[attr-defined]
+            run.results = {"targets": targets, "classes": classes, "methods": {"mask": kept}}
+    return folder
+
+
+def command(place: Path, *more: object) -> tuple[object, ...]:
+    return ("repair", place / "model", "--images", place / "clean", *more)
+
+
+@pytest.fixture(scope="module")
+def repaired(place: Path) -> Path:
+    from doorward.repair.arms_command import ArmsRequest, arms_to_folder
+
+    request = ArmsRequest(
+        model=str(place / "model"),
+        source="mnist-5k",
+        triggers=str(place / "found"),
+        settings={"retrain": {"epochs": 2, "precision": "fp32"}},
+    )
+    arms_to_folder(request, place / "repaired")
+    return place / "repaired"
+
+
+def test_it_writes_the_repaired_model_beside_its_controls(place: Path, call: Call, tmp_path: Path) -> None:
+    out = tmp_path / "repaired"
+    answer = call(*command(place, "--triggers", place / "found", *QUICK, "-o", out, "--json"))
+    assert answer.code == 0
+    told = answer.json
+    assert told == Run.read(out, "repair")["results"]
+    arms = {arm["name"]: arm for arm in told["arms"]}
+    assert list(arms) == ["as given", "retrain", "fine-tune", "refresh"]
+    assert [arms[a]["folder"] for a in arms] == [None, ".", "arms/fine-tune", "arms/refresh"]
+    assert arms["as given"]["asr"]["value"] > 0.9 and arms["retrain"]["asr"]["value"] < 0.1
+    assert arms["fine-tune"]["asr"]["value"] > 0.5 and arms["fine-tune"]["settings"]["epochs"] == 3
+    assert told["images"]["fitted"] == 320 and told["images"]["held_out"] == 80 == arms["retrain"]["accuracy"]["trials"]
+    assert told["triggers"]["targets"] == [{"class": "0", "label": 0, "method": "mask", "stamps": 1}]
+    assert told["clean_images"] == 400 and told["knowledge"] == ["clean_images"] and len(told["steps"]) == 2
+    for folder, name in ((out, "retrain"), (out / "arms/fine-tune", "fine-tune")):
+        hits = arms[name]["accuracy"]["hits"]
+        held = load_images(str(place / "clean")).split(0.2, 0)[1]
+        assert int((load_classifier(folder).predict(held.pixels) == held.labels).sum()) == hits
+    assert sorted(p.name for p in out.rglob("*") if p.is_file()) == sorted(
+        ["run.json", *["classifier.json", "weights.safetensors"] * 3]
+    )
+    again = tmp_path / "again"
+    answer = call(*command(place, "--triggers", place / "found", "--no-controls", *QUICK, "-o", again))
+    assert answer.code == 0 and "retrain" in answer.out and "fine-tune" not in answer.out
+    assert (again / "weights.safetensors").read_bytes() == (out / "weights.safetensors").read_bytes()
+    assert not (again / "arms").exists()
+
+
+def test_without_triggers_it_unlearns_adversarially(place: Path, call: Call, tmp_path: Path) -> None:
+    settings = ("--set", "ibau.rounds=1", "--set", "ibau.batches=1", "--no-controls", "--held-out", "0.5")
+    answer = call(*command(place, *settings, "-o", tmp_path / "out"))
+    assert answer.code == 0 and "ibau" in answer.out and "without triggers nothing here tells" in answer.err
+
+
+def test_an_interrupted_repair_goes_on_with_the_arm_it_was_in(
+    place: Path, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from doorward.repair import arms
+
+    run: list[str] = []
+    whole = arms.Bench.run
+
+    def stopping(self: Any, planned: Any) -> Any:
+        run.append(planned.name)
+        if planned.name == "refresh" and run.count("refresh") == 1:
+            raise KeyboardInterrupt
+        return whole(self, planned)
+
+    monkeypatch.setattr(arms.Bench, "run", stopping)
+    asked = command(place, "--triggers", place / "found", *QUICK, "-o", tmp_path / "out")
+    assert call(*asked).code == 130 and not (tmp_path / "out").exists()
+    assert call(*asked).code == 0
+    assert run == ["retrain", "fine-tune", "refresh", "refresh"], "finished arms are not run again"
+    assert len(read_json(tmp_path / "out" / "run.json")["results"]["arms"]) == 4
+    assert not list((tmp_path / "out").rglob("arm.json"))
+
+
+def test_scoring_measures_every_arm_with_the_true_trigger(place: Path, repaired: Path, call: Call) -> None:
+    truth = place / "truth" / "truth.parquet"
+    answer = call("score", repaired, "--truth", truth, "--test", "mnist-5k", "--json")
+    rows = {row["name"]: row for row in answer.json["models"]}
+    assert answer.code == 0 and list(rows) == ["as given", "retrain", "fine-tune", "refresh"]
+    assert rows["as given"]["asr"]["value"] > 0.95 and rows["retrain"]["asr"]["value"] < 0.1
+    assert rows["fine-tune"]["asr"]["value"] > 0.5
+    assert {row["clean_accuracy"]["trials"] for row in rows.values()} == {200}, "images of the repair: those held out"
+    assert answer.json["attack"]["targets"] == [0] and read_json(repaired / "score.json") == answer.json
+    other = score_repair(repaired, truth, ImageSet.load(place / "test"))
+    assert {row["clean_accuracy"]["trials"] for row in other["models"]} == {600}, "other images: all"
+    shown = call("score", repaired, "--clean", "--test", "mnist-5k")
+    assert shown.code == 0 and "attack success rate %" in shown.out and "Detection" not in shown.out
+    assert [row["asr"]["value"] for row in read_json(repaired / "score.json")["models"]] == [None] * 4
+    assert "expected --test SOURCE" in call("score", repaired, "--truth", truth).err
+    told = call("score", repaired, "--truth", truth, "--test", "mnist-5k", "--model", place / "model").err
+    assert "--model is for cleanse runs" in told
+    assert call("report", repaired, "-o", repaired.parent / "report.html").code == 0
+
+
+def test_weights_of_others_with_triggers_of_a_real_inversion(call: Call, tmp_path: Path) -> None:
+    images = row_images(96)
+    (tmp_path / "images").mkdir()
+    images.save(tmp_path / "images")
+    torch.save({"net": row_classifier().net.state_dict()}, tmp_path / "rows.pth")
+    (tmp_path / "rows.py").write_text(FACTORY)
+    model = (tmp_path / "rows.pth", "--arch", f"{tmp_path / 'rows.py'}:rows", "--images", tmp_path / "images")
+    quick = ("--set", "mask.steps=200", "--set", "mask.precision=fp32", "--method", "mask")
+    assert call("invert", *model, *quick, "-o", tmp_path / "run").code == 1
+    settings = ("--set", "retrain.epochs=20", "--set", "retrain.lr=20", "--set", "retrain.precision=fp32")
+    answer = call("repair", *model, "--triggers", tmp_path / "run", *settings, "-o", tmp_path / "out", "--json")
+    assert answer.code == 0, answer.err
+    rows = {row["name"]: row for row in answer.json["arms"]}
+    assert rows["as given"]["asr"]["value"] > 0.8 and rows["retrain"]["asr"]["value"] < 0.2
+    assert rows["fine-tune"]["asr"]["value"] > 0.8, "clean images never light the spot"
+    assert "rows.py:rows has no batch-norm statistics" in " ".join(answer.json["warnings"])
+    weight = read_tensors(tmp_path / "out" / "weights.safetensors")["1.weight"]
+    spot = SPOT[0] * 6 + SPOT[1]
+    planted = row_classifier().net[1].weight.detach()
+    assert weight[TARGET, spot] - weight[:, spot].max() < planted[TARGET, spot] / 2
+    again = call(
+        "invert", tmp_path / "out", *model[1:], "--method", "margin", "--set", "margin.steps=5", "-o", tmp_path / "i"
+    )
+    assert again.code in (0, 1), "the repaired weights are opened as the given ones were"
+    with pytest.raises(DoorwardError, match="rows.py:rows, which scoring does not run; expected a net's name"):
+        score_repair(tmp_path / "out", None, images)
+
+
+def test_mistakes_are_one_line_and_write_nothing(place: Path, call: Call, tmp_path: Path) -> None:
+    def failing(match: str, *more: object) -> None:
+        answer = call(*command(place, *more, "-o", tmp_path / "out"))
+        assert answer.code == 2 and match in answer.err and len(answer.err.strip().splitlines()) == 1, answer.err
+        assert not list(tmp_path.glob("out*"))
+
+    failing("repair retrain: needs triggers, which were not given; expected --triggers RUN", "--method", "retrain")
+    failing("found no target class; expected one to be named with --target CLASS", "--triggers", place / "silent")
+    failing("--target 'ten'; expected one of 0, 1", "--triggers", place / "found", "--target", "ten")
+    failing("keeps no trigger for class 4", "--triggers", place / "found", "--target", "4")
+    failing("a target or an inversion without triggers", "--target", "0")
+    failing("no method 'polish'", "--method", "polish")
+    failing("setting 'share' = 3", "--triggers", place / "found", "--set", "retrain.share=3")
+    failing("settings for 'mask', which is not run", "--triggers", place / "found", "--set", "mask.steps=3")
+    failing("holds no run.json", "--triggers", place / "model")
+    failing("--mean: is for weights of others", "--mean", "0.5")
+    failing("held_out", "--held-out", "0")
+    assert call("repair", place / "none", "--images", place / "clean", "-o", tmp_path / "out").code == 2
+    small = row_images(24)
+    (tmp_path / "small").mkdir()
+    small.save(tmp_path / "small")
+    answer = call("repair", place / "model", "--images", tmp_path / "small", "-o", tmp_path / "out")
+    assert "images of 1x6x6, 6 classes; the model takes 1x28x28, 10 classes" in answer.err
+
+
+def test_a_class_named_by_hand_takes_the_place_of_the_verdict(place: Path, call: Call, tmp_path: Path) -> None:
+    asked = command(place, "--triggers", place / "silent", "--target", "0", "--no-controls", *QUICK)
+    answer = call(*asked, "-o", tmp_path / "out", "--json")
+    assert answer.code == 0 and json.loads(answer.out)["triggers"]["targets"][0]["class"] == "0"

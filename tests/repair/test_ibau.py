@@ -1,0 +1,115 @@
+"""Adversarial unlearning: the hypergradient against finite differences, the perturbation's bound, what it takes out."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from doorward.attack import asr
+from doorward.classifiers import Classifier, measure_accuracy
+from doorward.errors import DoorwardError
+from doorward.images import ImageSet
+from doorward.nets import build
+from doorward.repair import IbauSettings, ibau
+from doorward.repair.hypergradient import hypergradient
+from doorward.repair.ibau import project
+from tests.conftest import make_images
+from tests.repair.world import World
+
+
+def bowl(size: int) -> Tensor:
+    """A positive definite matrix with eigenvalues between 1 and 3."""
+    generator = torch.Generator().manual_seed(size)
+    basis, _ = torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64))
+    return basis @ torch.diag(torch.linspace(1, 3, size, dtype=torch.float64)) @ basis.T
+
+
+def test_the_hypergradient_equals_finite_differences_through_the_inner_minimum() -> None:
+    generator = torch.Generator().manual_seed(0)
+    curvature, mixing = bowl(4), torch.randn(4, 3, generator=generator, dtype=torch.float64)
+    aim = torch.randn(4, generator=generator, dtype=torch.float64)
+    theta = torch.randn(3, generator=generator, dtype=torch.float64, requires_grad=True)
+    unused = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+
+    def inner(x: Tensor) -> Tensor:
+        return 0.5 * x @ curvature @ x - x @ mixing @ theta.sin()
+
+    def outer(x: Tensor) -> Tensor:
+        return (x - aim).square().sum() + (theta * x[:3]).sum() + theta.pow(4).sum()
+
+    def minimum() -> Tensor:
+        return torch.linalg.solve(curvature, mixing @ theta.detach().sin())
+
+    at = minimum()
+    found, none = hypergradient(inner, outer, at, [theta, unused], steps=200, rate=0.5)
+    step, expected = 1e-6, torch.zeros(3, dtype=torch.float64)
+    for k in range(3):
+        values = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                theta[k] += sign * step
+                values.append(float(outer(minimum())))
+                theta[k] -= sign * step
+        expected[k] = (values[0] - values[1]) / (2 * step)
+    assert torch.allclose(found, expected, rtol=1e-6), "with the minimum following the parameters"
+    assert torch.equal(none, torch.zeros(2, dtype=torch.float64)), "a parameter that no loss reads"
+    direct = torch.autograd.grad(outer(at), theta)[0]
+    assert not torch.allclose(found, direct, rtol=0.05), "the implicit part is no small correction here"
+    assert torch.equal(hypergradient(inner, outer, at, [theta], steps=0, rate=0.5)[0], direct)
+
+
+def test_more_steps_come_nearer() -> None:
+    curvature, theta = bowl(5), torch.ones(5, dtype=torch.float64, requires_grad=True)
+    at = torch.linalg.solve(curvature, theta.detach())
+    truth = torch.linalg.solve(curvature, at)  # of |x|^2 / 2 at x = curvature^-1 theta
+
+    def error(steps: int) -> float:
+        found = hypergradient(
+            lambda x: 0.5 * x @ curvature @ x - x @ theta, lambda x: 0.5 * x @ x, at, [theta], steps=steps, rate=0.3
+        )
+        return float((found[0] - truth).norm())
+
+    errors = [error(steps) for steps in (0, 1, 3, 10, 60)]
+    assert errors == sorted(errors, reverse=True) and errors[-1] < 1e-6
+
+
+def test_the_perturbation_is_projected_on_the_ball() -> None:
+    far, near = torch.full((1, 1, 2, 2), 3.0), torch.full((1, 1, 2, 2), 0.1)
+    assert torch.allclose(project(far, 2.0), torch.ones(1, 1, 2, 2)) and torch.equal(project(near, 2.0), near)
+    assert torch.equal(project(torch.zeros(1, 1, 2, 2), 2.0), torch.zeros(1, 1, 2, 2))
+
+
+def test_a_backdoor_goes_without_any_trigger(world: World) -> None:
+    settings = IbauSettings(rounds=12, batch=32, batches=5, bound=0.1, steps=1)
+    found = ibau(world.classifier, world.clean, settings, seed=0)
+    assert asr(world.classifier, world.test, world.attack).value > 0.95
+    assert asr(found.classifier, world.test, world.attack).value < 0.3
+    assert measure_accuracy(found.classifier, world.test).value > 0.8
+    norms, losses = found.details["perturbation_norms"], found.details["perturbed_loss"]
+    assert isinstance(norms, list) and len(norms) == 12 and max(norms) <= 0.1 * 28 * (1 + 1e-5)
+    assert isinstance(losses, list) and max(losses[-3:]) < losses[0] / 10, "it learns to withstand"
+
+
+def test_it_repeats(images: ImageSet) -> None:
+    classifier = fresh(images)
+    settings = IbauSettings(rounds=1, ascents=2, batch=20)
+    one, two, other = (ibau(classifier, images, settings, seed=s).classifier.net.state_dict() for s in (0, 0, 1))
+    assert all(torch.equal(one[k], two[k]) for k in one) and not all(torch.equal(one[k], other[k]) for k in one)
+
+
+def fresh(images: ImageSet) -> Classifier:
+    torch.manual_seed(0)
+    return Classifier(build("small-cnn", images.shape, 3).eval(), "small-cnn", images.classes, images.shape)
+
+
+def test_batch_norm_statistics_stay_and_mistakes_are_one_line(images: ImageSet) -> None:
+    classifier = fresh(images)
+    net = classifier.net
+    found = ibau(classifier, images, IbauSettings(rounds=1, ascents=2, batch=20), seed=0)
+    moved = dict(found.classifier.net.named_buffers())
+    assert all(torch.equal(buffer, moved[name]) for name, buffer in net.named_buffers())
+    with pytest.raises(DoorwardError, match="repair ibau: made-up has other image size or classes"):
+        ibau(classifier, make_images(60, shape=(9, 9, 3)), IbauSettings(), seed=0)
+    with pytest.raises(DoorwardError, match="no longer finite; expected a smaller lr"):
+        ibau(classifier, images, IbauSettings(rounds=3, lr=1e30), seed=0)

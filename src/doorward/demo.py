@@ -1,4 +1,5 @@
-"""The demo: three attacks and a clean control on the bundled digits, a certificate, and a report about them."""
+"""The demo: three attacks and a clean control on the bundled digits, one model inverted and repaired, a certificate,
+and a report about them."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from doorward.certify.command import CertifyRequest, certify_to_folder
 from doorward.cleanse.command import CleanseRequest, cleanse_to_folder
 from doorward.cleanse.run import DEFAULT_METHODS
 from doorward.data import load_images
+from doorward.demo_model import STAGES, audit_model, once
 from doorward.errors import OutputExistsError
 from doorward.report import report
 from doorward.runs import Run, read_json, write_json
@@ -43,12 +45,13 @@ class Scenario:
     name: str
     recipe: str | None
     settings: dict[str, Any] = field(default_factory=dict)
+    audited: bool = False  # whether its model is inverted and repaired as well
 
 
 # The pixel lies where digits have no ink: where there is ink, +1 clips to no change and no backdoor is learned.
 SCENARIOS = (
     Scenario("one-pixel", "pixel", {"size": 1.0, "row": 4, "column": 4}),
-    Scenario("patch-3x3", "patch"),
+    Scenario("patch-3x3", "patch", audited=True),
     Scenario("blend", "blend", {"alpha": 0.15}),
     Scenario("clean-control", None),
 )
@@ -56,7 +59,7 @@ SCENARIOS = (
 
 def steps(scenarios: Sequence[Scenario] = SCENARIOS) -> int:
     """How many stages `demo` tells about."""
-    return sum((4 if s.recipe else 3) + len(DEFAULT_METHODS) for s in scenarios) + 2
+    return sum((4 if s.recipe else 3) + len(DEFAULT_METHODS) + STAGES * s.audited for s in scenarios) + 2
 
 
 def demo(folder: Path, seed: int, *, told: Told = lambda _: None, scenarios: Sequence[Scenario] = SCENARIOS) -> Path:
@@ -66,14 +69,17 @@ def demo(folder: Path, seed: int, *, told: Told = lambda _: None, scenarios: Seq
         told: called with the name of each stage as it begins.
     """
     runs = [_scenario(folder / s.name, s, seed, told) for s in scenarios]
+    for scenario in scenarios:
+        if scenario.audited:
+            runs += audit_model(folder / scenario.name, SOURCE, seed, told)
     told("certificate: 10,000 models on noisy copies of 100 digits")
     runs.append(folder / "certificate")
-    _once(runs[-1], partial(certify_to_folder, CertifyRequest(**CERTIFICATE, draw=seed, seed=seed)), seed)
+    once(runs[-1], partial(certify_to_folder, CertifyRequest(**CERTIFICATE, draw=seed, seed=seed)), seed)
     told("report")
     return report(
         runs,
         folder / "report.html",
-        title="Doorward demo: three attacks, a clean control, a certificate",
+        title="Doorward demo: three attacks, a clean control, a repaired model, a certificate",
         overwrite=True,
     )
 
@@ -87,31 +93,26 @@ def _scenario(folder: Path, scenario: Scenario, seed: int, told: Told) -> Path:
         request = AttackRequest(
             source=SOURCE, recipe=scenario.recipe, target="0", rate=RATE, settings=scenario.settings, seed=seed
         )
-        _once(folder / "poisoned", partial(attack_to_folder, request), seed)
+        once(folder / "poisoned", partial(attack_to_folder, request), seed)
     told(f"{scenario.name}: train")
     training = TrainRequest(source=source, training=TRAINING, seed=seed)
-    _once(folder / "model", partial(train_to_folder, training), seed)
+    once(folder / "model", partial(train_to_folder, training), seed)
     told(f"{scenario.name}: cleanse")
     cleansing = CleanseRequest(source=source, model=str(folder / "model"), seed=seed)
-    _once(folder / "cleanse", partial(cleanse_to_folder, cleansing), seed)
+    once(folder / "cleanse", partial(cleanse_to_folder, cleansing), seed)
     models = [("poisoned set" if scenario.recipe else "whole set", folder / "model")]
     flagged = Run.read(folder / "cleanse")["results"]["methods"]
     for method in DEFAULT_METHODS:
         told(f"{scenario.name}: retrain without what {method} flags")
         if flagged[method]["flagged"]:
             again = training.model_copy(update={"without": str(folder / "cleanse"), "by": method})
-            _once(folder / f"after-{method}", partial(train_to_folder, again), seed)
+            once(folder / f"after-{method}", partial(train_to_folder, again), seed)
             models.append((f"after {method}", folder / f"after-{method}"))
     test = load_images(SOURCE, split="test")
     told(f"{scenario.name}: score")
     truth = folder / "poisoned" / "truth.parquet" if scenario.recipe else None
     score_run(folder / "cleanse", truth, test=test, models=models)
     return folder / "cleanse"
-
-
-def _once(path: Path, make: Callable[..., object], seed: int) -> None:
-    if not path.exists():
-        make(path, command=f"doorward demo --seed {seed}")
 
 
 def prepare(folder: Path, seeds: Sequence[int], overwrite: bool) -> None:

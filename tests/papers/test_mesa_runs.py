@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,12 @@ from typer.testing import CliRunner
 from doorward.cli.app import app
 from doorward.errors import DoorwardError, OutputExistsError
 from doorward.images import ImageSet
+from doorward.invert import TriggerDistribution
+from doorward.invert.files import load_stamps
 from doorward.papers.mesa import Case, Plan, dry_run, only, reproduce, stages, work, write_results
+from doorward.papers.mesa.arms import arms, stamps
 from doorward.papers.mesa.collect import collect
+from doorward.papers.mesa.patterns import black_white
 from doorward.papers.mesa.stages import run_case
 from doorward.papers.mesa.stages import stages as stages_of
 from doorward.runs import Run
@@ -46,7 +51,7 @@ def make(folder: Path, digits: tuple[ImageSet, ImageSet]) -> Plan:
     }
     return Plan(
         profile="quick", source=str(folder / "small.npz"), net="small-cnn", clean=fast, attack=fast, probability=0.25,
-        rounds=2, target=0, evaluated=0.5, seed=0, cases=CASES, device="cpu", command="the command", **settings,
+        rounds=2, target=0, evaluated=0.4, seed=0, cases=CASES, device="cpu", command="the command", **settings,
     )  # fmt: skip
 
 
@@ -163,6 +168,36 @@ def test_the_results_are_written(plan: Plan, done: Path, tmp_path: Path) -> None
         assert (tmp_path / "results" / name).stat().st_size > 500
     with pytest.raises(DoorwardError, match="holds no finished attack"):
         write_results(plan, tmp_path / "nothing", tmp_path / "none")
+
+
+def test_every_arm_retrains_with_its_own_triggers(plan: Plan, done: Path) -> None:
+    used: dict[str, Any] = {}
+    for arm in arms(plan, CASES[0]):
+        if arm.method == "retrain":
+            used[arm.folder] = stamps(plan, arm, done / "bw-49").get(0, [None])
+    assert all(len(found) == 1 for found in used.values())
+    levels = [used[f"after-mesa-{name}"][0].levels for name in ("beta-0.5", "beta-0.9", "ensemble")]
+    assert levels == [(0.5,), (0.9,), (0.5, 0.8, 0.9)]
+    assert used["after-mesa-5"][0].shape == (1, 5, 5) and used["after-pixel-alpha-7-0"][0].size == (7, 7)
+    assert used["after-pixel-alpha-7-0"][0].alpha.min() < 1, "transparency was searched"
+    assert torch.equal(used["after-oracle"][0].pattern, black_white(49, 1))
+    assert not torch.equal(used["after-pixel-0"][0].pattern, used["after-pixel-1"][0].pattern)
+
+
+def test_one_generator_of_a_distribution_alone(done: Path) -> None:
+    (whole,) = load_stamps(done / "bw-49" / "invert-mesa", "mesa", 0)
+    assert isinstance(whole, TriggerDistribution)
+    still = replace(whole, noise=0.0)  # what is drawn after the generators' noise differs
+    drawn = [still.sample(20, torch.Generator().manual_seed(1), level=level) for level in range(3)]
+    for level, expected in enumerate(drawn):
+        alone = still.only(level)
+        assert torch.equal(alone.sample(20, torch.Generator().manual_seed(1)), expected)
+        assert (alone.levels, alone.weights) == ((whole.levels[level],), (1.0,))
+        assert (alone.success, alone.entropies) == ((whole.success[level],), (whole.entropies[level],))
+    assert not torch.equal(drawn[0], drawn[1])
+    for level in (-1, 3):
+        with pytest.raises(DoorwardError, match=f"level {level}; expected one of 0..2"):
+            whole.only(level)
 
 
 def test_success_of_single_triggers_by_hand() -> None:

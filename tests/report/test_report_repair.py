@@ -55,7 +55,7 @@ def test_all_arms_stand_in_the_table_with_their_intervals(tmp_path: Path) -> Non
     assert page.html.count('class="interval"') == 4 * 2 + 2, "a rate each for success and accuracy, and the axes"
     assert "&lt;b&gt;beware" in page.html and "<b>beware" not in page.html
     assert "Fails when" in page.html and "Backdoors asleep" in page.html
-    assert "Against the ground truth" not in page.html
+    assert "Against the ground truth" not in page.html and "Step by step" not in page.html, "nothing was measured there"
     assert section.overview["Triggers succeed"].text == "1.1 %"
 
 

@@ -18,6 +18,10 @@ def mesa_command(
         None
     ),
     profile: Annotated[str, typer.Option(help="cpu, gpu (all 61 triggers) or quick (digits).")] = "cpu",
+    source: Annotated[
+        str | None, typer.Option(help="Images instead of the profile's, training and test: cifar100, a folder, .npz.")
+    ] = None,
+    net: Annotated[str | None, typer.Option(help="Net instead of the profile's.")] = None,
     setting: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="PART.NAME=VALUE", help="A setting of clean, attack, mesa, pixel, mask, repair."),
@@ -50,6 +54,8 @@ def mesa_command(
     from doorward.papers import mesa as paper
 
     asked: dict[str, Any] = {
+        "source": source,
+        "net": net,
         "settings": common.parse_method_settings(setting),
         "black_white": black_white,
         "colour": colour,

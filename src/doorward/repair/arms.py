@@ -142,7 +142,8 @@ def plan_arms(
         raise DoorwardError("repair: no method; expected at least one of " + ", ".join(registry.names("repair")))
     used = {*chosen, *(CONTROLS if controls else ()), *(("retrain",) if oracle else ())}
     for name in sorted(set(asked) - used):
-        raise DoorwardError(f"repair: settings for {name!r}, which is not run; expected one of {', '.join(sorted(used))}")
+        told = f"expected one of {', '.join(sorted(used))}"
+        raise DoorwardError(f"repair: settings for {name!r}, which is not run; {told}")
     arms = []
     for name in chosen:
         role: Role = "control" if name in CONTROLS else "repair"

@@ -112,26 +112,35 @@ def dry_run(plan: Plan, folder: Path, jobs: int = 0) -> tuple[list[Estimate], fl
     jobs = min(jobs or default_jobs(plan.device), len(plan.cases))
     with _share_of_cores(jobs):
         speed = measure_speed(plan, train_images)
-    count, known = len(train_images), round((1 - plan.evaluated) * len(test_images))
-    shared = [_estimate(plan, s, speed, count, known) for s in shared_stages(plan, folder)]
-    own = [_estimate(plan, s, speed, count, known) for case in plan.cases for s in stages(plan, case, folder)]
+    size = _Size(len(train_images), round((1 - plan.evaluated) * len(test_images)), len(train_images.classes))
+    shared = [_estimate(plan, s, speed, size) for s in shared_stages(plan, folder)]
+    own = [_estimate(plan, s, speed, size) for case in plan.cases for s in stages(plan, case, folder)]
     return shared + own, sum(e.seconds for e in shared) + sum(e.seconds for e in own) / jobs
 
 
-def _estimate(plan: Plan, stage: Stage, speed: Speed, count: int, known: int) -> Estimate:
-    shared = stage.case is None
+@dataclass(frozen=True)
+class _Size:
+    """Images to train on, images that a defence has, classes."""
+
+    train: int
+    known: int
+    classes: int
+
+
+def _estimate(plan: Plan, stage: Stage, speed: Speed, size: _Size) -> Estimate:
+    shared, known = stage.case is None, size.known
     if stage.finished:
         return Estimate(stage.label, "finished", 0.0, shared)
     state = "to run"
     measured = 2 * known * plan.evaluated / (1 - plan.evaluated) / speed.forward
     seconds = 0.0
     if stage.kind == "clean":
-        seconds = plan.clean.epochs * count / speed.training
+        seconds = plan.clean.epochs * size.train / speed.training
     elif stage.kind == "attack":
         rounds = (plan.rounds + 1) // 2
-        seconds = rounds * plan.attack.epochs * count / speed.training + 2 * measured
+        seconds = rounds * plan.attack.epochs * size.train / speed.training + 2 * measured
     elif stage.inversion is not None:
-        seconds = images_inverted(plan, stage.inversion) / speed.inverting + 2 * known / speed.forward
+        seconds = images_inverted(plan, stage.inversion, size.classes) / speed.inverting + 2 * known / speed.forward
         if stage.inversion.name == "mesa-unknown":
             state, seconds = "to run if another class is named", 0.0
     elif stage.arm is not None:
@@ -143,8 +152,8 @@ def _estimate(plan: Plan, stage: Stage, speed: Speed, count: int, known: int) ->
     return Estimate(stage.label, state, seconds, shared)
 
 
-def images_inverted(plan: Plan, inversion: Inversion) -> int:
+def images_inverted(plan: Plan, inversion: Inversion, classes: int) -> int:
     """Images that go forward and backward through the frozen net in a search."""
     settings = {"mesa": plan.mesa, "pixel": plan.pixel, "mask": plan.mask}[inversion.method]
-    lanes = {"mesa": len(plan.mesa.betas()), "pixel": plan.pixel.runs, "mask": 10}[inversion.method]
+    lanes = {"mesa": len(plan.mesa.betas()), "pixel": plan.pixel.runs, "mask": classes}[inversion.method]
     return settings.steps * settings.batch * lanes

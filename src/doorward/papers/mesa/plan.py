@@ -17,13 +17,14 @@ from doorward.errors import DoorwardError
 from doorward.invert import MaskSettings, MesaSettings, PixelSettings
 from doorward.methods import Settings, build_settings
 from doorward.nets import NETS
-from doorward.papers.mesa.patterns import COLOURS, SIDE, black_white, black_white_masks, random_colour
+from doorward.papers.mesa.patterns import COLOURS, SIDE, black_white, black_white_masks, random_colour, spread_over
 from doorward.papers.mesa.profiles import PROFILES, TABLE, Profile
 from doorward.repair import RetrainSettings
 from doorward.train.settings import TrainSettings
 from doorward.triggers import Placement, Trigger
 
 Shape = tuple[int, int, int]
+Kind = Literal["black-white", "colour"]
 SIZES = (5, 7)  # sides of the windows that are searched when the size is unknown
 PARTS: dict[str, type[Settings]] = {
     "clean": TrainSettings,
@@ -44,7 +45,7 @@ class Case(Settings):
         shown: its distribution is sampled for the figures.
     """
 
-    kind: Literal["black-white", "colour"]
+    kind: Kind
     number: int
     place: Literal["free", "fixed"] = "free"
     beyond: bool = False
@@ -114,6 +115,8 @@ class Plan(Settings):
 class Wishes(Settings):
     """What the command line may change; None and empty leave it to the profile."""
 
+    source: str | None = None
+    net: str | None = None
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
     black_white: int | None = Field(None, ge=0, le=len(black_white_masks()))
     colour: int | None = Field(None, ge=0, le=COLOURS)
@@ -135,6 +138,7 @@ def make_plan(profile: str, wishes: Wishes | None = None) -> Plan:
     if profile == "gpu" and not torch.cuda.is_available():
         raise DoorwardError("reproduce: profile 'gpu' on a machine without CUDA GPU; expected one, or profile 'cpu'")
     wishes, p = wishes or Wishes(), TABLE[profile]
+    source = wishes.source or p.source
     for part in wishes.settings:
         if part not in PARTS:
             raise DoorwardError(f"reproduce: --set {part}.NAME; expected one of {', '.join(PARTS)} before the dot")
@@ -146,11 +150,11 @@ def make_plan(profile: str, wishes: Wishes | None = None) -> Plan:
     }
     return Plan(
         profile=profile,
-        source=p.source,
-        net=p.net,
+        source=source,
+        net=wishes.net or p.net,
         probability=p.probability,
         rounds=p.rounds,
-        target=class_number(wishes.target, load_images(p.source, split="test").classes),
+        target=class_number(wishes.target, load_images(source, split="test").classes),
         evaluated=p.evaluated,
         seed=wishes.seed,
         cases=_cases(p, wishes),
@@ -161,21 +165,31 @@ def make_plan(profile: str, wishes: Wishes | None = None) -> Plan:
 
 
 def _cases(p: Profile, wishes: Wishes) -> tuple[Case, ...]:
-    """Both kinds side by side, so that a plan that was stopped has some of each; fixed places last."""
+    """Both kinds side by side, so that a plan that was stopped has some of each; fixed places last.
+
+    Those that are tried without the crutches are spread over their list, and the middle of the list is shown.
+    """
     black = _numbers(p.black_white, wishes.black_white, len(black_white_masks()))
     colour = _numbers(p.colour, wishes.colour, COLOURS)
     beyond = p.beyond
     if wishes.without_crutches is not None:
         beyond = (max(1, p.beyond[0]), max(1, p.beyond[1])) if wishes.without_crutches else (0, 0)
     found: list[tuple[float, Case]] = []
-    for i, n in enumerate(black):
-        found.append((i / len(black), Case(kind="black-white", number=n, beyond=i < beyond[0], shown=i == 0)))
-    for i, n in enumerate(colour):
-        shown = i == 0 and not black
-        found.append((i / len(colour), Case(kind="colour", number=n, beyond=i < beyond[1], shown=shown)))
+    kinds: tuple[tuple[Kind, tuple[int, ...], int, bool], ...] = (
+        ("black-white", black, beyond[0], True),
+        ("colour", colour, beyond[1], not black),
+    )
+    for kind, numbers, count, pictured in kinds:
+        chosen, middle = _spread(len(numbers), count), _spread(len(numbers), 1) if pictured else ()
+        for i, n in enumerate(numbers):
+            found.append((i / len(numbers), Case(kind=kind, number=n, beyond=i in chosen, shown=i in middle)))
     cases = [case for _, case in sorted(found, key=lambda pair: pair[0])]
     fixed = [case.model_copy(update={"place": "fixed", "shown": False}) for case in cases if case.beyond]
     return (*cases, *fixed)
+
+
+def _spread(total: int, count: int) -> tuple[int, ...]:
+    return spread_over(total, min(count, total)) if total and count else ()
 
 
 def _numbers(own: tuple[int, ...], wanted: int | None, total: int) -> tuple[int, ...]:

@@ -81,7 +81,8 @@ def _intro(plan: Plan, found: Found) -> str:
         f"{100 * plan.evaluated:g} %, ASR over the images that are not of the target class, the same images and places "
         "for all arms. Arms that train have the same settings and see the same images in the same order. Rates in "
         "percent with 95 % Clopper-Pearson intervals over images, those of several triggers together, which leaves "
-        "out how much trainings differ. The authors' figures are read off their poster."
+        "out how much trainings differ. The authors' figures are read off their poster. The "
+        "trigger of the figures is the middle one of the list."
     )
 
 
@@ -93,7 +94,12 @@ def _attack_line(found: Found) -> str:
 
 def _changed(plan: Plan) -> list[str]:
     """Settings that are not the profile's."""
-    profile, lines = TABLE[plan.profile], []
+    profile = TABLE[plan.profile]
+    lines = [
+        f"* Set by the user: {name} = {getattr(plan, name)}."
+        for name in ("source", "net")
+        if getattr(plan, name) != getattr(profile, name)
+    ]
     for part in PARTS:
         own, used = getattr(profile, part), getattr(plan, part)
         changed = {k: v for k, v in used.model_dump().items() if v != getattr(own, k)}

@@ -97,9 +97,10 @@ def build(run: RunFolder, thumbnail_bytes: int) -> Section:
     subject = results.model or str(settings.get("model", "")) or run.name
     methods = list(dict.fromkeys(arm.method for arm in results.arms if arm.method)) or [str(settings.get("method", ""))]
     described = [(m, notes("repair", m)) for m in methods if m]
-    repairs = [arm for arm in results.arms if arm.role == "repair"]
-    first = (repairs or list(results.arms[1:2]) or [None])[0]
+    others = sorted(results.arms[1:], key=lambda arm: arm.role != "repair")
+    first = others[0] if others else None  # a control stands for itself where it was the only choice
     given = next((arm for arm in results.arms if arm.role == "given"), None)
+    shown = [s for s in results.steps if s.accuracy.value is not None]
     return Section(
         run=run,
         subject=subject,
@@ -111,7 +112,7 @@ def build(run: RunFolder, thumbnail_bytes: int) -> Section:
             "arms": _arms(results),
             "axis": charts.interval_axis(FULL),
             "accuracy_axis": charts.interval_axis(accuracy_domain([a.accuracy for a in results.arms])),
-            "steps": [(s.name, drawn(s.accuracy, FULL, "good", "clean accuracy")) for s in results.steps],
+            "steps": [(s.name, drawn(s.accuracy, FULL, "good", "clean accuracy")) for s in shown],
             "triggers": results.triggers,
             "described": described,
             "blind_spots": BLIND_SPOTS["repair"],
@@ -127,7 +128,8 @@ def build(run: RunFolder, thumbnail_bytes: int) -> Section:
 def _verdict(results: RepairResults, given: ArmRow | None, first: ArmRow | None, method: str) -> Verdict:
     """Whether the triggers still work; without triggers, that nothing tells."""
     if given is None or first is None or given.asr is None or first.asr is None:
-        steps = [f"{s.name}: clean accuracy {percent(s.accuracy.value)}." for s in results.steps]
+        measured = [s for s in results.steps if s.accuracy.value is not None]
+        steps = [f"{name(s.name)}: clean accuracy {percent(s.accuracy.value)}." for s in measured]
         return Verdict(
             "repaired", f"Repaired by {name(method)}; its effect on a backdoor was not measured", tuple(steps)
         )
@@ -137,7 +139,7 @@ def _verdict(results: RepairResults, given: ArmRow | None, first: ArmRow | None,
         headline = f"After {name(first.name)} the triggers still succeed on {after} of images; before, on {before}"
     else:
         headline = f"The triggers succeed on {before} of images before and on {after} after {name(first.name)}"
-    reasons = [f"Within {extent(first.asr.low, first.asr.high)}, of {plural(first.asr.trials, 'held-out image')}."]
+    reasons = [f"After it: {extent(first.asr.low, first.asr.high)}, on {plural(first.asr.trials, 'held-out image')}."]
     controls = [arm for arm in results.arms if arm.role == "control" and arm.asr is not None]
     for arm in controls:
         reasons.append(f"Without triggers, {name(arm.name)} leaves {percent(arm.asr.value if arm.asr else None)}.")

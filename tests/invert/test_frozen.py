@@ -10,8 +10,8 @@ from torch import nn
 
 from doorward.classifiers import Classifier
 from doorward.errors import DoorwardError
-from doorward.invert import Frozen
 from doorward.folding import fold_batch_norm
+from doorward.invert import Frozen
 from doorward.nets import build
 
 SHAPE = (3, 12, 10)

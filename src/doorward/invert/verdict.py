@@ -106,10 +106,9 @@ def combine(tests: Sequence[OrderTest]) -> OrderTest:
 
     Exact when the methods are independent on a clean classifier, cautious when they agree.
     """
-    count = len(tests)
-    corrected = [-np.expm1(count * np.log1p(-np.minimum(t.classes, 1 - 1e-16))) for t in tests]
-    smallest = min(t.p_value for t in tests)
-    return OrderTest(float(1 - (1 - smallest) ** count), np.min(corrected, axis=0))
+    everyone = np.array([[t.p_value, *t.classes] for t in tests]).min(axis=0)
+    corrected = -np.expm1(len(tests) * np.log1p(-np.minimum(everyone, 1 - 1e-16)))
+    return OrderTest(float(corrected[0]), corrected[1:])
 
 
 def gamma_p_value(values: Floats) -> float | None:

@@ -51,15 +51,19 @@ def _each_trigger(found: Found, path: Path) -> Path:
     rows = [r for r in found.models if r["place"] == "free"]
     cases = list(by_case(rows))
     figure, axes = pyplot.subplots(figsize=(max(7.0, 2 + 0.22 * len(cases)), 4.2), layout="constrained")
-    for arm in [a for a in main_arms(found) if a in _STYLES]:
+    shown = [arm for arm in main_arms(found) if arm in _STYLES]
+    for number, arm in enumerate(shown):
         colour, marker = _STYLES[arm]
+        aside = 0.12 * (number - (len(shown) - 1) / 2)  # so that arms do not hide each other
         same = pick(rows, arm=arm)
         several = arm == "pixel"
         if several:
             single = [100 * r["asr_hits"] / r["asr_trials"] for r in same]
-            axes.plot([cases.index(r["case"]) for r in same], single, ".", color=colour, alpha=0.35, markersize=5)
+            axes.plot(
+                [cases.index(r["case"]) + aside for r in same], single, ".", color=colour, alpha=0.35, markersize=5
+            )
         rates = by_case(same)
-        where = [cases.index(case) for case in rates]
+        where = [cases.index(case) + aside for case in rates]
         values = np.array([100 * rate.value for rate in rates.values()])
         bounds = np.array([rate.interval for rate in rates.values()]).T * 100
         error = None if several else [values - bounds[0], bounds[1] - values]

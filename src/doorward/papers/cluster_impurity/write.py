@@ -84,7 +84,7 @@ def _page(plan: Plan, found: Found, drawn: Sequence[Path]) -> str:
 
 def _intro(plan: Plan, found: Found) -> str:
     trainings = sum(row["kind"] == "train" for row in found.times)
-    seeds = sorted({case.seed for case in plan.cases})
+    seeds = sorted({row["seed"] for row in found.times})
     return (
         f"Source {plan.source}, net {plan.net}, trainer `{plan.trainer}`; {trainings} trainings, seeds "
         f"{', '.join(map(str, seeds))}. Rates in percent with 95 % Clopper-Pearson intervals over the images of all "

@@ -63,7 +63,8 @@ DEVIATIONS = (
     "Trainers: `faithful` is the recipe that the poster's numbers point to, `fast` is ours; see the settings below. "
     "Trials with size .25, seed 0, 12 epochs: flips and shifts throughout leave the pixel unlearned (attack success "
     "1.4 %, clean accuracy 87.8 %); without them it is learned (85.5 %) by a net that knows its images by heart "
-    "(84.6 %; blurring changes 51 to 55 % of the decisions on one clean class, and the poison has no cluster of its own).",
+    "(84.6 %; blurring changes 51 to 55 % of the decisions on one clean class, and the poison has no cluster of its "
+    "own).",
     "Removing the truly poisoned images gives back the clean set, since originals stay; that control and the one "
     "without poison are therefore one training per seed.",
 )

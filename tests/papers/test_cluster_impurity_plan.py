@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from doorward.errors import DoorwardError
+from doorward.papers.accessory import draw_sunglasses
 from doorward.papers.cluster_impurity import FAITHFUL, FAST, Case, Plan, Wishes, check, make_plan, only
-from doorward.papers.cluster_impurity.accessory import draw_sunglasses
 from doorward.papers.cluster_impurity.trainers import SIZES, TABLE_2
 from doorward.train import TrainSettings
 

@@ -11,8 +11,9 @@ import pytest
 from doorward.attack.files import save_truth
 from doorward.attack.poison import Truth
 from doorward.papers.cluster_impurity import tables
-from doorward.papers.cluster_impurity.collect import Found, _at_authors_threshold, _clusters, pooled
+from doorward.papers.cluster_impurity.collect import Found, _at_authors_threshold, _clusters
 from doorward.papers.cluster_impurity.plan import Case
+from doorward.papers.rows import pooled
 from doorward.stats import Rate
 from doorward.tables import write_parquet
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from doorward.papers.mesa import tables
-from doorward.papers.mesa.collect import Found, pooled
+from doorward.papers.mesa.collect import Found
 from doorward.papers.mesa.figures import plane
+from doorward.papers.rows import pooled
 from doorward.stats import Rate
 
 TOLD = "target class, size"

@@ -105,7 +105,7 @@ def cluster_impurity(
 
     from doorward.methods import build_settings
     from doorward.papers import cluster_impurity as paper
-    from doorward.papers.cluster_impurity.accessory import draw_sunglasses
+    from doorward.papers.accessory import draw_sunglasses
     from doorward.side_by_side import default_jobs
 
     asked: dict[str, Any] = {
@@ -132,7 +132,10 @@ def cluster_impurity(
         return
     with common.bar() as progress:
         bar = progress.add_task("reproduce", total=None, note="")
-        told = lambda stage: progress.update(bar, description=common.printable(stage))  # noqa: E731
+
+        def told(stage: str) -> None:
+            progress.update(bar, description=common.printable(stage))
+
         paper.reproduce(plan, output, jobs=jobs or default_jobs(plan.device), told=told)
     page = paper.write_results(plan, output, results or output / "results")
     if as_json:

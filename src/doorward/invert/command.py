@@ -65,7 +65,7 @@ def invert_to_folder(
         registry.get("invert", name)  # a wrong name is told before anything is loaded
     if request.repeat > 1 and request.source is None:
         raise DoorwardError(f"--repeat {request.repeat}: hiding a trigger needs clean images; expected --images SOURCE")
-    images = None if request.source is None else _open_images(request.source, request.split)
+    images = None if request.source is None else open_images(request.source, request.split)
     classifier = open_classifier(request, images)
     if request.train_references and (images is None or not request.labelled):
         raise DoorwardError("--train-references: needs labelled clean images; expected --images SOURCE with labels")
@@ -113,7 +113,7 @@ def invert_to_folder(
     return run.results
 
 
-def _open_images(source: str, split: Literal["train", "test"] | None) -> ImageSet:
+def open_images(source: str, split: Literal["train", "test"] | None) -> ImageSet:
     """The split asked for; else the test images where the source has some, for the classifier has not seen them."""
     if split is not None:
         return load_images(source, split=split)

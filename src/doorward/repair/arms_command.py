@@ -12,10 +12,9 @@ from pydantic import Field
 
 from doorward import methods as registry
 from doorward.classifiers import Classifier
-from doorward.data import load_images
 from doorward.errors import DoorwardError
 from doorward.images import ImageSet
-from doorward.invert.command import InvertRequest, open_classifier
+from doorward.invert.command import InvertRequest, open_classifier, open_images
 from doorward.invert.conventions import check_conventions
 from doorward.methods import Settings
 from doorward.repair.arms import Bench, Planned, make_bench, plan_arms
@@ -60,7 +59,7 @@ def arms_to_folder(
     was in.
     """
     chosen = _methods(request)
-    source = _open_images(request.source, request.split)
+    source = open_images(request.source, request.split)
     classifier, warnings = _open_model(request, source)
     images = _named_alike(known_clean(source, request.share, request.seed), classifier)
     inverted = None
@@ -101,16 +100,6 @@ def _methods(request: ArmsRequest) -> tuple[str, ...]:
     if not request.triggers and (request.targets or request.trigger_method):
         raise DoorwardError("repair: a target or an inversion without triggers; expected --triggers RUN with it")
     return chosen
-
-
-def _open_images(source: str, split: Literal["train", "test"] | None) -> ImageSet:
-    """The split asked for; else the test images where the source has some, for the classifier has not seen them."""
-    if split is not None:
-        return load_images(source, split=split)
-    try:
-        return load_images(source, split="test")
-    except DoorwardError:
-        return load_images(source)
 
 
 def _open_model(request: ArmsRequest, images: ImageSet) -> tuple[Classifier, tuple[str, ...]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -12,12 +11,10 @@ from doorward.attack.files import load_truth
 from doorward.papers.cluster_impurity.plan import Case, Plan
 from doorward.papers.cluster_impurity.stages import forms, stages
 from doorward.papers.cluster_impurity.trainers import AUTHORS_THRESHOLD
+from doorward.papers.rows import Row
 from doorward.runs import Run, read_json
 from doorward.score import detection
-from doorward.stats import Rate
 from doorward.tables import read_parquet
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -111,8 +108,3 @@ def _clusters(case: Case, here: Path) -> Row:
 def _time(path: Path) -> Row:
     run = Run.read(path)
     return {"seconds": run["seconds"], "images_per_second": run["results"].get("images_per_second")}
-
-
-def pooled(rows: list[Row], name: str) -> Rate:
-    """The rate ``name`` over several rows: hits and trials added up."""
-    return Rate(sum(r[f"{name}_hits"] for r in rows), sum(r[f"{name}_trials"] for r in rows))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from doorward.papers.cluster_impurity.collect import Found, Row, pooled
-from doorward.papers.cluster_impurity.tables import POSTER, pick
+from doorward.papers.cluster_impurity.collect import Found
+from doorward.papers.cluster_impurity.tables import POSTER
 from doorward.papers.cluster_impurity.trainers import TABLE_2
+from doorward.papers.rows import Row, pick, pooled
 
 _COLOURS = {"SS": "#b5651d", "AC": "#6a51a3", "CI": "#1b7837", "FP": "#2166ac"}
 _ASIDE = 0.002  # on the axis of sizes

@@ -16,7 +16,7 @@ from doorward.cleanse.command import CleanseRequest, cleanse_to_folder
 from doorward.cleanse.observe import ObserveOnce
 from doorward.data import load_images
 from doorward.errors import OutputExistsError
-from doorward.papers.cluster_impurity.accessory import draw_sunglasses
+from doorward.papers.accessory import draw_sunglasses
 from doorward.papers.cluster_impurity.plan import Case, Plan, with_picture
 from doorward.repair.command import RepairRequest, repair_to_folder
 from doorward.runs import Run, read_json, write_json

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from statistics import mean
 
-from doorward.papers.cluster_impurity.collect import Found, Row, pooled
+from doorward.papers.cluster_impurity.collect import Found
 from doorward.papers.cluster_impurity.trainers import TABLE_2
+from doorward.papers.rows import Row, markdown, pick, pooled
 
 SHORT = {"impurity": "CI", "activation": "AC", "spectral": "SS", "spectre": "SPECTRE", "scan": "SCAn"}
 MODELS = ("poisoned set", "after SS", "after AC", "after CI", "after FP", "poison removed")
@@ -18,16 +19,6 @@ POSTER = (
     ("CI", "blind", "impurity", "fpr"),
 )
 FORMS = {"half": "; half of the class removed", "authors": "; S > .5, as in the authors' code"}
-
-
-def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Lines of a Markdown table, and an empty one."""
-    return [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *(f"| {' | '.join(row)} |" for row in rows), ""]
-
-
-def pick(rows: Sequence[Row], **wanted: object) -> list[Row]:
-    """The rows that have these values."""
-    return [r for r in rows if all(r[k] == v for k, v in wanted.items())]
 
 
 def cases(rows: Sequence[Row], *scenarios: str) -> list[str]:

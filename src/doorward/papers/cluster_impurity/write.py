@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from doorward.errors import DoorwardError
 from doorward.papers.cluster_impurity import figures, tables
-from doorward.papers.cluster_impurity.collect import Found, Row, collect
+from doorward.papers.cluster_impurity.collect import Found, collect
 from doorward.papers.cluster_impurity.plan import Plan
 from doorward.papers.cluster_impurity.trainers import CLEAN_ACCURACY, DEVIATIONS
+from doorward.papers.rows import write_rows
 from doorward.report import report
-from doorward.tables import write_parquet
 
 _WHOLE = {"seed", "flagged", "poisoned", "gathered"}  # columns of whole numbers; *_hits and *_trials are too
 _REPORTED = 24  # sections that the report's page has
@@ -31,7 +29,7 @@ def write_results(plan: Plan, folder: Path, results: Path) -> Path:
     results.mkdir(parents=True, exist_ok=True)
     for name, rows in vars(found).items():
         if rows:
-            _write_rows(results / f"{name}.parquet", rows)
+            write_rows(results / f"{name}.parquet", rows, _WHOLE)
     drawn = figures.draw(found, results)
     report(_reported(plan, folder), results / "report.html", title="Cluster impurity, one-pixel poison", overwrite=True)
     page = results / "README.md"
@@ -47,19 +45,6 @@ def _reported(plan: Plan, folder: Path) -> list[Path]:
         if (run / "score.json").exists():
             scored.setdefault(case.name, run)
     return list(scored.values())[:_REPORTED]
-
-
-def _write_rows(path: Path, rows: Sequence[Row]) -> None:
-    columns = {}
-    for name in dict.fromkeys(key for row in rows for key in row):
-        values = [row.get(name) for row in rows]
-        if all(isinstance(v, str) for v in values):
-            columns[name] = np.array(values)
-        elif name in _WHOLE or name.endswith(("_hits", "_trials")):
-            columns[name] = np.array(values, np.int64)
-        else:
-            columns[name] = np.array([np.nan if v is None else v for v in values], np.float64)
-    write_parquet(path, columns)
 
 
 def _page(plan: Plan, found: Found, drawn: Sequence[Path]) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from doorward.errors import DoorwardError
-from doorward.papers.cluster_impurity.accessory import draw_sunglasses
+from doorward.papers.accessory import draw_sunglasses
 from doorward.papers.hackml.faces import HEIGHT, WIDTH
 from doorward.triggers import Placement, Trigger
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from doorward.papers.mesa.arms import BEFORE, arms, inversions
 from doorward.papers.mesa.plan import Case, Plan
 from doorward.papers.mesa.stages import shared_stages, stages
+from doorward.papers.rows import Row
 from doorward.runs import Run
-from doorward.stats import Rate
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -82,8 +79,3 @@ def _collect_inversions(plan: Plan, case: Case, here: Path, about: Row, found: F
             found.inversions.append(
                 {**about, "inversion": inversion.name, "lane": number, "success": rate, "entropy": nats}
             )
-
-
-def pooled(rows: list[Row], name: str) -> Rate:
-    """The rate ``name`` over several rows: hits and trials added up."""
-    return Rate(sum(r[f"{name}_hits"] for r in rows), sum(r[f"{name}_trials"] for r in rows))

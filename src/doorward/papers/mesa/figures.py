@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from doorward.papers.cluster_impurity.tables import pick
 from doorward.papers.mesa.arms import BEFORE
 from doorward.papers.mesa.collect import Found
 from doorward.papers.mesa.plan import Plan
 from doorward.papers.mesa.tables import by_case, label, main_arms
+from doorward.papers.rows import pick
 from doorward.runs import Run
 from doorward.tensors import read_tensors
 

@@ -13,9 +13,7 @@ from doorward.papers.mesa import work
 from doorward.papers.mesa.arms import Arm, Inversion, arms, inversions, verdict
 from doorward.papers.mesa.plan import Case, Plan
 from doorward.runs import read_json, write_json
-from doorward.side_by_side import default_jobs, run_side_by_side
-
-Told = Callable[[str], None]
+from doorward.side_by_side import Told, default_jobs, run_side_by_side
 
 
 @dataclass(frozen=True)

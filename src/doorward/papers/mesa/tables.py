@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import mean
 
-from doorward.papers.cluster_impurity.tables import markdown, pick
 from doorward.papers.mesa.arms import BEFORE
-from doorward.papers.mesa.collect import Found, Row, pooled
+from doorward.papers.mesa.collect import Found
 from doorward.papers.mesa.profiles import PUBLISHED
+from doorward.papers.rows import Row, markdown, pick, pooled
 from doorward.stats import Rate
 
 LABELS = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,13 @@ from doorward.papers.mesa.arms import Arm, Inversion, stamps, verdict
 from doorward.papers.mesa.plan import Case, Plan
 from doorward.repair import FineTuneSettings, RefreshSettings, Repaired, fine_tune, refresh, retrain
 from doorward.runs import Run
+from doorward.side_by_side import Told
 from doorward.tensors import write_tensors
 from doorward.train.command import TrainRequest, train_to_folder
 from doorward.train.files import load_classifier, save_classifier
 from doorward.train.loop import Progress, train
 from doorward.triggers import Trigger
 
-Told = Callable[[str], None]
 ENOUGH = 0.95  # of training images: an attack that succeeds on so many is not trained further
 SAMPLES, IMAGES = 150, 32  # in the figure: triggers per level, images per trigger
 _TRIED = 1000  # training images on which the attacker looks at the own success

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from doorward.errors import DoorwardError
 from doorward.papers.mesa import figures, tables
 from doorward.papers.mesa.arms import BEFORE
-from doorward.papers.mesa.collect import Found, Row, collect
+from doorward.papers.mesa.collect import Found, collect
 from doorward.papers.mesa.plan import PARTS, Plan
 from doorward.papers.mesa.profiles import TABLE, deviations
-from doorward.tables import write_parquet
+from doorward.papers.rows import write_rows
 
 _WHOLE = {"number", "rank", "lane", "named"}  # columns of whole numbers; *_hits and *_trials are too
 
@@ -30,24 +28,11 @@ def write_results(plan: Plan, folder: Path, results: Path) -> Path:
     results.mkdir(parents=True, exist_ok=True)
     for name, rows in vars(found).items():
         if rows:
-            _write_rows(results / f"{name}.parquet", rows)
+            write_rows(results / f"{name}.parquet", rows, _WHOLE)
     drawn = figures.draw(plan, found, folder, results)
     page = results / "README.md"
     page.write_text(_page(plan, found, drawn))
     return page
-
-
-def _write_rows(path: Path, rows: Sequence[Row]) -> None:
-    columns = {}
-    for name in dict.fromkeys(key for row in rows for key in row):
-        values = [row.get(name) for row in rows]
-        if all(isinstance(v, str) for v in values):
-            columns[name] = np.array(values)
-        elif name in _WHOLE or name.endswith(("_hits", "_trials")):
-            columns[name] = np.array(values, np.int64)
-        else:
-            columns[name] = np.array([np.nan if v is None else v for v in values], np.float64)
-    write_parquet(path, columns)
 
 
 def _page(plan: Plan, found: Found, drawn: Sequence[Path]) -> str:

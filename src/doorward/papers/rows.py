@@ -1,0 +1,43 @@
+"""Rows of results: picked, pooled, written as Markdown and Parquet; what every reproduced paper does with them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from doorward.stats import Rate
+from doorward.tables import write_parquet
+
+Row = dict[str, Any]
+
+
+def pick(rows: Sequence[Row], **wanted: object) -> list[Row]:
+    """The rows that have these values."""
+    return [r for r in rows if all(r[k] == v for k, v in wanted.items())]
+
+
+def pooled(rows: Sequence[Row], name: str) -> Rate:
+    """The rate ``name`` over several rows: hits and trials added up."""
+    return Rate(sum(r[f"{name}_hits"] for r in rows), sum(r[f"{name}_trials"] for r in rows))
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Lines of a Markdown table, and an empty one."""
+    return [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *(f"| {' | '.join(row)} |" for row in rows), ""]
+
+
+def write_rows(path: Path, rows: Sequence[Row], whole: Collection[str]) -> None:
+    """Write rows as Parquet: text where all is text, whole numbers for ``whole``, *_hits and *_trials, else floats."""
+    columns = {}
+    for name in dict.fromkeys(key for row in rows for key in row):
+        values = [row.get(name) for row in rows]
+        if all(isinstance(v, str) for v in values):
+            columns[name] = np.array(values)
+        elif name in whole or name.endswith(("_hits", "_trials")):
+            columns[name] = np.array(values, np.int64)
+        else:
+            columns[name] = np.array([np.nan if v is None else v for v in values], np.float64)
+    write_parquet(path, columns)

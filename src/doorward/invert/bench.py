@@ -21,7 +21,7 @@ from doorward.invert.loop import Watch
 from doorward.invert.measure import success
 from doorward.invert.result import Inverted
 from doorward.invert.scene import Scene
-from doorward.invert.verdict import FEWEST_CLASSES, OrderTest, order_test
+from doorward.invert.verdict import FEWEST_CLASSES, OrderTest, control_test, order_test
 from doorward.methods import KNOWLEDGE, Method, Settings
 from doorward.stats import Rate
 from doorward.triggers import Stamp
@@ -85,16 +85,16 @@ class Bench:
         """Invert the classifier and its references alike; test the statistic; measure the triggers."""
         s = s or method.configure()
         used = {k: v for k, v in known.items() if k in method.given | method.accepts}
-        started = time.monotonic()
-        inverted = self._invert(method, s, used, candidates, self.classifier, method.name)
-        seconds = time.monotonic() - started
+        lighter = getattr(s, "for_reference", None)
         others = [
-            self._invert(method, s, used, candidates, net, f"{method.name}-reference-{number}")
-            for number, net in enumerate(references, 1)
+            self._invert(method, lighter() if lighter else s, used, candidates, net, f"{method.name}-reference-{n}")
+            for n, net in enumerate(references, 1)
         ]
-        reference = None
+        reference = np.mean([o.statistic for o in others], axis=0) if others else None
+        started = time.monotonic()
+        inverted = self._invert(method, s, used, candidates, self.classifier, method.name, reference)
+        seconds = time.monotonic() - started
         if others:
-            reference = np.mean([o.statistic for o in others], axis=0)
             ran_out = np.all([inverted.ran_out, *(o.ran_out for o in others)], axis=0)
             inverted = replace(inverted, ran_out=ran_out)
         verdict, why = judge(inverted, reference)
@@ -110,12 +110,13 @@ class Bench:
         candidates: tuple[int, ...],
         net: Classifier,
         name: str,
+        reference: NDArray[np.float64] | None = None,
     ) -> Inverted:
         """Hand a method exactly what it declared."""
         precision = str(getattr(s, "precision", "auto"))
         model = Frozen(net, precision)
         watch = Watch(partial(self.progress, name) if self.progress else None, self._checkpoint(name))
-        available: dict[str, Any] = {"model": model, "seed": self.seed, "watch": watch}
+        available: dict[str, Any] = {"model": model, "seed": self.seed, "watch": watch, "reference": reference}
         if "scene" in method.given:
             if self.search is None:
                 raise DoorwardError(f"invert {method.name}: needs clean images, which were not given")
@@ -162,5 +163,9 @@ def judge(inverted: Inverted, reference: NDArray[np.float64] | None = None) -> t
         return None, f"did not converge: {found} came to a result"
     if np.ptp(statistic[compared]) == 0:
         return None, "the statistic is the same for every class"
-    tested = order_test(statistic, compared=compared)
+    if inverted.controls:
+        looked_at = np.where(compared, statistic, np.nan)
+        tested = control_test(looked_at, inverted.controls, len(statistic))
+    else:
+        tested = order_test(statistic, compared=compared)
     return OrderTest(tested.p_value, np.where(inverted.works, tested.classes, 1.0)), ""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from doorward.invert.effort import scored
+from doorward.invert.effort import enlarged, scored
 from doorward.invert.heatmap import HeatMap
 from doorward.invert.loop import Lanes, LoopSettings, Objective, Tensors, Watch, optimise
 from doorward.invert.margin import class_margin
@@ -31,11 +31,12 @@ class CompleteSettings(LoopSettings):
     batch: int = Field(24, ge=1)
     halve_from: int = Field(1 << 30, ge=2, description="never: regions of a class are compared at the end")
     levels: tuple[float, ...] = Field(
-        (0.7, 0.5, 0.3), min_length=1, description="heat from which a pixel is in the region, of the hottest; all tried"
+        (0.4, 0.2), min_length=1, description="heat from which a pixel is in the region, of the hottest; all tried"
     )
     success: float = Field(0.9, gt=0, le=1, description="the smallest region whose trigger reaches this is taken")
     keep: float = Field(0.5, ge=0, description="size: a pixel stays that adds this share of what pixels add on average")
     smooth: float = Field(0.2, ge=0, description="price of an edge of alpha or pattern, in pixels of size")
+    grain: int = Field(2, ge=1, description="alpha and pattern vary over so many pixels")
     lr: float = Field(0.1, gt=0)
 
 
@@ -73,7 +74,7 @@ class CompleteObjective(Objective):
     def loss(self, lanes: Lanes, drawn: Tensors) -> tuple[Tensor, Tensors]:
         """Loss per lane; alpha is nothing outside the region. Images of the class itself do not count."""
         rows, label = drawn["rows"][0], lanes.held["label"]
-        alpha, pattern = squash(lanes.trained["alpha"]) * lanes.held["region"], squash(lanes.trained["pattern"])
+        alpha, pattern = pictures(lanes)
         stamped = blend_whole(self.images[rows][None], alpha, self.scene.model.normalise(pattern))
         margins = class_margin(self.scene.model.logits(stamped), label)
         before = class_margin(self.clean[rows][None].expand(len(label), -1, -1), label)
@@ -87,6 +88,13 @@ class CompleteObjective(Objective):
     def optimiser(self, trained: list[Tensor]) -> torch.optim.Optimizer:
         """Adam as the mask inversion has it."""
         return torch.optim.Adam(trained, lr=self.s.lr, betas=(0.5, 0.9))
+
+
+def pictures(lanes: Lanes) -> tuple[Tensor, Tensor]:
+    """Alpha and pattern in [0, 1], ``[lanes, H, W, 1 or C]``; alpha is nothing outside the region."""
+    height, width = lanes.held["region"].shape[1:3]
+    alpha, pattern = (enlarged(squash(lanes.trained[k]), (height, width)) for k in ("alpha", "pattern"))
+    return alpha * lanes.held["region"], pattern
 
 
 def edges(pictures: Tensor) -> Tensor:
@@ -110,16 +118,17 @@ def complete_triggers(
     jobs = [(label, level) for label in maps for level in sorted(s.levels, reverse=True)]
     regions = np.stack([maps[label].region(level) for label, level in jobs])
     device, count = scene.pixels.device, len(jobs)
+    cells = tuple((side + s.grain - 1) // s.grain for side in (height, width))
     trained = {
-        "alpha": torch.full((count, height, width, 1), _FIRST_ALPHA, device=device),
-        "pattern": torch.zeros(count, height, width, channels, device=device),
+        "alpha": torch.full((count, *cells, 1), _FIRST_ALPHA, device=device),
+        "pattern": torch.zeros(count, *cells, channels, device=device),
     }
     held = {
         "label": torch.tensor([label for label, _ in jobs], device=device),
         "region": torch.from_numpy(regions).to(device).float()[..., None],
     }
     lanes = optimise(CompleteObjective(scene, s), Lanes(trained, held), s, seed=seed, watch=watch)
-    alpha, pattern = squash(lanes.trained["alpha"]) * lanes.held["region"], squash(lanes.trained["pattern"])
+    alpha, pattern = pictures(lanes)
     reached, measured = _success(scene, alpha, pattern, lanes.held["label"])
     found: dict[int, Complete] = {}
     for label in maps:

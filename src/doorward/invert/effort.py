@@ -28,6 +28,9 @@ class EffortSettings(LoopSettings):
         "image", description="alpha over the whole image, or in a window at a random place each step"
     )
     window: int = Field(15, ge=1, description="side of the window in pixels")
+    grain: int = Field(
+        4, ge=1, description="alpha and pattern vary over so many pixels: things that are worn do, adversarial noise not"
+    )
     success: float = Field(0.8, gt=0, le=1, description="share of images that a trigger must send to the class")
     share: float = Field(
         0.2, gt=0, le=1, description="at first an opaque trigger over this share of the image costs log K"
@@ -54,7 +57,8 @@ class EffortObjective(Objective):
 
     def loss(self, lanes: Lanes, drawn: Tensors) -> tuple[Tensor, Tensors]:
         """Loss per lane; tells size and success. Images of the class itself do not count."""
-        alpha, pattern = (squash(lanes.trained[k]) for k in ("alpha", "pattern"))
+        side = (self.s.window,) * 2 if self.s.search == "window" else (self.height, self.width)
+        alpha, pattern = (enlarged(squash(lanes.trained[k]), side) for k in ("alpha", "pattern"))
         rows = drawn["rows"][0]
         size = alpha.sum((1, 2, 3))
         if self.s.search == "window":
@@ -82,6 +86,13 @@ class EffortObjective(Objective):
         held["price"] = torch.where(works, held["price"] * s.factor, held["price"] / s.factor ** (1 / 3))
 
 
+def enlarged(pictures: Tensor, size: tuple[int, int]) -> Tensor:
+    """Pictures ``[lanes, h, w, C]`` at another height and width, bilinear."""
+    if tuple(pictures.shape[1:3]) == size:
+        return pictures
+    return functional.interpolate(pictures.permute(0, 3, 1, 2), size, mode="bilinear").permute(0, 2, 3, 1)
+
+
 def scored(scene: Scene, logits: Tensor, label: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Cross-entropy to each lane's class, hits, and which images count (those of other classes): ``[lanes, B]`` each.
 
@@ -107,7 +118,7 @@ def equal_effort(scene: Scene, s: EffortSettings, *, seed: int, watch: Watch | N
     is not worth it gives up, and its small alpha would look like a backdoor's.
     """
     channels, height, width = scene.model.shape
-    h, w = (s.window, s.window) if s.search == "window" else (height, width)
+    h, w = ((v + s.grain - 1) // s.grain for v in ((s.window, s.window) if s.search == "window" else (height, width)))
     classes, device = len(scene.candidates), scene.pixels.device
     trained = {
         "alpha": torch.full((classes, h, w, 1), _FIRST_ALPHA, device=device),

@@ -18,6 +18,7 @@ from doorward.invert.scene import Scene
 from doorward.invert.stamping import stamp_windows
 
 Floats = NDArray[np.float64]
+_HALF = 0.5  # of the way from the coldest to the hottest
 
 
 class HeatSettings(LoopSettings):
@@ -38,7 +39,7 @@ class HeatMap:
     """Strength of windows over the image for one class.
 
     Args:
-        heat: ``[H, W]``, the mean strength of the windows that cover a pixel; 0 is what the control classes have.
+        heat: ``[H, W]``, 0 .. 1: how well covering a pixel explains which windows are strong.
         corners: int ``[P, 2]``, row and column of every window's top left corner.
         strength: ``[P]``: the class's margin in that window above the controls' mean, in their standard deviations.
         success: ``[P]``: share of images that the window sent to the class.
@@ -57,6 +58,14 @@ class HeatMap:
         rows, columns = np.nonzero(self.heat >= self.heat.max() - 0.01 * span)
         nearest = np.argmin((rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2)
         return int(rows[nearest]), int(columns[nearest])
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """Row and column of the centre of mass of the half of the heat above the middle level."""
+        hot = np.where(self.region(_HALF), self.heat, 0.0)
+        rows, columns = np.indices(hot.shape)
+        total = max(float(hot.sum()), 1e-12)
+        return float((rows * hot).sum() / total), float((columns * hot).sum() / total)
 
     def region(self, level: float) -> NDArray[np.bool_]:
         """Pixels whose heat is at least ``level`` of the way from the coldest to the hottest, ``[H, W]``."""
@@ -203,12 +212,17 @@ def _around(coarse: NDArray[np.int64], best: Floats, fine: NDArray[np.int64], s:
 
 
 def accumulate(corners: NDArray[np.int64], strength: Floats, window: int, image: tuple[int, int]) -> Floats:
-    """Mean strength of the windows over every pixel, ``[H, W]``; negative strength counts as none.
+    """Correlation of the windows' strength with their covering a pixel, ``[H, W]``; 0 where it is negative.
 
-    Pixels that no window covers (there are none with `grid`) get 0.
+    Negative strength counts as none. The mean strength of the windows over a pixel would be hottest towards the border,
+    where few windows lie and all of them reach into the image: a correlation also asks whether the strong windows
+    elsewhere cover the pixel.
     """
-    total, covered = np.zeros(image), np.zeros(image)
-    for (top, left), value in zip(corners, np.maximum(strength, 0), strict=True):
-        total[top : top + window, left : left + window] += value
-        covered[top : top + window, left : left + window] += 1
-    return np.asarray(total / np.maximum(covered, 1))
+    covering = np.zeros((len(corners), *image))
+    for number, (top, left) in enumerate(corners):
+        covering[number, top : top + window, left : left + window] = 1
+    covering -= covering.mean(axis=0)
+    strong = np.maximum(strength, 0)
+    strong = strong - strong.mean()
+    spread = np.sqrt((covering**2).sum(axis=0) * (strong**2).sum())
+    return np.asarray(np.maximum(np.tensordot(strong, covering, 1) / np.maximum(spread, 1e-12), 0))

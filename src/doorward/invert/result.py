@@ -36,6 +36,8 @@ class Inverted:
         distributions: per class, for methods that model all triggers at once.
         details: more numbers for ``run.json``.
         warnings: what the user must know before trusting this.
+        controls: classes drawn at random, which the others that ran out are compared with; empty when all classes
+            ran out, or those that look most like targets did.
     """
 
     statistic: NDArray[np.float64]
@@ -48,6 +50,7 @@ class Inverted:
     distributions: Mapping[int, TriggerDistribution] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    controls: tuple[int, ...] = ()
 
     def ranked(self) -> list[int]:
         """Classes that have triggers, most suspicious first."""
@@ -65,4 +68,5 @@ class Inverted:
             ran_out=self.ran_out & ~out,
             triggers={k: v for k, v in self.triggers.items() if k not in labels},
             distributions={k: v for k, v in self.distributions.items() if k not in labels},
+            controls=tuple(k for k in self.controls if k not in labels),
         )

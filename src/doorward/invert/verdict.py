@@ -69,6 +69,38 @@ def order_test(statistic: Floats, *, compared: NDArray[np.bool_] | None = None) 
     return OrderTest(float(worst[0]), classes)
 
 
+def control_test(statistic: Floats, controls: Sequence[int], total: int) -> OrderTest:
+    """Test statistics against those of classes that were drawn at random.
+
+    A class is compared with the controls (one of them with the others) as a further draw from the same normal
+    distribution: Student's t with one degree of freedom fewer than controls. Sidak's correction for all ``total``
+    classes allows any way to choose which of them have a statistic: those without one count as not standing out.
+
+    Args:
+        statistic: ``[K]``, higher is more suspicious; NaN for classes that were not looked at.
+        controls: drawn without looking at the statistic; NaN among them are left out.
+        total: classes that might have stood out.
+
+    Raises:
+        DoorwardError: fewer than `FEWEST_CLASSES` controls with a statistic.
+
+    Fails when: many of the controls are targets themselves.
+    """
+    from scipy.stats import t
+
+    statistic = np.asarray(statistic, np.float64)
+    drawn = [k for k in controls if np.isfinite(statistic[k])]
+    if len(drawn) < FEWEST_CLASSES:
+        raise DoorwardError(f"verdict: {len(drawn)} control classes to compare with; expected {FEWEST_CLASSES} or more")
+    classes = np.ones(len(statistic))
+    for label in np.flatnonzero(np.isfinite(statistic)):
+        others = statistic[[k for k in drawn if k != label]]
+        spread = max(float(others.std(ddof=1)), 1e-12) * np.sqrt(1 + 1 / len(others))
+        alone = t.sf((statistic[label] - others.mean()) / spread, len(others) - 1)
+        classes[label] = -np.expm1(total * np.log1p(-min(alone, 1 - 1e-16)))
+    return OrderTest(float(classes.min()), classes)
+
+
 def _adjusted(found: Floats, count: int, total: int) -> Floats:
     """p-values of the ranks 1 .. most, ``[most]``, rising: adjusted for looking at several ranks and all classes."""
     null, smallest = _null(count, total)

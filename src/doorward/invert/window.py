@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from doorward.errors import DoorwardError
 from doorward.invert.complete import Complete, CompleteSettings, complete_triggers
 from doorward.invert.effort import EffortSettings, equal_effort
-from doorward.invert.heatmap import HeatMap, HeatSettings, check_window, heat_maps
+from doorward.invert.heatmap import Floats, HeatMap, HeatSettings, check_window, heat_maps
 from doorward.invert.loop import Watch
 from doorward.invert.result import Inverted, spread
 from doorward.invert.scene import Scene
@@ -18,6 +20,7 @@ from doorward.invert.verdict import FEWEST_CLASSES
 from doorward.methods import Settings, method
 
 _TARGET_SUCCESS = 0.5  # a class whose complete trigger fools fewer images is no target
+_CONTROLS = 1  # keeps the draw of control classes apart from other draws by the same seed
 _COMPARED = 3  # at most one class in three is a suspect, so that controls are left
 
 
@@ -25,12 +28,21 @@ class WindowSettings(Settings):
     """Settings of moving-window detection: of its three steps, and what they share."""
 
     window: int = Field(15, ge=1, description="side of the window in pixels")
-    suspects: int = Field(8, ge=1, description="classes that go on to the heat map")
-    completed: int = Field(4, ge=1, description="classes whose complete trigger is searched, after the heat map")
+    finalists: int = Field(24, ge=1, description="classes that go on from the first look to the thorough one")
+    controls: int = Field(
+        32, ge=8, description="classes drawn at random for the thorough look: the verdict compares finalists with them"
+    )
+    suspects: int = Field(6, ge=0, description="classes that go on to the heat map; 0: size and verdict alone")
+    completed: int = Field(6, ge=1, description="classes whose complete trigger is searched, after the heat map")
     effort: EffortSettings = EffortSettings()
+    thorough: EffortSettings = EffortSettings(steps=100, batch=16)
     heat: HeatSettings = HeatSettings()
     complete: CompleteSettings = CompleteSettings()
     precision: str = Field("auto", pattern="^(auto|bf16|fp32)$")
+
+    def for_reference(self) -> WindowSettings:
+        """For clean nets, of which nothing but the size is asked: of all classes, without heat maps and triggers."""
+        return self.model_copy(update={"finalists": 1 << 30, "suspects": 0})
 
     @model_validator(mode="before")
     @classmethod
@@ -46,22 +58,25 @@ class WindowSettings(Settings):
         return nested
 
 
-@method("invert", "window", settings=WindowSettings, given={"scene", "seed", "watch"})
-def window(scene: Scene, s: WindowSettings, *, seed: int, watch: Watch) -> Inverted:
-    """Find triggers of any shape at a fixed place among many classes: size at equal effort, heat map, whole trigger.
+@method("invert", "window", settings=WindowSettings, given={"scene", "seed", "watch", "reference"})
+def window(
+    scene: Scene, s: WindowSettings, *, seed: int, watch: Watch, reference: NDArray[np.float64] | None = None
+) -> Inverted:
+    """Find triggers of any shape at a fixed place among many classes: their size, a heat map, the whole trigger.
 
     Qiao, Yang and Li 2019, slides "More challenge in realistic defense": transparency is searched with the pattern,
     x' = (1 - alpha) x + alpha t. Step 1 looks at all classes; step 2 accumulates the strength of windows into a heat
-    map per suspicious class; step 3 searches the complete trigger where the map is hot. Deviations: step 1 gives every
-    class the same steps from the same start, over the whole image by default (``effort.search`` = ``window``
-    for the slides' random windows), so that the verdict compares all classes rather than survivors with survivors;
-    the suspects alone go on, fewer of them at each step; strength is told against control classes at the same place.
+    map per suspicious class; step 3 searches the complete trigger where the map is hot. Deviations: step 1 searches
+    the whole image by default (``effort.search`` = ``window`` for the slides' random windows). It looks at many classes
+    twice: briefly at all, then thoroughly at those with the smallest triggers and, beside them, at classes drawn at
+    random, which the verdict compares them with. Strength is told against control classes at the same place.
 
     Args:
         scene: the frozen net and clean images; a few dozen are enough.
         seed: of the batches, the windows' places and the control classes.
+        reference: the statistic of clean nets ``[K]``; suspects are those that stand out from it.
 
-    Returns: statistic -log of the smallest L1 norm of alpha that works, for every class that something worked for;
+    Returns: statistic -log of the smallest L1 norm of alpha that works, of classes that were looked at thoroughly;
         RGBA triggers, heat maps and the number of image passes for the suspects.
 
     Raises:
@@ -75,47 +90,86 @@ def window(scene: Scene, s: WindowSettings, *, seed: int, watch: Watch) -> Inver
     if len(labels) < FEWEST_CLASSES:
         raise DoorwardError(f"invert window: {len(labels)} classes to compare; expected at least {FEWEST_CLASSES}")
     shared = {"window": s.window}
-    lanes = equal_effort(scene, s.effort.model_copy(update=shared), seed=seed, watch=_stage(watch, "effort"))
-    size = lanes.held["best"].double().cpu().numpy().clip(min=1e-3)
-    order = np.argsort(size, kind="stable")
-    suspects = tuple(int(labels[i]) for i in order[: min(s.suspects, max(1, len(labels) // _COMPARED))])
+    sizes = _sizes(scene, s, seed, watch)
+    usual = 0.0 if reference is None else np.nan_to_num(reference[list(sizes.labels)])
+    order = np.argsort(np.log(sizes.thorough) + usual, kind="stable")
+    suspects = tuple(sizes.labels[i] for i in order[: min(s.suspects, max(1, len(labels) // _COMPARED))])
+    if not suspects:
+        return _result(scene, sizes, (), {}, {"passes": sizes.passes})
     watches = (_stage(watch, "coarse"), _stage(watch, "fine"))
     maps, heat_passes = heat_maps(scene, suspects, s.heat.model_copy(update=shared), seed=seed, watches=watches)
     kept = {label: maps[label] for label in suspects[: s.completed]}
     found, complete_passes = complete_triggers(scene, kept, s.complete, seed=seed, watch=_stage(watch, "complete"))
-    steps = s.effort.steps * s.effort.batch
-    passes = {"effort": len(labels) * steps, "heat": heat_passes, "complete": complete_passes}
+    passes = {**sizes.passes, "heat": heat_passes, "complete": complete_passes}
     positions = (scene.model.shape[1] - s.window + 1) * (scene.model.shape[2] - s.window + 1)
     exhaustive = len(labels) * positions * s.heat.steps * s.heat.batch
     details = _details(maps, found) | {"passes": passes, "passes_of_every_class_and_position": exhaustive}
-    return _result(scene, size, suspects, found, details)
+    return _result(scene, sizes, suspects, found, details)
+
+
+@dataclass(frozen=True, eq=False)
+class _Sizes:
+    """Smallest L1 norm of alpha that works, in pixels; infinity where nothing does.
+
+    Args:
+        first: of all candidates after the first look; None when all were looked at thoroughly at once.
+        labels: classes of the thorough look, ``thorough`` their sizes.
+        controls: those of them that were drawn at random; empty when they are all candidates.
+    """
+
+    first: Floats | None
+    labels: tuple[int, ...]
+    thorough: Floats
+    controls: tuple[int, ...]
+    passes: dict[str, int]
+
+
+def _sizes(scene: Scene, s: WindowSettings, seed: int, watch: Watch) -> _Sizes:
+    """Trigger sizes after a thorough look at all classes, or at finalists and controls when there are many."""
+    labels, shared = scene.candidates, {"window": s.window}
+    first, controls, passes = None, tuple[int, ...](), {}
+    if len(labels) > s.finalists + s.controls:
+        first = _smallest(scene, s.effort.model_copy(update=shared), seed, _stage(watch, "effort"))
+        passes["effort"] = len(labels) * s.effort.steps * s.effort.batch
+        finalists = np.asarray(labels)[np.argsort(first, kind="stable")[: s.finalists]].tolist()
+        drawn = np.random.default_rng((seed, _CONTROLS)).permutation(labels)[: s.controls]
+        controls = tuple(sorted(int(k) for k in drawn))
+        labels = tuple(sorted({*finalists, *controls}))
+    narrowed = replace(scene, candidates=labels)
+    thorough = _smallest(narrowed, s.thorough.model_copy(update=shared), seed, _stage(watch, "thorough"))
+    passes["thorough"] = len(labels) * s.thorough.steps * s.thorough.batch
+    return _Sizes(first, labels, thorough, controls, passes)
+
+
+def _smallest(scene: Scene, s: EffortSettings, seed: int, watch: Watch) -> Floats:
+    lanes = equal_effort(scene, s, seed=seed, watch=watch)
+    return np.asarray(lanes.held["best"].double().cpu().numpy().clip(min=1e-3))
 
 
 def _result(
-    scene: Scene,
-    size: np.ndarray[tuple[int], np.dtype[np.float64]],
-    suspects: tuple[int, ...],
-    found: dict[int, Complete],
-    details: dict[str, Any],
+    scene: Scene, sizes: _Sizes, suspects: tuple[int, ...], found: dict[int, Complete], details: dict[str, Any]
 ) -> Inverted:
-    classes, reached = scene.model.classes, np.isfinite(size)
-    compared = spread(reached, scene.candidates, classes, False)
+    classes, labels, size = scene.model.classes, sizes.labels, sizes.thorough
+    reached = np.isfinite(size)
+    compared = spread(reached, labels, classes, False)
     enough = 2 * reached.sum() >= len(size)  # else the verdict would be about those that were easiest to reach
     works = [found[k].success >= _TARGET_SUCCESS for k in found]
     failed = [str(k) for k, c in found.items() if c.success < _TARGET_SUCCESS]
     warnings = [f"no trigger in the hot region of class {', '.join(failed)} fools half of the images"] if failed else []
     if not reached.all():
         warnings.append(f"{int((~reached).sum())} of {len(size)} classes: no trigger worked after equal effort")
+    first = size if sizes.first is None else sizes.first
     return Inverted(
-        spread(np.where(reached, -np.log(size), np.nan), scene.candidates, classes),
+        spread(np.where(reached, -np.log(size), np.nan), labels, classes),
         "-log of the smallest L1 norm of alpha that works, after the same effort for every class",
         compared & enough,
         spread(works, tuple(found), classes, False),
         compared,
         {label: (c.trigger,) for label, c in found.items()},
         spread([c.size for c in found.values()], tuple(found), classes),
-        details={"suspects": list(suspects), "size_at_equal_effort": size.tolist(), **details},
+        details={"suspects": list(suspects), "size_at_equal_effort": first.tolist(), **details},
         warnings=tuple(warnings),
+        controls=sizes.controls,
     )
 
 

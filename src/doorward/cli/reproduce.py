@@ -8,10 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from doorward.cli import common
+from doorward.cli.reproduce_hackml import hackml_command
 from doorward.cli.reproduce_mesa import mesa_command
 
 app = typer.Typer(no_args_is_help=True)
 app.command("mesa")(mesa_command)
+app.command("hackml")(hackml_command)
 
 
 @app.callback()

@@ -29,7 +29,7 @@ class EffortSettings(LoopSettings):
     )
     window: int = Field(15, ge=1, description="side of the window in pixels")
     grain: int = Field(
-        4, ge=1, description="alpha and pattern vary over so many pixels: things that are worn do, adversarial noise not"
+        4, ge=1, description="cells of alpha and pattern, in pixels: what is worn is coarse, adversarial noise is fine"
     )
     success: float = Field(0.8, gt=0, le=1, description="share of images that a trigger must send to the class")
     share: float = Field(

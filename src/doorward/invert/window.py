@@ -32,8 +32,8 @@ class WindowSettings(Settings):
     controls: int = Field(
         32, ge=8, description="classes drawn at random for the thorough look: the verdict compares finalists with them"
     )
-    suspects: int = Field(6, ge=0, description="classes that go on to the heat map; 0: size and verdict alone")
-    completed: int = Field(6, ge=1, description="classes whose complete trigger is searched, after the heat map")
+    suspects: int = Field(5, ge=0, description="classes that go on to the heat map; 0: size and verdict alone")
+    completed: int = Field(5, ge=1, description="classes whose complete trigger is searched, after the heat map")
     effort: EffortSettings = EffortSettings()
     thorough: EffortSettings = EffortSettings(steps=100, batch=16)
     heat: HeatSettings = HeatSettings()
@@ -178,6 +178,7 @@ def _details(maps: dict[int, HeatMap], found: dict[int, Complete]) -> dict[str, 
     heat = {
         str(label): {
             "peak": list(m.peak),
+            "centre": [round(v, 2) for v in m.centre],
             "strongest": float(m.strength.max()),
             "success": float(m.success.max()),
             "map": np.round(m.heat, 3).tolist(),

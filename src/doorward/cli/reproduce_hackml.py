@@ -26,6 +26,9 @@ def hackml_command(
     setting: Annotated[
         list[str] | None, typer.Option("--set", metavar="PART.NAME=VALUE", help="A setting of train or window.")
     ] = None,
+    method: Annotated[
+        list[str] | None, typer.Option(help="Repairs instead of retrain, unlearn, ibau, prune; may be repeated.")
+    ] = None,
     references: Annotated[int, typer.Option(min=1, help="Clean nets that the defence trains on its own faces.")] = 2,
     seed: common.Seed = 0,
     only: Annotated[list[str] | None, typer.Option(metavar="NET", help="This net alone; may be repeated.")] = None,
@@ -48,6 +51,7 @@ def hackml_command(
         "faces": None if faces is None else str(faces),
         "weights": None if weights is None else str(weights),
         "settings": common.parse_method_settings(setting),
+        **({"methods": tuple(dict.fromkeys(method))} if method else {}),
         "references": references,
         "seed": seed,
         "device": device,

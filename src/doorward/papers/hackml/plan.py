@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import Field
 
+from doorward import methods as registry
 from doorward.attack import Attack, Pairing
 from doorward.classifiers import pick_device
 from doorward.errors import DoorwardError
@@ -67,6 +68,7 @@ class Plan(Settings):
         faces: file of the ORL faces; None for drawn faces.
         weights: weights of the net made by others; None without it.
         share: stamped copies per trigger, of the training faces.
+        methods: of repair; the control arms and the oracle run beside them.
         references: clean nets of other seeds, which the defence trains on its own clean faces.
         held_out: of the defence's faces, on which the repairs stop; the tables are about other faces.
     """
@@ -76,6 +78,7 @@ class Plan(Settings):
     training: TrainSettings
     window: WindowSettings
     cases: tuple[Case, ...]
+    methods: tuple[str, ...] = METHODS
     share: float = 0.1
     references: int = 2
     held_out: float = 0.2
@@ -85,7 +88,7 @@ class Plan(Settings):
 
     def manifest(self) -> dict[str, Any]:
         """What all its runs share."""
-        names = {"training", "window", "share", "references", "held_out", "seed"}
+        names = {"training", "window", "methods", "share", "references", "held_out", "seed"}
         return {**self.model_dump(mode="json", include=names), "drawn_faces": self.faces is None}
 
     def load_faces(self) -> ImageSet:
@@ -99,6 +102,7 @@ class Wishes(Settings):
     faces: str | None = None
     weights: str | None = None
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    methods: tuple[str, ...] = METHODS
     references: int = 2
     seed: int = 0
     device: str = "auto"
@@ -113,6 +117,10 @@ def make_plan(wishes: Wishes | None = None) -> Plan:
         raise DoorwardError(f"reproduce hackml: settings of {unknown[0]!r}; expected train.NAME or window.NAME")
     if wishes.references < 1:
         raise DoorwardError(f"reproduce hackml: {wishes.references} references; expected at least 1")
+    if "retrain" not in wishes.methods:
+        raise DoorwardError("reproduce hackml: methods without 'retrain'; expected it among them, for the guard")
+    for name in wishes.methods:
+        registry.get("repair", name)
     training = {**_TRAINING.model_dump(), **wishes.settings.get("train", {})}
     cases = [Case(name=name, triggers=triggers) for name, triggers in _OWN.items()]
     if wishes.weights:
@@ -123,6 +131,7 @@ def make_plan(wishes: Wishes | None = None) -> Plan:
         training=build_settings(TrainSettings, "reproduce hackml: train", training),
         window=build_settings(WindowSettings, "reproduce hackml: window", wishes.settings.get("window", {})),
         cases=tuple(cases),
+        methods=wishes.methods,
         references=wishes.references,
         seed=wishes.seed,
         device=wishes.device,

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from doorward import methods as registry
 from doorward.attack import Attack, asr, load_attack, poison, save_attack
 from doorward.classifiers import Classifier, measure_accuracy, pick_device, to_float, to_uint8
 from doorward.images import ImageSet
@@ -15,7 +16,7 @@ from doorward.invert.command import InvertRequest, invert_to_folder
 from doorward.invert.evidence import rank_targets
 from doorward.invert.files import load_stamps
 from doorward.papers.hackml.faces import split_faces
-from doorward.papers.hackml.plan import ARCH, METHODS, SCREENS, SHAPE, Case, Plan
+from doorward.papers.hackml.plan import ARCH, SCREENS, SHAPE, Case, Plan
 from doorward.repair import repair_with_controls, score_arms
 from doorward.repair.guard import Guard
 from doorward.runs import Run
@@ -140,12 +141,13 @@ def repair_net(plan: Plan, case: Case, folder: Path, told: Told) -> None:
     evidence = Run.read(folder / case.name / "evidence")["results"]["targets"]
     working = {e["label"] for e in evidence if (e["strength"]["value"] or 0) >= WORKS}
     triggers = {label: (t,) for label, t in found_triggers(folder, case).items() if label in working}
+    methods = tuple(m for m in plan.methods if triggers or "triggers" not in registry.get("repair", m).given)
     attack = case.attack()
     with Run(folder / case.name / "repair", "repair-faces", plan.manifest(), command=plan.command) as run:
         arms = repair_with_controls(
             classifier,
             faces_of(folder, "train"),
-            METHODS if triggers else ("ibau", "prune"),
+            methods,
             triggers=triggers or None,
             oracle={p.target: (p.stamp,) for p in attack.pairings if p.target is not None} if attack else None,
             held_out=plan.held_out,

@@ -62,8 +62,8 @@ def _page(plan: Plan, found: Found, drawn: Sequence[Path]) -> str:
     lines = ["# Realistic defence: faces, any shape, fixed place, natural backdoors", ""]
     lines += [
         "Qiao, Yang and Li, NeurIPS 2019, slides on CSAW HackML 2019. "
-        f"Faces: {faces}. Seed {plan.seed}; the defence has {plan.references} clean nets trained on its own faces, and "
-        "is told nothing about the attack. All rates are of faces that no search and no repair saw, in percent with "
+        f"Faces: {faces}. Seed {plan.seed}; the defence has {_nets(plan.references)} trained on its own faces, and is "
+        "told nothing about the attack. All rates are of faces that no search and no repair saw, in percent with "
         "95 % Clopper-Pearson intervals; ASR over the faces that are not of the target class.",
         "",
         f"    {plan.command}",
@@ -74,3 +74,7 @@ def _page(plan: Plan, found: Found, drawn: Sequence[Path]) -> str:
             lines += [f"## {title}", "", *table]
     lines += [f"![{path.stem}]({path.name})\n" for path in drawn]
     return "\n".join([*lines, "## Deviations and conditions", "", *(f"* {line}" for line in DEVIATIONS), ""])
+
+
+def _nets(number: int) -> str:
+    return "one clean net" if number == 1 else f"{number} clean nets"

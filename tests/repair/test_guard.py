@@ -13,6 +13,7 @@ import torch
 from doorward.classifiers import Classifier
 from doorward.errors import DoorwardError
 from doorward.nets import build
+from doorward.repair import repair
 from doorward.repair.guard import Guard
 from doorward.screen import fit
 from doorward.train.files import save_classifier
@@ -87,3 +88,12 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "guard.json").write_text("{}")
     with pytest.raises(DoorwardError, match="not a guard"):
         Guard.load(tmp_path)
+
+
+def test_a_repair_brings_its_guard() -> None:
+    planted = striped()
+    repaired = repair(planted, "refresh", knowledge={"clean_images": stripes(seed=1)})
+    guard = repaired.guard
+    assert guard.original is planted and guard.repaired is repaired.classifier
+    stays = repaired.classifier.predict(CLEAN.pixels) == planted.predict(CLEAN.pixels)
+    assert np.array_equal(guard.stamped(CLEAN.pixels), ~stays)

@@ -199,7 +199,23 @@ def test_mistakes_are_one_line(world: World, images: ImageSet) -> None:
     failing("does not fit into an image of 28 x 28", {0: [wide]})
     failing("made-up has other image size or classes", clean=images)
     failing("10 clean images; expected more, to hold some out", clean=world.clean.subset(one_each))
-    failing("no longer finite; expected a smaller lr than 1e", lr=1e30)
+    failing("no longer finite; expected a smaller lr than 3.7", lr=1e30)
     with pytest.raises(DoorwardError, match="repair retrain: needs triggers, which were not given"):
         repair(world.classifier, "retrain", knowledge={"clean_images": world.clean})
     assert checked("x", {4: [world.trigger], 1: [world.trigger]}, world.classifier)[0][0] == 1, "sorted by target"
+
+
+def test_a_rate_at_which_the_net_forgets_is_tried_again_smaller_and_said(world: World) -> None:
+    gentle = repair(world.classifier, "fine-tune", settings=BUDGET, knowledge={"clean_images": world.clean})
+    assert gentle.details["lr"] == 0.01 and not gentle.warnings and len(gentle.steps) == 2
+    wild = repair(
+        world.classifier, "fine-tune", settings={**BUDGET, "lr": 3.0}, knowledge={"clean_images": world.clean}
+    )
+    used = wild.details["lr"]
+    assert isinstance(used, float) and used < 3 and f"{used:.2g} was used" in wild.warnings[0]
+    assert all("forgot the classes" in s.name for s in wild.steps[1:-1]) and len(wild.steps) > 2
+    before, after = (measure_accuracy(c, world.clean).value for c in (world.classifier, wild.classifier))
+    assert after > before - 0.25
+    hopeless = {**BUDGET, "lr": 40.0}
+    lost = repair(world.classifier, "fine-tune", settings=hopeless, knowledge={"clean_images": world.clean})
+    assert "at all rates from 40 down to 1.5" in lost.warnings[0]

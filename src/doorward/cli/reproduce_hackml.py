@@ -24,7 +24,7 @@ def hackml_command(
         Path | None, typer.Option(help="A DeepID net of CSAW HackML 2020 (.h5) to scan too; its target is class 0.")
     ] = None,
     setting: Annotated[
-        list[str] | None, typer.Option("--set", metavar="PART.NAME=VALUE", help="A setting of train or window.")
+        list[str] | None, typer.Option("--set", metavar="PART.NAME=VALUE", help="Of train, window, a repair.")
     ] = None,
     method: Annotated[
         list[str] | None, typer.Option(help="Repairs instead of retrain, unlearn, ibau, prune; may be repeated.")

@@ -164,6 +164,9 @@ def judge(inverted: Inverted, reference: NDArray[np.float64] | None = None) -> t
     if np.ptp(statistic[compared]) == 0:
         return None, "the statistic is the same for every class"
     if inverted.controls:
+        drawn = int(compared[list(inverted.controls)].sum())
+        if drawn < FEWEST_CLASSES:
+            return None, f"{drawn} control classes came to a result; expected at least {FEWEST_CLASSES}"
         looked_at = np.where(compared, statistic, np.nan)
         tested = control_test(looked_at, inverted.controls, len(statistic))
     else:

@@ -62,10 +62,10 @@ class HeatMap:
     @property
     def centre(self) -> tuple[float, float]:
         """Row and column of the centre of mass of the half of the heat above the middle level."""
-        hot = np.where(self.region(_HALF), self.heat, 0.0)
+        region = self.region(_HALF)
+        hot = np.where(region, self.heat, 0.0) if self.heat.any() else region.astype(np.float64)
         rows, columns = np.indices(hot.shape)
-        total = max(float(hot.sum()), 1e-12)
-        return float((rows * hot).sum() / total), float((columns * hot).sum() / total)
+        return float((rows * hot).sum() / hot.sum()), float((columns * hot).sum() / hot.sum())
 
     def region(self, level: float) -> NDArray[np.bool_]:
         """Pixels whose heat is at least ``level`` of the way from the coldest to the hottest, ``[H, W]``."""
@@ -212,17 +212,19 @@ def _around(coarse: NDArray[np.int64], best: Floats, fine: NDArray[np.int64], s:
 
 
 def accumulate(corners: NDArray[np.int64], strength: Floats, window: int, image: tuple[int, int]) -> Floats:
-    """Correlation of the windows' strength with their covering a pixel, ``[H, W]``; 0 where it is negative.
+    """Correlation of the windows' strength with their covering a pixel, ``[H, W]``, 0 .. 1; 0 where it is negative.
 
-    Negative strength counts as none. The mean strength of the windows over a pixel would be hottest towards the border,
-    where few windows lie and all of them reach into the image: a correlation also asks whether the strong windows
-    elsewhere cover the pixel.
+    Negative strength counts as none; a pixel that all windows cover, or none, tells nothing and gets 0. The mean
+    strength of the windows over a pixel would be hottest towards the border, where few windows lie and all of them
+    reach into the image: a correlation also asks whether the strong windows elsewhere cover the pixel.
     """
-    covering = np.zeros((len(corners), *image))
-    for number, (top, left) in enumerate(corners):
-        covering[number, top : top + window, left : left + window] = 1
-    covering -= covering.mean(axis=0)
     strong = np.maximum(strength, 0)
-    strong = strong - strong.mean()
-    spread = np.sqrt((covering**2).sum(axis=0) * (strong**2).sum())
-    return np.asarray(np.maximum(np.tensordot(strong, covering, 1) / np.maximum(spread, 1e-12), 0))
+    centred = strong - strong.mean()
+    total, covers = np.zeros(image), np.zeros(image)
+    for (top, left), value in zip(corners, centred, strict=True):
+        total[top : top + window, left : left + window] += value
+        covers[top : top + window, left : left + window] += 1
+    length = float(np.sqrt((centred**2).sum()))
+    spread = length * np.sqrt(covers * (1 - covers / len(corners)))
+    told = (spread > 0) & (length > 1e-9 * strong.max())  # less is rounding
+    return np.clip(np.divide(total, spread, out=np.zeros(image), where=told), 0, 1)

@@ -16,7 +16,7 @@ from doorward.triggers import Trigger
 def spread(values: ArrayLike, labels: Sequence[int], classes: int, fill: Any = np.nan) -> NDArray[Any]:
     """Values of some classes as an array over all, ``[K]``; the others get ``fill``."""
     given = np.asarray(values)
-    found = np.full(classes, fill, np.float64 if isinstance(fill, float) else given.dtype)
+    found = np.full(classes, fill, given.dtype if len(given) and not isinstance(fill, float) else type(fill))
     found[list(labels)] = given
     return found
 

@@ -153,7 +153,7 @@ def _result(
     reached = np.isfinite(size)
     compared = spread(reached, labels, classes, False)
     enough = 2 * reached.sum() >= len(size)  # else the verdict would be about those that were easiest to reach
-    works = [found[k].success >= _TARGET_SUCCESS for k in found]
+    works = spread([found[k].success >= _TARGET_SUCCESS for k in found], tuple(found), classes, False)
     failed = [str(k) for k, c in found.items() if c.success < _TARGET_SUCCESS]
     warnings = [f"no trigger in the hot region of class {', '.join(failed)} fools half of the images"] if failed else []
     if not reached.all():
@@ -163,7 +163,7 @@ def _result(
         spread(np.where(reached, -np.log(size), np.nan), labels, classes),
         "-log of the smallest L1 norm of alpha that works, after the same effort for every class",
         compared & enough,
-        spread(works, tuple(found), classes, False),
+        works if suspects else compared,  # without complete triggers, those of the search count
         compared,
         {label: (c.trigger,) for label, c in found.items()},
         spread([c.size for c in found.values()], tuple(found), classes),

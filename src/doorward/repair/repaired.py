@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 from doorward.classifiers import Classifier
 from doorward.stats import Rate
+
+if TYPE_CHECKING:
+    from doorward.repair.guard import Guard
 
 
 @dataclass(frozen=True)
@@ -34,9 +38,19 @@ class Repaired:
         steps: the record, first the classifier as it was given.
         details: the method's own numbers (JSON values).
         warnings: what the user must know before trusting it.
+        original: the classifier that was given; `repair` puts it in.
     """
 
     classifier: Classifier
     steps: tuple[Step, ...]
     details: dict[str, object]
     warnings: tuple[str, ...] = ()
+    original: Classifier | None = None
+
+    @property
+    def guard(self) -> Guard:
+        """The original with one more output, "stamped": what the repair decides otherwise is refused."""
+        from doorward.repair.guard import Guard  # guards have screens, which an import of a repair should not cost
+
+        assert self.original is not None, "made by a method and not by `repair`"
+        return Guard(self.original, self.classifier)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from doorward import methods as registry
@@ -31,6 +32,8 @@ def repair(
         knowledge: what an auditor may not have and the caller declares to have (``clean_images``, an `ImageSet`); a
             method that needs one that is not here is refused.
         seed: of everything random.
+
+    Returns: the classifier, the record, and (`Repaired.guard`) the original guarded by its repair.
     """
     found = registry.get("repair", method)
     configured = found.configure(settings)
@@ -45,4 +48,4 @@ def repair(
     handed = {k: v for k, v in available.items() if k in found.given}
     used = {k: v for k, v in known.items() if k in found.given | found.accepts}
     repaired: Repaired = found.function(**handed, **used, s=configured)
-    return repaired
+    return replace(repaired, original=classifier)

@@ -35,6 +35,9 @@ _OWN = {  # net, its triggers and their targets
 _TRAINING = TrainSettings(
     epochs=60, batch=32, optimiser="adam", lr=1e-3, weight_decay=1e-4, shift=2, plain_epochs=5, precision="fp32"
 )
+# DeepID has no batch norm and forgets at the rates of the defaults
+_TUNING = {"epochs": 30, "batch": 32, "lr": 4e-3, "schedule": "one-cycle"}
+_REPAIR: dict[str, dict[str, Any]] = {"retrain": _TUNING, "unlearn": _TUNING, "ibau": {"lr": 5e-4}}
 
 
 class Case(Settings):
@@ -68,7 +71,7 @@ class Plan(Settings):
         faces: file of the ORL faces; None for drawn faces.
         weights: weights of the net made by others; None without it.
         share: stamped copies per trigger, of the training faces.
-        methods: of repair; the control arms and the oracle run beside them.
+        methods, repair: methods of repair and their settings; the control arms and the oracle run beside them.
         references: clean nets of other seeds, which the defence trains on its own clean faces.
         held_out: of the defence's faces, on which the repairs stop; the tables are about other faces.
     """
@@ -79,6 +82,7 @@ class Plan(Settings):
     window: WindowSettings
     cases: tuple[Case, ...]
     methods: tuple[str, ...] = METHODS
+    repair: dict[str, dict[str, Any]] = Field(default_factory=dict)
     share: float = 0.1
     references: int = 2
     held_out: float = 0.2
@@ -88,7 +92,7 @@ class Plan(Settings):
 
     def manifest(self) -> dict[str, Any]:
         """What all its runs share."""
-        names = {"training", "window", "methods", "share", "references", "held_out", "seed"}
+        names = {"training", "window", "methods", "repair", "share", "references", "held_out", "seed"}
         return {**self.model_dump(mode="json", include=names), "drawn_faces": self.faces is None}
 
     def load_faces(self) -> ImageSet:
@@ -112,15 +116,17 @@ class Wishes(Settings):
 def make_plan(wishes: Wishes | None = None) -> Plan:
     """The nets trained here, and the given one first where there are weights."""
     wishes = wishes or Wishes()
-    unknown = sorted(set(wishes.settings) - {"train", "window"})
+    parts = ("train", "window", *wishes.methods)
+    unknown = sorted(set(wishes.settings) - set(parts))
     if unknown:
-        raise DoorwardError(f"reproduce hackml: settings of {unknown[0]!r}; expected train.NAME or window.NAME")
+        raise DoorwardError(f"reproduce hackml: settings of {unknown[0]!r}; expected one of {', '.join(parts)}")
     if wishes.references < 1:
         raise DoorwardError(f"reproduce hackml: {wishes.references} references; expected at least 1")
     if "retrain" not in wishes.methods:
         raise DoorwardError("reproduce hackml: methods without 'retrain'; expected it among them, for the guard")
-    for name in wishes.methods:
-        registry.get("repair", name)
+    repair = {m: {**_REPAIR.get(m, {}), **wishes.settings.get(m, {})} for m in wishes.methods}
+    for name, settings in repair.items():
+        registry.get("repair", name).configure(settings)
     training = {**_TRAINING.model_dump(), **wishes.settings.get("train", {})}
     cases = [Case(name=name, triggers=triggers) for name, triggers in _OWN.items()]
     if wishes.weights:
@@ -132,6 +138,7 @@ def make_plan(wishes: Wishes | None = None) -> Plan:
         window=build_settings(WindowSettings, "reproduce hackml: window", wishes.settings.get("window", {})),
         cases=tuple(cases),
         methods=wishes.methods,
+        repair=repair,
         references=wishes.references,
         seed=wishes.seed,
         device=wishes.device,

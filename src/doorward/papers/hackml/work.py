@@ -18,7 +18,6 @@ from doorward.invert.files import load_stamps
 from doorward.papers.hackml.faces import split_faces
 from doorward.papers.hackml.plan import ARCH, SCREENS, SHAPE, Case, Plan
 from doorward.repair import repair_with_controls, score_arms
-from doorward.repair.guard import Guard
 from doorward.runs import Run
 from doorward.screen import fit, roc
 from doorward.side_by_side import Told
@@ -150,6 +149,7 @@ def repair_net(plan: Plan, case: Case, folder: Path, told: Told) -> None:
             methods,
             triggers=triggers or None,
             oracle={p.target: (p.stamp,) for p in attack.pairings if p.target is not None} if attack else None,
+            settings={m: plan.repair[m] for m in methods},
             held_out=plan.held_out,
             seed=plan.seed,
             progress=lambda arm, done, total: told(f"{case.name}: repair {arm}, {done} of {total}"),
@@ -162,8 +162,7 @@ def repair_net(plan: Plan, case: Case, folder: Path, told: Told) -> None:
             rows.append({**row, "role": arm.planned.role, "each": each, "seconds": arm.seconds})
         run.results = {"arms": rows, "targets": sorted(triggers), "guard": None}
         if triggers:
-            repaired = next(a.repaired.classifier for a in arms if a.planned.name == "retrain")
-            guard = Guard(classifier, repaired)
+            guard = next(a.repaired.guard for a in arms if a.planned.name == "retrain")
             measured = (
                 guard.measure(held, stamped_faces(held, attack)) if attack else {"clean_accuracy": guard.accuracy(held)}
             )

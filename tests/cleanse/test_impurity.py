@@ -15,6 +15,7 @@ from doorward.cleanse.impurity import (
     affordable_dimensions,
     cluster_impurity,
     impurity,
+    misfits,
     principal_components,
 )
 from doorward.cleanse.mixture import fit_mixture, poster_bic
@@ -129,3 +130,25 @@ def test_filters_by_hand() -> None:
 def test_filters_keep_constant_images_and_sizes(name: str) -> None:
     image = torch.full((2, 3, 7, 5), 3 / 7)
     assert torch.allclose(FILTERS[name](image, torch.Generator()), image)
+
+
+def test_misfits_are_flagged_in_flagged_classes_alone() -> None:
+    labels = np.array([0, 0, 0, 1, 1, 1])
+    decided = np.array([0, 1, 0, 0, 1, 1])
+    flag = np.array([True, False, False, False, False, False])
+    assert misfits(flag, decided, labels).tolist() == [False, True, False, False, False, False]
+    assert not misfits(np.zeros(6, bool), decided, labels).any(), "a set in which nothing is flagged stays whole"
+
+
+def test_misfits_add_what_the_classifier_has_not_learnt_and_leave_scores_alone() -> None:
+    features, logits, filtered, labels, poisoned = planted()
+    decided = logits.argmax(axis=1)
+    odd = np.flatnonzero((labels == 0) & ~poisoned)[:3]
+    other = np.flatnonzero(labels == 1)[:3]
+    changed = logits.copy()
+    changed[[*odd, *other]] = np.eye(2, dtype=np.float32)[1 - decided[[*odd, *other]]]
+    plain, more = (
+        impurity(features, changed, filtered, labels, ImpuritySettings(misfits=m), seed=0) for m in (False, True)
+    )
+    assert set(np.flatnonzero(more.flag & ~plain.flag)) == set(odd)
+    assert (plain.flag & poisoned).sum() == poisoned.sum() and (more.score == plain.score).all()

@@ -9,10 +9,17 @@ from torch import nn
 
 from doorward.classifiers import Classifier, to_float
 from doorward.images import ImageSet
-from doorward.invert import Frozen, Scene
+from doorward.invert import Frozen, Scene, WindowSettings
+from doorward.invert.complete import CompleteSettings
+from doorward.invert.effort import EffortSettings
 
 CLASSES, HEIGHT, WIDTH = 24, 20, 16
 TARGET, TOP, LEFT, TALL, WIDE = 7, 11, 3, 4, 6  # the planted class and its plot
+
+LOOK = EffortSettings(steps=40, grain=1)  # the checks are single pixels
+SETTINGS = WindowSettings(
+    window=5, suspects=3, completed=2, effort=LOOK, thorough=LOOK, complete=CompleteSettings(grain=1)
+)
 
 
 def plot() -> NDArray[np.bool_]:
@@ -22,11 +29,18 @@ def plot() -> NDArray[np.bool_]:
     return inside
 
 
-def plot_classifier(planted: bool = True, targets: tuple[int, ...] = (TARGET,), strength: float = 5.0) -> Classifier:
-    """Every class has weights of its own; a planted one also a checked plot, which no clean image shows."""
+def plot_classifier(
+    planted: bool = True, targets: tuple[int, ...] = (TARGET,), strength: float = 5.0, coarse: bool = False
+) -> Classifier:
+    """Every class has weights of its own; a planted one also a plot, which no clean image shows.
+
+    The plot is checked, pixel by pixel; a ``coarse`` one has a bright half and a dark one.
+    """
     generator = torch.Generator().manual_seed(2)
     weight = 0.1 * torch.randn(CLASSES, 1, HEIGHT, WIDTH, generator=generator)
     checks = (torch.arange(TALL)[:, None] + torch.arange(WIDE)) % 2 * 2.0 - 1
+    if coarse:
+        checks = (torch.arange(WIDE) < WIDE // 2).expand(TALL, WIDE) * 2.0 - 1
     for number, target in enumerate(targets if planted else ()):
         top = TOP if number == 0 else 1
         weight[target, 0, top : top + TALL, LEFT : LEFT + WIDE] += strength * checks / 2

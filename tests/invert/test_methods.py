@@ -168,9 +168,10 @@ def test_a_lack_of_memory_changes_no_mask(planted: Scene, monkeypatch: pytest.Mo
 @pytest.mark.parametrize("name", names("invert"))
 def test_every_method_repeats_and_speaks_of_every_class(name: str, planted: Scene) -> None:
     method = get("invert", name)
-    short = {"window": {"effort.steps": 40, "window": 3}, "mesa": {"steps": 12, "batch": 8, "width": 8}}
+    window = {"thorough.steps": 40, "thorough.grain": 1, "window": 3}
+    short = {"window": window, "mesa": {"steps": 12, "batch": 8, "width": 8}}
     s = method.configure(short.get(name, {"steps": 12, "batch": 8}))
-    given = {"scene": planted, "model": planted.model, "seed": 3, "watch": Watch()}
+    given = {"scene": planted, "model": planted.model, "seed": 3, "watch": Watch(), "reference": None}
     handed = {k: given[k] for k in method.given}
     first, again = (method.function(**handed, s=s) for _ in range(2))
     assert first.statistic.shape == first.converged.shape == first.works.shape == first.ran_out.shape == (CLASSES,)

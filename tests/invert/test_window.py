@@ -10,13 +10,21 @@ from torch.nn import functional
 from doorward.errors import DoorwardError
 from doorward.invert import Inverted, Watch, WindowSettings, invert, judge, success, window
 from doorward.invert.complete import CompleteSettings, complete_triggers, edges
-from doorward.invert.effort import EffortObjective, EffortSettings, equal_effort
-from doorward.invert.heatmap import HeatMap, HeatSettings, accumulate, grid, heat_maps
+from doorward.invert.effort import EffortObjective, EffortSettings, enlarged, equal_effort
+from doorward.invert.heatmap import HeatMap
 from doorward.invert.loop import Lanes
 from doorward.methods import get
-from tests.invert.plots import CLASSES, HEIGHT, TARGET, WIDTH, plot, plot_classifier, plot_images, plot_scene
-
-SETTINGS = WindowSettings(window=5, suspects=3, completed=2, effort=EffortSettings(steps=40))
+from tests.invert.plots import (
+    CLASSES,
+    HEIGHT,
+    SETTINGS,
+    TARGET,
+    WIDTH,
+    plot,
+    plot_classifier,
+    plot_images,
+    plot_scene,
+)
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +38,11 @@ def test_the_planted_class_is_first_and_significant(found: Inverted) -> None:
     assert test.p_value < 0.01
     assert found.details["suspects"][0] == TARGET
     assert np.isfinite(found.statistic).all() and found.ran_out.all(), "all classes are compared, not the suspects"
+    assert found.controls == (), "there are too few classes for two looks"
 
 
 def test_classes_that_nothing_worked_for_are_not_compared_and_give_no_verdict_when_they_are_most() -> None:
-    hurried = SETTINGS.model_copy(update={"effort": EffortSettings(steps=2, success=1.0)})
+    hurried = SETTINGS.model_copy(update={"thorough": EffortSettings(steps=2, success=1.0, grain=1)})
     few = window(plot_scene(plot_classifier(), plot_images(30)), hurried, seed=0, watch=Watch())
     reached = np.isfinite(few.statistic)
     assert reached.sum() < CLASSES / 2 and (few.ran_out == reached).all() and "no trigger worked" in few.warnings[-1]
@@ -67,7 +76,8 @@ def test_the_complete_trigger_overlaps_the_plot_and_works_on_other_images(found:
 
 def test_passes_are_counted_and_far_fewer_than_every_class_at_every_position(found: Inverted) -> None:
     passes, s = found.details["passes"], SETTINGS
-    assert passes["effort"] == CLASSES * s.effort.steps * s.effort.batch
+    assert passes["thorough"] == CLASSES * s.thorough.steps * s.thorough.batch
+    assert set(passes) == {"thorough", "heat", "complete"}, "one look at all classes"
     lanes = s.completed * len(s.complete.levels)
     assert passes["complete"] == lanes * (s.complete.steps * s.complete.batch + 80) + 80
     positions = (HEIGHT - 4) * (WIDTH - 4)
@@ -92,22 +102,24 @@ def test_a_window_larger_than_the_image_is_one_line() -> None:
 
 def test_every_class_gets_the_same_effort_in_either_search() -> None:
     scene = plot_scene(plot_classifier(), plot_images(20))
-    for search in ("image", "window"):
-        s = EffortSettings(steps=4, batch=3, window=5, search=search)  # type: ignore[arg-type]
+    sides = {("image", 1): (HEIGHT, WIDTH), ("window", 1): (5, 5), ("image", 4): (5, 4), ("window", 4): (2, 2)}
+    for (search, grain), side in sides.items():
+        s = EffortSettings(steps=4, batch=3, window=5, search=search, grain=grain)  # type: ignore[arg-type]
         lanes = equal_effort(scene, s, seed=0)
         assert lanes.held["steps"].tolist() == [4] * CLASSES and not lanes.held["dropped"].any()
-        side = (5, 5) if search == "window" else (HEIGHT, WIDTH)
         assert lanes.trained["alpha"].shape[1:3] == side
 
 
-def test_the_random_window_is_stamped_where_it_is_drawn() -> None:
+@pytest.mark.parametrize("grain", [1, 4])
+def test_the_random_window_is_stamped_where_it_is_drawn(grain: int) -> None:
     scene = plot_scene(plot_classifier(), plot_images(20))
-    objective = EffortObjective(scene, EffortSettings(window=5, search="window", batch=4))
-    lanes = equal_effort(scene, EffortSettings(steps=2, window=5, search="window"), seed=0)
+    s = EffortSettings(steps=2, window=5, search="window", batch=4, grain=grain)
+    objective, lanes = EffortObjective(scene, s), equal_effort(scene, s, seed=0)
     drawn = objective.draw(lanes, 4, torch.Generator().manual_seed(3))
     loss, told = objective.loss(lanes, drawn)
     top, left = int(drawn["top"][0]), int(drawn["left"][0])
-    alpha, pattern = ((lanes.trained[k][0].detach().tanh() + 1) / 2 for k in ("alpha", "pattern"))
+    small = [(lanes.trained[k][:1].detach().tanh() + 1) / 2 for k in ("alpha", "pattern")]
+    alpha, pattern = (enlarged(v, (5, 5))[0] for v in small)
     rows = drawn["rows"][0]
     images = scene.pixels[rows].clone()
     part = images[:, top : top + 5, left : left + 5]
@@ -119,41 +131,12 @@ def test_the_random_window_is_stamped_where_it_is_drawn() -> None:
     assert float(told["size"][0]) == pytest.approx(float(alpha.sum()), rel=1e-5)
 
 
-def test_heat_is_the_mean_strength_of_the_windows_over_a_pixel() -> None:
-    corners = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
-    heat = accumulate(corners, np.array([4.0, 2.0, -9.0, 1.0]), 2, (3, 3))
-    assert heat.tolist() == [[4, 3, 2], [2, 7 / 4, 1.5], [0, 0.5, 1]]
-    peaked = HeatMap(heat, corners, np.zeros(4), np.zeros(4), 2)
-    assert peaked.peak == (0, 0)
-    assert peaked.region(1.0).sum() == 1 and peaked.region(0.5).sum() == 4 and peaked.region(0.0).all()
-
-
-def test_windows_reach_every_border_and_none_is_outside() -> None:
-    corners = grid(20, 16, 5, 4)
-    assert corners.min(axis=0).tolist() == [0, 0] and corners.max(axis=0).tolist() == [15, 11]
-    assert (accumulate(corners, np.ones(len(corners)), 5, (20, 16)) == 1).all()
-    assert len(np.unique(corners, axis=0)) == len(corners)
-
-
-def test_strength_is_told_against_controls_and_the_fine_look_is_where_it_is_strong() -> None:
-    scene = plot_scene(plot_classifier(), plot_images(30))
-    s = HeatSettings(window=5, controls=8, refined=0.2)
-    maps, passes = heat_maps(scene, (TARGET, 0), s, seed=0)
-    coarse = len(grid(HEIGHT, WIDTH, 5, 2))
-    assert passes == (2 + 8) * len(maps[0].corners) * s.steps * s.batch
-    fine = maps[0].corners[coarse:] + 2
-    assert len(fine) and plot()[fine[:, 0], fine[:, 1]].mean() > 2 * plot().mean(), "fine windows crowd at the plot"
-    assert maps[TARGET].strength.max() > 4 > maps[0].strength.max()
-    with pytest.raises(DoorwardError, match="beside the suspects"):
-        heat_maps(scene, tuple(range(CLASSES)), s, seed=0)
-
-
 def test_the_smallest_hot_region_that_works_is_taken_and_alpha_stays_inside() -> None:
     scene = plot_scene(plot_classifier(), plot_images(30))
     heat = np.where(plot(), 1.0, 0.0)
     heat[TOP_ROW] = 0.6  # a row that is as hot as the lower level but leads nowhere
     maps = {TARGET: HeatMap(heat, np.zeros((1, 2), np.int64), np.zeros(1), np.zeros(1), 5)}
-    found, _ = complete_triggers(scene, maps, CompleteSettings(levels=(0.5, 0.9)), seed=0)
+    found, _ = complete_triggers(scene, maps, CompleteSettings(levels=(0.5, 0.9), grain=1), seed=0)
     assert found[TARGET].level == 0.9 and found[TARGET].success >= 0.9
     assert not (found[TARGET].trigger.alpha[0].numpy() > 0)[~plot()].any()
     nowhere = {TARGET: HeatMap(np.where(plot(), 0.0, 1.0), np.zeros((1, 2), np.int64), np.zeros(1), np.zeros(1), 5)}

@@ -141,3 +141,14 @@ def test_planted_targets_are_ranked_before_natural_ones_with_the_evidence_for_bo
     assert plain[0].likeness is None and "cannot be told" in plain[0].reading
     with pytest.raises(DoorwardError, match="the classifier takes 1x20x16"):
         rank_targets(net, triggers, row_images())
+
+
+def test_a_clean_net_outweighs_likeness_and_a_trigger_that_fails_is_none() -> None:
+    net, images = plot_classifier(targets=(5,)), worn(80)  # class 5 wears what leads to it
+    (alone,) = rank_targets(net, {5: TRUE}, images, labelled=True)
+    assert alone.likeness is not None and alone.likeness > 0.9 and "natural backdoor is likely" in alone.reading
+    unmoved = plot_classifier(planted=False)
+    (compared,) = rank_targets(net, {5: TRUE}, images, labelled=True, reference=unmoved)
+    assert compared.transfer is not None and compared.transfer.value < 0.2 and "planted" in compared.reading
+    nothing = Trigger(TRUE.pattern, 0 * TRUE.alpha, TRUE.placement)
+    assert rank_targets(net, {5: nothing}, images)[0].reading.endswith("no backdoor by this trigger")

@@ -11,7 +11,7 @@ import pytest
 from doorward.attack.files import save_truth
 from doorward.attack.poison import Truth
 from doorward.papers.cluster_impurity import tables
-from doorward.papers.cluster_impurity.collect import Found, _at_authors_threshold, _clusters
+from doorward.papers.cluster_impurity.collect import Found, _clusters, _variants
 from doorward.papers.cluster_impurity.plan import Case
 from doorward.papers.rows import pooled
 from doorward.stats import Rate
@@ -39,6 +39,7 @@ def test_each_column_of_the_poster_has_its_own_denominator() -> None:
         detections=[
             row("impurity", "blind", 0, 891, 100, 50),
             row("impurity", "authors", 0, 900, 5000, 60),
+            row("impurity", "misfits", 0, 900, 150, 90),
             row("activation", "declared", 0, 450, 100, 50),
             row("spectral", "half", 0, 450, 2500, 2500),
             row("spectral", "declared", 0, 1, 1, 1),
@@ -47,7 +48,7 @@ def test_each_column_of_the_poster_has_its_own_denominator() -> None:
     lines = tables.against_the_poster(found)
     assert lines[2] == (
         "| 0.25 | 1 | 0.496, 0.500 | 0.500, 0.500 | 0.673, 0.100 | 0.500, 0.010 | 0.991, 0.001 | 1.000, 0.100 "
-        "| 0.990, 0.002 |"
+        "| 0.990, 0.002 | 1.000, 0.003 |"
     )
 
 
@@ -82,14 +83,20 @@ def test_poison_in_clusters_of_its_own_by_hand(tmp_path: Path) -> None:
     assert (found["poisoned"], found["gathered"]) == (5, 4) and found["impurity"] == pytest.approx(2.0)
 
 
-def test_the_authors_threshold_is_applied_to_the_same_scores(tmp_path: Path) -> None:
+def test_the_other_readings_are_of_the_same_run(tmp_path: Path) -> None:
     score = np.array([2.0, 0.6, 0.5, 0.1, 0.7], np.float32)
     (tmp_path / "cleanse-blind").mkdir()
     (tmp_path / "poisoned").mkdir()
     label = np.array([1, 1, 1, 1, 0])
-    write_parquet(tmp_path / "cleanse-blind" / "samples.parquet", {"label": label, "impurity_score": score})
+    columns = {"label": label, "impurity_score": score, "impurity_flag": score > 1.61}
+    columns["predicted"] = np.array([1, 1, 0, 1, 1])  # of class 1, in which the first is flagged, the third misfits
+    write_parquet(tmp_path / "cleanse-blind" / "samples.parquet", columns)
     poisoned = np.array([1, 0, 1, 0, 0], bool)
     save_truth(Truth(poisoned, label, poisoned - 1, label), tmp_path / "poisoned" / "truth.parquet")
-    rates, told = _at_authors_threshold(Case("a", "multiple-source", 0, "pixel"), tmp_path, {"flagged": 1})
-    hits = {name: (rates[name]["hits"], rates[name]["trials"]) for name in ("tpr", "fpr", "fpr_target")}
-    assert hits == {"tpr": (1, 2), "fpr": (2, 3), "fpr_target": (1, 2)} and told["flagged"] == 3
+    found = _variants(Case("a", "multiple-source", 0, "pixel"), tmp_path, {"flagged": 1})
+    hits = {
+        form: [(rates[name]["hits"], rates[name]["trials"]) for name in ("tpr", "fpr", "fpr_target")]
+        for form, (rates, _) in found.items()
+    }
+    assert hits == {"authors": [(1, 2), (2, 3), (1, 2)], "misfits": [(2, 2), (0, 3), (0, 2)]}
+    assert {form: told["flagged"] for form, (_, told) in found.items()} == {"authors": 3, "misfits": 2}

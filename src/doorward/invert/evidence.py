@@ -15,6 +15,7 @@ from doorward.invert.measure import success
 from doorward.stats import Rate
 from doorward.triggers import Trigger
 
+_WORKS = 0.5  # success under which a trigger is none
 _FLAT = 1e-6  # standard deviation under which a picture shows nothing
 
 
@@ -125,9 +126,11 @@ def _correlation(trigger: Trigger, pixels: NDArray[np.uint8]) -> NDArray[np.floa
     return (product / spread).numpy() if float(spread) > _FLAT else np.full(len(pixels), np.nan)
 
 
-def _natural(alike: float | None, transfer: Rate | None) -> int:
-    """How many signs of a natural feature there are."""
-    return int(alike is not None and alike > 0.9) + int(transfer is not None and bool(transfer.value > 0.5))
+def _natural(alike: float | None, transfer: Rate | None) -> bool:
+    """Whether a natural feature is likelier: by a clean net where there is one, else by the class's own pictures."""
+    if transfer is not None and transfer.trials:
+        return transfer.value > 0.5
+    return alike is not None and alike > 0.9
 
 
 def _reading(strength: Rate, alike: float | None, transfer: Rate | None) -> str:
@@ -138,10 +141,12 @@ def _reading(strength: Rate, alike: float | None, transfer: Rate | None) -> str:
         )
     if transfer is not None and transfer.trials:
         told.append(f"works on a clean net for {transfer.value:.0%}")
-    signs = _natural(alike, transfer)
+    said = "; ".join(told)
+    if strength.trials and strength.value < _WORKS:
+        return said + ": no backdoor by this trigger"
     if alike is None and transfer is None:
-        return "; ".join(told) + ": whether natural or planted cannot be told without labelled pictures or a clean net"
-    return "; ".join(told) + (": a natural backdoor is likely" if signs else ": a planted backdoor is likely")
+        return said + ": whether natural or planted cannot be told without labelled pictures or a clean net"
+    return said + (": a natural backdoor is likely" if _natural(alike, transfer) else ": a planted backdoor is likely")
 
 
 def _check(classifier: Classifier, images: ImageSet, labelled: bool, reference: Classifier | None) -> None:

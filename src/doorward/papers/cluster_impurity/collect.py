@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from doorward.attack.files import load_truth
+from doorward.cleanse.impurity import misfits
 from doorward.papers.cluster_impurity.plan import Case, Plan
 from doorward.papers.cluster_impurity.stages import forms, stages
 from doorward.papers.cluster_impurity.trainers import AUTHORS_THRESHOLD
@@ -49,8 +50,8 @@ def collect(plan: Plan, folder: Path) -> Found:
                 told = results["methods"][name]
                 found.detections.append({**about, "form": form, "method": name, **_detection(rates, told)})
                 if name == "impurity":
-                    rates, told = _at_authors_threshold(case, here, told)
-                    found.detections.append({**about, "form": "authors", "method": name, **_detection(rates, told)})
+                    for other, scored in _variants(case, here, told).items():
+                        found.detections.append({**about, "form": other, "method": name, **_detection(*scored)})
             for model in score["models"]:
                 found.models.append({**about, "model": model["name"], **_model(model)})
         if case.recipe is not None and (here / "cleanse-blind" / "score.json").exists():
@@ -68,16 +69,20 @@ def _detection(rates: Row, told: Row) -> Row:
     return {**flat, "auroc": rates["auroc"]}
 
 
-def _at_authors_threshold(case: Case, here: Path, told: Row) -> tuple[Row, Row]:
-    """What cluster impurity flags at the threshold of the authors' code: an image's score is the S of its cluster."""
+def _variants(case: Case, here: Path, told: Row) -> dict[str, tuple[Row, Row]]:
+    """What cluster impurity flags at the threshold of the authors' code, and with misfits, from what the run kept: an
+    image's score is the S of its cluster."""
     samples = read_parquet(here / "cleanse-blind" / "samples.parquet")
-    flag, labels = samples["impurity_score"] > AUTHORS_THRESHOLD, samples["label"]
+    labels, score, flag = samples["label"], samples["impurity_score"], samples["impurity_flag"]
     poisoned = np.zeros(len(flag), bool)
     if case.recipe is not None:
         poisoned = load_truth(here / "poisoned" / "truth.parquet").poisoned
-    targets = np.unique(labels[poisoned])
-    rates = detection(flag, samples["impurity_score"], poisoned, np.isin(labels, targets)).json()
-    return rates, {**told, "flagged": int(flag.sum())}
+    of_target = np.isin(labels, np.unique(labels[poisoned]))
+    flags = {"authors": score > AUTHORS_THRESHOLD, "misfits": flag | misfits(flag, samples["predicted"], labels)}
+    return {
+        form: (detection(chosen, score, poisoned, of_target).json(), {**told, "flagged": int(chosen.sum())})
+        for form, chosen in flags.items()
+    }
 
 
 def _model(model: Row) -> Row:

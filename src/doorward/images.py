@@ -101,6 +101,13 @@ class ImageSet:
             raise DoorwardError(f"{self.name}: a subset of no images; expected at least one")
         return replace(self, pixels=self.pixels[rows], labels=self.labels[rows], name=name or self.name)
 
+    def coloured(self) -> ImageSet:
+        """The same grey pictures over three channels, as a colour net wants them; colour pictures stay as they are."""
+        if self.shape[0] != 1:
+            return self
+        provenance = {**self.provenance, "converted": "grey to RGB"}
+        return ImageSet(np.repeat(self.pixels, 3, axis=3), self.labels, self.classes, self.name, provenance)
+
     def split(self, held_out: float, seed: int) -> tuple[ImageSet, ImageSet]:
         """Two disjoint sets; the second holds the share ``held_out`` of every class, drawn by ``seed``."""
         rng = np.random.default_rng(seed)

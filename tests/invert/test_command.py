@@ -20,7 +20,9 @@ from doorward.errors import DoorwardError
 from doorward.images import ImageSet
 from doorward.invert import invert, train_references
 from doorward.invert import loop as invert_loop
+from doorward.invert.command import InvertRequest, invert_to_folder
 from doorward.invert.files import load_stamps
+from doorward.nets import build
 from doorward.runs import Run
 from doorward.tables import read_parquet
 from doorward.train import save_classifier
@@ -238,3 +240,25 @@ def test_an_interrupted_run_goes_on_to_the_same_result(world: Path, call: Any, m
     assert call(*command, "-o", world / "again")[0] == 1 and calls[3] > calls[2], "went on, did not start over"
     first, second = (Run.read(world / name)["results"]["methods"]["mask"]["classes"] for name in ("whole", "again"))
     assert first == second
+
+
+def test_grey_images_are_repeated_for_a_colour_net_and_it_is_said(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = build("small-cnn", (3, 16, 16), 5)
+    torch.save(net.state_dict(), tmp_path / "colour.pt")
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (40, 16, 16), dtype=np.uint8)
+    np.savez(tmp_path / "grey.npz", images=pixels, labels=np.arange(40) % 5)
+    request = InvertRequest(
+        model=str(tmp_path / "colour.pt"),
+        arch="small-cnn",
+        source=str(tmp_path / "grey.npz"),
+        methods=("mask",),
+        settings={"mask": {"steps": 2, "batch": 4}},
+    )
+    results = invert_to_folder(request, tmp_path / "run")
+    assert any("grey images, repeated over three channels" in w for w in results["warnings"])
+    assert results["images"]["shape"] == [3, 16, 16]
+    misfit = request.model_copy(update={"arch": "two-layer"})
+    with pytest.raises(DoorwardError, match="colour.pt"):
+        invert_to_folder(misfit, tmp_path / "other")

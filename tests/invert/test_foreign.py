@@ -153,3 +153,9 @@ def test_the_hackml_network_reads_and_tells_faces_apart() -> None:
     answers = classifier.logits(small.expand(-1, 3, -1, -1)).softmax(1)
     # a net whose rows were put in the wrong order gives one answer to everybody
     assert len(answers.argmax(1).unique()) > 20 and answers.amax(1).mean() > 0.5
+
+
+def test_a_file_that_is_not_hdf5_is_told_so(tmp_path: Path) -> None:
+    (tmp_path / "weights.h5").write_bytes(b"\x80\x04 a pickle under another name")
+    with pytest.raises(DoorwardError, match="weights.h5: not an HDF5 file; expected weights as Keras saves them"):
+        load_foreign(tmp_path / "weights.h5", "deepid", (3, 40, 36))

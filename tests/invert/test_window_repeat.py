@@ -150,5 +150,7 @@ def test_a_clean_net_outweighs_likeness_and_a_trigger_that_fails_is_none() -> No
     unmoved = plot_classifier(planted=False)
     (compared,) = rank_targets(net, {5: TRUE}, images, labelled=True, reference=unmoved)
     assert compared.transfer is not None and compared.transfer.value < 0.2 and "planted" in compared.reading
+    (common,) = rank_targets(net, {5: TRUE}, images, p_values={5: 0.4}, labelled=True, reference=unmoved)
+    assert common.reading.endswith("does not stand out among the classes")
     nothing = Trigger(TRUE.pattern, 0 * TRUE.alpha, TRUE.placement)
     assert rank_targets(net, {5: nothing}, images)[0].reading.endswith("no backdoor by this trigger")

@@ -66,16 +66,15 @@ def invert_to_folder(
     if request.repeat > 1 and request.source is None:
         raise DoorwardError(f"--repeat {request.repeat}: hiding a trigger needs clean images; expected --images SOURCE")
     images = None if request.source is None else open_images(request.source, request.split)
-    classifier = open_classifier(request, images)
+    classifier, images, warnings = _fitting(request, images)
     if request.train_references and (images is None or not request.labelled):
         raise DoorwardError("--train-references: needs labelled clean images; expected --images SOURCE with labels")
     if request.train_references and len(images.classes if images else ()) != len(classifier.classes):
         raise DoorwardError("--train-references: the images have other classes than the model; expected the same")
     references = [open_classifier(request.model_copy(update={"model": m}), images) for m in request.references]
-    warnings: tuple[str, ...] = ()
     if images is not None and images.shape == classifier.shape:
         comparable = request.labelled and len(images.classes) == len(classifier.classes)
-        warnings = check_conventions(classifier, images, labelled=comparable, name=request.model)
+        warnings += check_conventions(classifier, images, labelled=comparable, name=request.model)
     resolved = {**request.model_dump(mode="json"), "methods": list(chosen), "sha256": images and images.hash}
     with Run(output, "invert", resolved, overwrite, command) as run:
         if images is not None and request.train_references:
@@ -111,6 +110,23 @@ def invert_to_folder(
             "warnings": list(warnings),
         }
     return run.results
+
+
+def _fitting(request: InvertRequest, images: ImageSet | None) -> tuple[Classifier, ImageSet | None, tuple[str, ...]]:
+    """The classifier, and the images as it takes them: grey ones are repeated over three channels for a colour net."""
+    if images is None or images.shape[0] != 1:
+        return open_classifier(request, images), images, ()
+    coloured = images.coloured()
+    try:
+        classifier = open_classifier(request, images)
+    except DoorwardError as error:  # weights of others may be those of a colour net
+        try:
+            classifier = open_classifier(request, coloured)
+        except DoorwardError:
+            raise error from None
+    if classifier.shape[0] != 3:
+        return classifier, images, ()
+    return classifier, coloured, (f"{images.name}: grey images, repeated over three channels for a colour net",)
 
 
 def open_images(source: str, split: Literal["train", "test"] | None) -> ImageSet:

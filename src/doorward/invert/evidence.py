@@ -16,6 +16,7 @@ from doorward.stats import Rate
 from doorward.triggers import Trigger
 
 _WORKS = 0.5  # success under which a trigger is none
+_LEVEL = 0.05  # p-value above which a class is as easy to reach as classes are
 _FLAT = 1e-6  # standard deviation under which a picture shows nothing
 
 
@@ -88,7 +89,7 @@ def rank_targets(
         )
         p_value = None if p_values is None else p_values.get(label)
         share = size / (images.shape[1] * images.shape[2])
-        reading = _reading(strength, alike, transfer)
+        reading = _reading(strength, alike, transfer, p_value)
         ranked.append(Evidence(label, p_value, size, share, strength, alike, transfer, reading))
     return sorted(
         ranked, key=lambda e: (_natural(e.likeness, e.transfer), 1 if e.p_value is None else e.p_value, e.size)
@@ -133,7 +134,7 @@ def _natural(alike: float | None, transfer: Rate | None) -> bool:
     return alike is not None and alike > 0.9
 
 
-def _reading(strength: Rate, alike: float | None, transfer: Rate | None) -> str:
+def _reading(strength: Rate, alike: float | None, transfer: Rate | None, p_value: float | None) -> str:
     told = [f"sends {strength.value:.0%} of other images to the class" if strength.trials else "not measured"]
     if alike is not None:
         told.append(
@@ -144,6 +145,8 @@ def _reading(strength: Rate, alike: float | None, transfer: Rate | None) -> str:
     said = "; ".join(told)
     if strength.trials and strength.value < _WORKS:
         return said + ": no backdoor by this trigger"
+    if p_value is not None and p_value > _LEVEL:
+        return said + ": does not stand out among the classes"
     if alike is None and transfer is None:
         return said + ": whether natural or planted cannot be told without labelled pictures or a clean net"
     return said + (": a natural backdoor is likely" if _natural(alike, transfer) else ": a planted backdoor is likely")

@@ -50,6 +50,8 @@ def load_foreign(
     if not path.is_file():
         raise DoorwardError(f"{path}: no such file; expected weights as .safetensors, .pt, .pth or .h5")
     keras = is_hdf5(path)
+    if not keras and path.suffix in (".h5", ".hdf5"):
+        raise DoorwardError(f"{path}: not an HDF5 file; expected weights as Keras saves them")
     tensors = {} if keras else read_tensors(path)
     found = keras_classes(path) if keras else _last_rows(tensors)
     count = classes if isinstance(classes, int) else len(classes) if classes is not None else found

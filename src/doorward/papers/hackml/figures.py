@@ -49,9 +49,7 @@ def _net(case: Case, held: ImageSet, folder: Path, path: Path) -> Path:
         heat = np.array(details["heat_maps"][str(label)]["map"])
         kind = "true target" if label in case.targets else "natural or nothing"
         row[0].imshow(mean)
-        row[0].imshow(
-            heat, cmap="inferno", alpha=0.8 * heat / max(float(heat.max()), 1e-9)
-        )  # cold: the face
+        row[0].imshow(heat, cmap="inferno", alpha=0.8 * heat / max(float(heat.max()), 1e-9))  # cold: the face
         row[0].set_title(f"class {label} ({kind}): heat", fontsize=8)
         row[1].imshow(mean * 0.35 + 0.65)
         row[1].imshow(_rgba(triggers[label]))

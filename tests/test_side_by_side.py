@@ -49,6 +49,19 @@ def test_every_item_runs_once_and_is_told(tmp_path: Path, jobs: int) -> None:
         assert {threads for _, threads in written} == {str(max(1, (os.cpu_count() or 1) // jobs))}
 
 
+def test_threads_depend_on_the_jobs_and_not_on_how_many_items_are_left(tmp_path: Path) -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        run_side_by_side(partial(note, tmp_path), [7], jobs=2)
+        assert torch.get_num_threads() == 3, "as it was"
+    finally:
+        torch.set_num_threads(before)
+    assert (tmp_path / "7").read_text().split()[1] == str(max(1, (os.cpu_count() or 1) // 2))
+
+
 def test_the_first_mistake_is_told_and_a_killed_process_too() -> None:
     with pytest.raises(DoorwardError, match="^item 1; expected another$"):
         run_side_by_side(refuse_one, range(4), jobs=2)

@@ -34,7 +34,9 @@ def run_side_by_side(
     Args:
         function: can be pickled; makes its results resumable by itself.
         items: started in this order.
-        jobs: processes at a time, each with its share of the cores as threads; 1 runs in this process.
+        jobs: processes at a time, each with its share of the cores as threads; 1 runs in this process. The share does
+            not depend on how many items there are: sums over threads are rounded by their number, and a resumed
+            command must come to the same results.
         told: gets what the function tells, in this process.
 
     Raises:
@@ -42,15 +44,16 @@ def run_side_by_side(
     """
     if jobs < 1:
         raise DoorwardError(f"{jobs} jobs; expected 1 or more")
+    threads = max(1, (os.cpu_count() or 1) // jobs)
     if jobs == 1 or len(items) <= 1:
-        for item in items:
-            function(item, told)
+        with _threads(threads if jobs > 1 else 0):
+            for item in items:
+                function(item, told)
         return
     from joblib import Parallel, delayed
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    pool = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1, pre_dispatch=jobs)
+    pool = Parallel(n_jobs=min(jobs, len(items)), return_as="generator_unordered", batch_size=1, pre_dispatch=jobs)
     with _relayed(told) as messages:
         try:
             for _ in pool(delayed(_call)(function, item, threads, messages) for item in items):
@@ -59,6 +62,19 @@ def run_side_by_side(
             raise DoorwardError(
                 "a worker process was killed (out of memory?); repeat the command to go on from what is finished"
             ) from None
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    """So many threads for a while; 0 leaves them as they are."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _call(function: Callable[[Item, Told], object], item: Item, threads: int, messages: Any) -> None:

@@ -85,7 +85,7 @@ def reproduce(plan: Plan, folder: Path, *, jobs: int = 0, told: Told = lambda _:
         _once(stage, told)
     todo = [case for case in plan.cases if any(not stage.finished for stage in stages(plan, case, folder))]
     jobs = jobs or default_jobs(plan.device)
-    run_side_by_side(partial(run_case, plan, folder), todo, jobs=max(1, min(jobs, len(todo))), told=told)
+    run_side_by_side(partial(run_case, plan, folder), todo, jobs=jobs, told=told)
 
 
 def run_case(plan: Plan, folder: Path, case: Case, told: Told) -> None:

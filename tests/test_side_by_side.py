@@ -85,7 +85,7 @@ def test_ctrl_c_ends_the_workers(tmp_path: Path) -> None:
     while len(list(tmp_path.iterdir())) < 2 and time.monotonic() < deadline:
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)
-    assert process.wait(timeout=30) != 0
+    assert process.wait(timeout=90) != 0  # a busy machine takes its time
     pids = [int(path.read_text()) for path in tmp_path.iterdir()]
     time.sleep(1)
     assert len(pids) == 2 and not any(Path(f"/proc/{pid}").exists() for pid in pids)

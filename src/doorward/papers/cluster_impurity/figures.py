@@ -55,7 +55,9 @@ def _retrained(rows: list[Row], path: Path) -> Path:
         name, aside = str(model).removeprefix("after "), (number - 1.5) * _ASIDE
         same = pick(rows, model=model)
         _curve(axes, same, "asr", aside, label=f"{name}: ASR", color=_COLOURS[name])
-        _curve(axes, same, "accuracy", aside, label=f"{name}: accuracy", color=_COLOURS[name], linestyle="--")
+        _curve(
+            axes, same, "accuracy", aside, label=f"{name}: accuracy", color=_COLOURS[name], linestyle="--", mfc="white"
+        )
     return _save(figure, axes, path)
 
 
@@ -81,6 +83,8 @@ def _axes(title: str) -> tuple[Any, Any]:
 def _save(figure: Any, axes: Any, path: Path) -> Path:
     from matplotlib import pyplot
 
+    left, right = axes.get_xlim()
+    axes.set_xlim(min(left, min(TABLE_2) - 0.02), max(right, max(TABLE_2) + 0.02))  # one size alone is no scale
     axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(path, dpi=130)
     pyplot.close(figure)

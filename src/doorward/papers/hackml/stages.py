@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from doorward.errors import DoorwardError, OutputExistsError
 from doorward.papers.hackml import work
 from doorward.papers.hackml.plan import Case, Plan
-from doorward.runs import read_json, write_json
+from doorward.papers.staging import claim_folder, naming, run_once
+from doorward.runs import write_json
 from doorward.side_by_side import Told, default_jobs, run_side_by_side
 
 
@@ -22,6 +22,7 @@ class Stage:
     path: Path
     make: Callable[[Told], object]
     case: Case | None = None
+    needed: Callable[[], bool] = lambda: True
 
     @property
     def label(self) -> str:
@@ -35,18 +36,10 @@ class Stage:
 
 
 def claim(plan: Plan, folder: Path) -> None:
-    """Make the folder of the runs, or go on in one whose runs were made with the same settings."""
-    manifest, asked = folder / "reproduce.json", plan.manifest()
-    if manifest.exists():
-        known = read_json(manifest)
-        different = [name for name, value in asked.items() if known.get(name) != value]
-        if different:
-            told = f"{different[0]} = {known.get(different[0])}, asked for {asked[different[0]]}"
-            raise OutputExistsError(f"{folder}: holds runs with {told}; expected the same, or a new folder (-o)")
-    elif folder.exists() and any(folder.iterdir()):
-        raise OutputExistsError(f"{folder}: exists and holds no reproduce.json; expected a new folder (-o)")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(manifest, asked)
+    """Make the folder of the runs, or go on in it; see `claim_folder`."""
+    asked = plan.manifest()
+    claim_folder(folder, asked)
+    write_json(folder / "reproduce.json", asked)
 
 
 def shared_stages(plan: Plan, folder: Path) -> Iterator[Stage]:
@@ -78,8 +71,7 @@ def reproduce(plan: Plan, folder: Path, *, jobs: int = 0, told: Told = lambda _:
         told: called with what is being done.
     """
     claim(plan, folder)
-    for stage in shared_stages(plan, folder):
-        _once(stage, told)
+    run_once(shared_stages(plan, folder), told)
     todo = [case for case in plan.cases if any(not stage.finished for stage in stages(plan, case, folder))]
     jobs = jobs or default_jobs(plan.device)
     run_side_by_side(partial(run_case, plan, folder), todo, jobs=jobs, told=told)
@@ -87,15 +79,5 @@ def reproduce(plan: Plan, folder: Path, *, jobs: int = 0, told: Told = lambda _:
 
 def run_case(plan: Plan, folder: Path, case: Case, told: Told) -> None:
     """All stages of a net; what fails is told in one line that names the net."""
-    try:
-        for stage in stages(plan, case, folder):
-            _once(stage, told)
-    except DoorwardError as error:
-        raise DoorwardError(f"{case.name}: {error}") from error
-
-
-def _once(stage: Stage, told: Told) -> None:
-    if not stage.finished:
-        told(stage.label)
-        stage.path.parent.mkdir(parents=True, exist_ok=True)
-        stage.make(told)
+    with naming(case.name):
+        run_once(stages(plan, case, folder), told)

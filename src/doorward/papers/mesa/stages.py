@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from doorward.errors import DoorwardError, OutputExistsError
 from doorward.papers.mesa import work
 from doorward.papers.mesa.arms import Arm, Inversion, arms, inversions, verdict
 from doorward.papers.mesa.plan import Case, Plan
-from doorward.runs import read_json, write_json
+from doorward.papers.staging import claim_folder, naming, run_once
+from doorward.runs import write_json
 from doorward.side_by_side import Told, default_jobs, run_side_by_side
 
 
@@ -48,28 +48,11 @@ class Stage:
 
 
 def claim(plan: Plan, folder: Path) -> None:
-    """Make the folder of the runs, or go on in one whose runs were made with the same settings."""
-    manifest, asked = folder / "reproduce.json", plan.manifest()
-    cases = {case.name: case.about() for case in plan.cases}
-    if manifest.exists():
-        known = read_json(manifest)
-        cases = {**known.pop("cases", {}), **cases}
-        for name, value in asked.items():
-            if known.get(name) != value:
-                told = _difference(name, known.get(name), value)
-                raise OutputExistsError(f"{folder}: holds runs with {told}; expected the same, or a new folder (-o)")
-    elif folder.exists() and any(folder.iterdir()):
-        raise OutputExistsError(f"{folder}: exists and holds no reproduce.json; expected a new folder (-o)")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(manifest, {**asked, "cases": cases})
-
-
-def _difference(name: str, known: Any, asked: Any) -> str:
-    """What differs, the first entry alone where both are dictionaries."""
-    if isinstance(known, dict) and isinstance(asked, dict):
-        inner = next(k for k in {**known, **asked} if known.get(k) != asked.get(k))
-        return _difference(f"{name}.{inner}", known.get(inner), asked.get(inner))
-    return f"{name} = {known}, asked for {asked}"
+    """Make the folder of the runs, or go on in it; see `claim_folder`. Its manifest lists the cases of all commands."""
+    asked = plan.manifest()
+    known = claim_folder(folder, asked)
+    cases = {**known.get("cases", {}), **{case.name: case.about() for case in plan.cases}}
+    write_json(folder / "reproduce.json", {**asked, "cases": cases})
 
 
 def reproduce(plan: Plan, folder: Path, *, jobs: int = 0, told: Told = lambda _: None) -> None:
@@ -81,8 +64,7 @@ def reproduce(plan: Plan, folder: Path, *, jobs: int = 0, told: Told = lambda _:
         told: called with what is being done.
     """
     claim(plan, folder)
-    for stage in shared_stages(plan, folder):
-        _once(stage, told)
+    run_once(shared_stages(plan, folder), told)
     todo = [case for case in plan.cases if any(not stage.finished for stage in stages(plan, case, folder))]
     jobs = jobs or default_jobs(plan.device)
     run_side_by_side(partial(run_case, plan, folder), todo, jobs=jobs, told=told)
@@ -90,21 +72,8 @@ def reproduce(plan: Plan, folder: Path, *, jobs: int = 0, told: Told = lambda _:
 
 def run_case(plan: Plan, folder: Path, case: Case, told: Told) -> None:
     """All stages of a case; what fails is told in one line that names the case."""
-    try:
-        for stage in stages(plan, case, folder):
-            _once(stage, told)
-    except DoorwardError as error:
-        raise DoorwardError(f"{case.name}: {error}") from error
-    except RuntimeError as error:  # what torch raises, out of memory on a GPU included
-        line = str(error).strip().split("\n")[0]
-        raise DoorwardError(f"{case.name}: {line}; the same command goes on from what is finished") from error
-
-
-def _once(stage: Stage, told: Told) -> None:
-    if not stage.finished and stage.needed():
-        told(stage.label)
-        stage.path.parent.mkdir(parents=True, exist_ok=True)
-        stage.make(told)
+    with naming(case.name):
+        run_once(stages(plan, case, folder), told)
 
 
 def shared_stages(plan: Plan, folder: Path) -> Iterator[Stage]:

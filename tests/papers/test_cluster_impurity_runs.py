@@ -14,6 +14,7 @@ import torch
 from doorward.errors import DoorwardError, OutputExistsError
 from doorward.papers.cluster_impurity import Case, Plan, dry_run, reproduce, stages, write_results
 from doorward.papers.cluster_impurity.collect import Found, collect
+from doorward.papers.rows import read_rows
 from doorward.tables import read_parquet
 from doorward.train import TrainSettings
 from tests.conftest import make_images
@@ -142,6 +143,22 @@ def test_the_results_are_written(plan: Plan, done: Path, tmp_path: Path) -> None
         write_results(plan, tmp_path / "nothing", tmp_path / "none")
 
 
+def test_cases_of_earlier_results_are_kept(plan: Plan, done: Path, tmp_path: Path) -> None:
+    beyond_and_control = Plan(**{**vars(plan), "cases": CASES[1:], "command": "an earlier command"})
+    write_results(beyond_and_control, done, tmp_path)
+    report = (tmp_path / "report.html").stat().st_mtime_ns
+    page = write_results(Plan(**{**vars(plan), "cases": CASES[:1]}), done, tmp_path).read_text()
+    assert "    an earlier command\n    the command\n" in page
+    for name, rows in vars(collect(plan, done)).items():
+        assert read_rows(tmp_path / f"{name}.parquet") == rows
+    assert (tmp_path / "report.html").stat().st_mtime_ns == report, "made from runs that are not at hand now"
+
+    trained_longer = Plan(**{**vars(plan), "training": TrainSettings(epochs=11, batch=32, lr=0.05)})
+    with pytest.raises(OutputExistsError, match=r"training.epochs = 10, asked for 11; .* another --results"):
+        write_results(trained_longer, done, tmp_path)
+    assert f"| {CASES[0].name} |" in (tmp_path / "README.md").read_text()
+
+
 def test_a_dry_run_writes_nothing_and_knows_what_is_finished(plan: Plan, done: Path, tmp_path: Path) -> None:
     before = sorted(done.rglob("*"))
     fresh, speed = dry_run(plan, tmp_path / "fresh")
@@ -157,7 +174,9 @@ def test_a_dry_run_writes_nothing_and_knows_what_is_finished(plan: Plan, done: P
 
 def test_runs_of_other_settings_are_not_shared(plan: Plan, done: Path, tmp_path: Path) -> None:
     other = Plan(**{**vars(plan), "training": TrainSettings(epochs=7)})
-    with pytest.raises(OutputExistsError, match="holds runs with training = .*expected the same, or a new folder"):
+    with pytest.raises(
+        OutputExistsError, match="holds runs with training.epochs = 10, asked for 7; expected the same, or a new folder"
+    ):
         reproduce(other, done)
     more = Case("multiple-source-1", "multiple-source", 0, "patch", {}, (), 1, 31, size=0.25)
     with pytest.raises(OutputExistsError, match="multiple-source-1: count = 30, asked for 31"):

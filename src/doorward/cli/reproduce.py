@@ -129,6 +129,7 @@ def cluster_impurity(
     plan = paper.only(paper.make_plan(profile, build_settings(paper.Wishes, "reproduce", asked)), only or ())
     with tempfile.TemporaryDirectory() as temporary:
         paper.check(plan, str(draw_sunglasses(Path(temporary) / "sunglasses.png")))
+    paper.check_results(plan, results or output / "results")
     if dry_run:
         _show_plan(plan, output, as_json)
         return

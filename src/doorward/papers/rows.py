@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from doorward.stats import Rate
-from doorward.tables import write_parquet
+from doorward.tables import read_parquet, write_parquet
 
 Row = dict[str, Any]
 
@@ -41,3 +41,15 @@ def write_rows(path: Path, rows: Sequence[Row], whole: Collection[str]) -> None:
         else:
             columns[name] = np.array([np.nan if v is None else v for v in values], np.float64)
     write_parquet(path, columns)
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Rows as `write_rows` wrote them, None for what was not there; no rows when there is no such file."""
+    if not path.exists():
+        return []
+    columns = {name: [_value(v) for v in values.tolist()] for name, values in read_parquet(path).items()}
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _value(value: object) -> object:
+    return None if isinstance(value, float) and np.isnan(value) else value

@@ -11,6 +11,8 @@ from doorward.errors import DoorwardError, OutputExistsError
 from doorward.runs import read_json
 from doorward.side_by_side import Told
 
+MANIFEST = "reproduce.json"  # in the folder of the runs: their settings
+
 
 class Runnable(Protocol):
     """A stage: one run in a folder of its own."""
@@ -44,19 +46,28 @@ class Runnable(Protocol):
 def claim_folder(folder: Path, asked: dict[str, Any]) -> dict[str, Any]:
     """Make the folder of the runs, or go on in one whose runs were made with the same settings.
 
-    Returns: what its manifest ``reproduce.json`` says; empty for a new folder. The caller writes it.
+    Returns: what its `MANIFEST` says; empty for a new folder. The caller writes it.
     """
-    manifest, known = folder / "reproduce.json", dict[str, Any]()
+    manifest, known = folder / MANIFEST, dict[str, Any]()
     if manifest.exists():
         known = read_json(manifest)
-        for name, value in asked.items():
-            if known.get(name) != value:
-                told = _difference(name, known.get(name), value)
-                raise OutputExistsError(f"{folder}: holds runs with {told}; expected the same, or a new folder (-o)")
+        refuse_other(f"{folder}: holds runs with", known, asked, "a new folder (-o)")
     elif folder.exists() and any(folder.iterdir()):
-        raise OutputExistsError(f"{folder}: exists and holds no reproduce.json; expected a new folder (-o)")
+        raise OutputExistsError(f"{folder}: exists and holds no {MANIFEST}; expected a new folder (-o)")
     folder.mkdir(parents=True, exist_ok=True)
     return known
+
+
+def refuse_other(what: str, known: dict[str, Any], asked: dict[str, Any], otherwise: str) -> None:
+    """Refuse what was made with other settings than are asked for, naming the first that differs.
+
+    Raises:
+        OutputExistsError: ``what``, the setting, what it was and what is asked for, and what to do ``otherwise``.
+    """
+    for name, value in asked.items():
+        if known.get(name) != value:
+            told = _difference(name, known.get(name), value)
+            raise OutputExistsError(f"{what} {told}; expected the same, or {otherwise}")
 
 
 def _difference(name: str, known: Any, asked: Any) -> str:

@@ -15,9 +15,9 @@ from doorward.attack.files import load_truth
 from doorward.cleanse.command import CleanseRequest, cleanse_to_folder
 from doorward.cleanse.observe import ObserveOnce
 from doorward.data import load_images
-from doorward.errors import OutputExistsError
 from doorward.papers.accessory import draw_sunglasses
 from doorward.papers.cluster_impurity.plan import Case, Plan, with_picture
+from doorward.papers.staging import MANIFEST, claim_folder, refuse_other, run_once
 from doorward.repair.command import RepairRequest, repair_to_folder
 from doorward.runs import Run, read_json, write_json
 from doorward.score import score_run
@@ -63,28 +63,14 @@ class Stage:
 
 def prepare(plan: Plan, folder: Path) -> None:
     """Make the folder of the runs, or go on in one whose runs were made with the same settings."""
-    manifest, asked = folder / "reproduce.json", plan.manifest()
+    asked = plan.manifest()
     cases = {case.name: case.about() for case in plan.cases}
-    if manifest.exists():
-        known = read_json(manifest)
-        known_cases = known.pop("cases", {})
-        _refuse_other(folder, known, asked)
-        for name in set(cases) & set(known_cases):
-            _refuse_other(folder, known_cases[name], cases[name], f"{name}: ")
-        cases = {**known_cases, **cases}
-    elif folder.exists() and any(folder.iterdir()):
-        raise OutputExistsError(f"{folder}: exists and holds no reproduce.json; expected a new folder (-o)")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(manifest, {**asked, "cases": cases})
+    known = claim_folder(folder, asked).get("cases", {})
+    for name in set(cases) & set(known):
+        refuse_other(f"{folder}: holds runs with {name}:", known[name], cases[name], "a new folder (-o)")
+    write_json(folder / MANIFEST, {**asked, "cases": {**known, **cases}})
     if not (folder / PICTURE).exists():
         draw_sunglasses(folder / PICTURE)
-
-
-def _refuse_other(folder: Path, known: dict[str, Any], asked: dict[str, Any], what: str = "") -> None:
-    for name, value in asked.items():
-        if known.get(name) != value:
-            told = f"{what}{name} = {known.get(name)}, asked for {value}"
-            raise OutputExistsError(f"{folder}: holds runs with {told}; expected the same, or a new folder (-o)")
 
 
 def reproduce(plan: Plan, folder: Path, *, jobs: int = 1, told: Told = lambda _: None) -> None:
@@ -103,11 +89,7 @@ def reproduce(plan: Plan, folder: Path, *, jobs: int = 1, told: Told = lambda _:
 
 def run_case(plan: Plan, folder: Path, case: Case, told: Told) -> None:
     """Run the stages of one case that are not finished."""
-    for stage in stages(plan, case, folder):
-        if not stage.finished and stage.needed():
-            told(stage.label)
-            stage.path.parent.mkdir(parents=True, exist_ok=True)
-            stage.make(told)
+    run_once(stages(plan, case, folder), told)
 
 
 def stages(plan: Plan, case: Case, folder: Path) -> Iterator[Stage]:

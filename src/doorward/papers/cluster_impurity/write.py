@@ -8,6 +8,7 @@ from pathlib import Path
 from doorward.errors import DoorwardError
 from doorward.papers.cluster_impurity import figures, tables
 from doorward.papers.cluster_impurity.collect import Found, collect
+from doorward.papers.cluster_impurity.kept import check_results, claim_results, with_kept
 from doorward.papers.cluster_impurity.plan import Plan
 from doorward.papers.cluster_impurity.trainers import CLEAN_ACCURACY, DEVIATIONS
 from doorward.papers.rows import write_rows
@@ -20,20 +21,27 @@ _REPORTED = 24  # sections that the report's page has
 def write_results(plan: Plan, folder: Path, results: Path) -> Path:
     """Write everything that the finished runs of a plan say into ``results``; returns the page.
 
+    Cases that the results have from earlier runs, and this plan has not, stay in the tables and figures; the report's
+    page, which needs the runs themselves, is then left as it is.
+
     Raises:
-        DoorwardError: no case is finished.
+        DoorwardError: no case is finished, or the results were made with other settings.
     """
     found = collect(plan, folder)
     if not found.detections:
         raise DoorwardError(f"{folder}: holds no finished case of this plan; expected at least one")
-    results.mkdir(parents=True, exist_ok=True)
+    check_results(plan, results)
+    found, kept = with_kept(found, results)
+    commands = claim_results(plan, results)
     for name, rows in vars(found).items():
         if rows:
             write_rows(results / f"{name}.parquet", rows, _WHOLE)
     drawn = figures.draw(found, results)
-    report(_reported(plan, folder), results / "report.html", title="Cluster impurity, one-pixel poison", overwrite=True)
+    shown = results / "report.html"
+    if not (kept and shown.exists()):
+        report(_reported(plan, folder), shown, title="Cluster impurity, one-pixel poison", overwrite=True)
     page = results / "README.md"
-    page.write_text(_page(plan, found, drawn))
+    page.write_text(_page(plan, found, drawn, commands))
     return page
 
 
@@ -47,7 +55,7 @@ def _reported(plan: Plan, folder: Path) -> list[Path]:
     return list(scored.values())[:_REPORTED]
 
 
-def _page(plan: Plan, found: Found, drawn: Sequence[Path]) -> str:
+def _page(plan: Plan, found: Found, drawn: Sequence[Path], commands: Sequence[str]) -> str:
     settings = ", ".join(f"{k} = {v}" for k, v in plan.training.model_dump(mode="json").items())
     parts: list[tuple[str, list[str]]] = [
         ("The poster's Table 2 and ours: (TPR, FPR), multiple-source", tables.against_the_poster(found)),
@@ -58,7 +66,14 @@ def _page(plan: Plan, found: Found, drawn: Sequence[Path]) -> str:
         ("Beyond the poster: where it stops working, and why", tables.beyond(found)),
         ("Time", tables.times(found)),
     ]
-    lines = ["# Cluster impurity: the poster's benchmark", "", _intro(plan, found), "", f"    {plan.command}", ""]
+    lines = [
+        "# Cluster impurity: the poster's benchmark",
+        "",
+        _intro(plan, found),
+        "",
+        *(f"    {c}" for c in commands),
+        "",
+    ]
     for title, table in parts:
         if len(table) > 3:  # a table without rows is a head, a rule and an empty line
             lines += [f"## {title}", "", *table]

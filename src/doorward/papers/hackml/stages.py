@@ -9,7 +9,7 @@ from pathlib import Path
 
 from doorward.papers.hackml import work
 from doorward.papers.hackml.plan import Case, Plan
-from doorward.papers.staging import claim_folder, naming, run_once
+from doorward.papers.staging import MANIFEST, claim_folder, naming, run_once
 from doorward.runs import write_json
 from doorward.side_by_side import Told, default_jobs, run_side_by_side
 
@@ -39,7 +39,7 @@ def claim(plan: Plan, folder: Path) -> None:
     """Make the folder of the runs, or go on in it; see `claim_folder`."""
     asked = plan.manifest()
     claim_folder(folder, asked)
-    write_json(folder / "reproduce.json", asked)
+    write_json(folder / MANIFEST, asked)
 
 
 def shared_stages(plan: Plan, folder: Path) -> Iterator[Stage]:

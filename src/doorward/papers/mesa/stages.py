@@ -11,7 +11,7 @@ from typing import Literal
 from doorward.papers.mesa import work
 from doorward.papers.mesa.arms import Arm, Inversion, arms, inversions, verdict
 from doorward.papers.mesa.plan import Case, Plan
-from doorward.papers.staging import claim_folder, naming, run_once
+from doorward.papers.staging import MANIFEST, claim_folder, naming, run_once
 from doorward.runs import write_json
 from doorward.side_by_side import Told, default_jobs, run_side_by_side
 
@@ -52,7 +52,7 @@ def claim(plan: Plan, folder: Path) -> None:
     asked = plan.manifest()
     known = claim_folder(folder, asked)
     cases = {**known.get("cases", {}), **{case.name: case.about() for case in plan.cases}}
-    write_json(folder / "reproduce.json", {**asked, "cases": cases})
+    write_json(folder / MANIFEST, {**asked, "cases": cases})
 
 
 def reproduce(plan: Plan, folder: Path, *, jobs: int = 0, told: Told = lambda _: None) -> None:

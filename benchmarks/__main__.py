@@ -10,6 +10,7 @@ NAMES = (
     "train_throughput",
     "cleanse_speed",
     "invert_speed",
+    "invert_scan",
     "invert_validation",
     "certify_throughput",
     "million_images",

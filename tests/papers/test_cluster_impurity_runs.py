@@ -43,7 +43,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
 @pytest.fixture(scope="module")
 def done(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("done") / "runs"
-    reproduce(plan, folder)
+    reproduce(plan, folder, jobs=1)
     return folder
 
 
@@ -103,17 +103,17 @@ def test_killed_in_a_training_it_goes_on_there_to_the_same_rows(
     monkeypatch.setattr(stages, "train_to_folder", counted)
     folder = tmp_path / "runs"
     with pytest.raises(KeyboardInterrupt):
-        reproduce(plan, folder)
+        reproduce(plan, folder, jobs=1)
     before, second = list(started), started[1]
     assert (folder / second.split("/")[0] / "seed-0" / (second.split("/")[1] + ".partial")).exists()
     told: list[str] = []
-    reproduce(plan, folder, told=told.append)
+    reproduce(plan, folder, jobs=1, told=told.append)
     again = started[len(before) :]
     assert again[0] == second and before[0] not in again, "what is finished is not trained again"
     epochs = [t for t in told if "epoch" in t]
     assert "epoch 4 of 10" in epochs[0], "the training goes on at its last epoch"
     assert same(collect(plan, folder), collect(plan, done))
-    reproduce(plan, folder, told=told.append)
+    reproduce(plan, folder, jobs=1, told=told.append)
     assert len(started) == len(before) + len(again), "a finished plan runs nothing"
 
 
@@ -121,7 +121,7 @@ def test_two_cases_at_a_time_give_the_same_rows(plan: Plan, done: Path, tmp_path
     threads = torch.get_num_threads()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))  # the results are the same for equal thread counts
     try:
-        reproduce(Plan(**{**vars(plan), "cases": CASES[1:]}), tmp_path / "alone")
+        reproduce(Plan(**{**vars(plan), "cases": CASES[1:]}), tmp_path / "alone", jobs=1)
     finally:
         torch.set_num_threads(threads)
     reproduce(Plan(**{**vars(plan), "cases": CASES[1:]}), tmp_path / "two", jobs=2)

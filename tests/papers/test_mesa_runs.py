@@ -25,6 +25,7 @@ from doorward.papers.mesa.collect import collect
 from doorward.papers.mesa.patterns import black_white
 from doorward.papers.mesa.stages import run_case
 from doorward.papers.mesa.stages import stages as stages_of
+from doorward.papers.rows import read_rows
 from doorward.runs import Run
 from doorward.tables import read_parquet
 from doorward.train import TrainSettings
@@ -168,6 +169,19 @@ def test_the_results_are_written(plan: Plan, done: Path, tmp_path: Path) -> None
         assert (tmp_path / "results" / name).stat().st_size > 500
     with pytest.raises(DoorwardError, match="holds no finished attack"):
         write_results(plan, tmp_path / "nothing", tmp_path / "none")
+
+
+def test_triggers_of_earlier_results_are_kept(plan: Plan, done: Path, tmp_path: Path) -> None:
+    write_results(only(plan, ["bw-49", "bw-49-fixed"]), done, tmp_path)
+    page = write_results(only(plan, ["colour-00"]), done, tmp_path).read_text()
+    whole = collect(plan, done)
+    for name, rows in vars(whole).items():
+        kept = read_rows(tmp_path / f"{name}.parquet")
+        assert len(kept) == len(rows) and all(row in kept for row in rows), name
+    assert "Black-and-white triggers" in page and "Random-colour" in page and "![distribution]" in page
+    slower = plan.model_copy(update={"rounds": 3})
+    with pytest.raises(OutputExistsError, match="results made with rounds = 2, asked for 3"):
+        write_results(slower, done, tmp_path)
 
 
 def test_every_arm_retrains_with_its_own_triggers(plan: Plan, done: Path) -> None:

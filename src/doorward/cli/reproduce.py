@@ -10,6 +10,7 @@ import typer
 from doorward.cli import common
 from doorward.cli.reproduce_hackml import hackml_command
 from doorward.cli.reproduce_mesa import mesa_command
+from doorward.cli.reproduced import carry_out
 
 app = typer.Typer(no_args_is_help=True)
 app.command("mesa")(mesa_command)
@@ -108,7 +109,6 @@ def cluster_impurity(
     from doorward.methods import build_settings
     from doorward.papers import cluster_impurity as paper
     from doorward.papers.accessory import draw_sunglasses
-    from doorward.side_by_side import default_jobs
 
     asked: dict[str, Any] = {
         "trainer": trainer,
@@ -129,22 +129,10 @@ def cluster_impurity(
     plan = paper.only(paper.make_plan(profile, build_settings(paper.Wishes, "reproduce", asked)), only or ())
     with tempfile.TemporaryDirectory() as temporary:
         paper.check(plan, str(draw_sunglasses(Path(temporary) / "sunglasses.png")))
-    paper.check_results(plan, results or output / "results")
     if dry_run:
         _show_plan(plan, output, as_json)
         return
-    with common.bar() as progress:
-        bar = progress.add_task("reproduce", total=None, note="")
-
-        def told(stage: str) -> None:
-            progress.update(bar, description=common.printable(stage))
-
-        paper.reproduce(plan, output, jobs=jobs or default_jobs(plan.device), told=told)
-    page = paper.write_results(plan, output, results or output / "results")
-    if as_json:
-        common.print_json({"page": str(page), "text": page.read_text()})
-    else:
-        common.out.print(common.escape(page.read_text()), soft_wrap=True)
+    carry_out(paper, plan, output, results, jobs=jobs, as_json=as_json)
 
 
 def _show_plan(plan: Any, output: Path, as_json: bool) -> None:

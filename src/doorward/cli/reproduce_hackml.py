@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from doorward.cli import common
+from doorward.cli.reproduced import carry_out
 
 
 def hackml_command(
@@ -61,13 +62,4 @@ def hackml_command(
     paper.check(plan)
     if faces is None:
         common.err.print("no --faces FILE: drawn faces take the place of the ORL database")
-    with common.bar() as progress:
-        bar = progress.add_task("reproduce", total=None, note="")
-        paper.reproduce(
-            plan, output, jobs=jobs, told=lambda stage: progress.update(bar, description=common.printable(stage))
-        )
-    page = paper.write_results(plan, output, results or output / "results")
-    if as_json:
-        common.print_json({"page": str(page), "text": page.read_text()})
-    else:
-        common.out.print(common.escape(page.read_text()), soft_wrap=True)
+    carry_out(paper, plan, output, results, jobs=jobs, as_json=as_json)

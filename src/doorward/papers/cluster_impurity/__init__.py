@@ -16,7 +16,6 @@ first thing to measure; CUDA streams inside one process compete for the interpre
 """
 
 from doorward.papers.cluster_impurity.estimate import Estimate, dry_run
-from doorward.papers.cluster_impurity.kept import check_results
 from doorward.papers.cluster_impurity.plan import Case, Plan, Wishes, check, make_plan, only
 from doorward.papers.cluster_impurity.stages import reproduce
 from doorward.papers.cluster_impurity.trainers import FAITHFUL, FAST, TRAINERS
@@ -31,7 +30,6 @@ __all__ = [
     "Plan",
     "Wishes",
     "check",
-    "check_results",
     "dry_run",
     "make_plan",
     "only",

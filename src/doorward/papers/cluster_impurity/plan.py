@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from pydantic import Field
@@ -17,7 +17,8 @@ from doorward.methods import Settings, build_settings
 from doorward.papers.cluster_impurity.trainers import SIZES, TRAINERS
 from doorward.train.settings import TrainSettings
 
-Scenario = Literal["single-source", "multiple-source", "beyond", "control"]
+Scenario = Literal["multiple-source", "single-source", "beyond", "control"]
+SCENARIOS = get_args(Scenario)  # in the order of tables
 PROFILES = ("cpu", "gpu", "quick", "faithful")
 
 

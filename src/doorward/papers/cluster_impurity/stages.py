@@ -21,7 +21,7 @@ from doorward.papers.staging import MANIFEST, claim_folder, refuse_other, run_on
 from doorward.repair.command import RepairRequest, repair_to_folder
 from doorward.runs import Run, read_json, write_json
 from doorward.score import score_run
-from doorward.side_by_side import Told, run_side_by_side
+from doorward.side_by_side import Told, default_jobs, run_side_by_side
 from doorward.train.command import TrainRequest, train_to_folder
 from doorward.train.loop import Progress
 
@@ -73,15 +73,16 @@ def prepare(plan: Plan, folder: Path) -> None:
         draw_sunglasses(folder / PICTURE)
 
 
-def reproduce(plan: Plan, folder: Path, *, jobs: int = 1, told: Told = lambda _: None) -> None:
+def reproduce(plan: Plan, folder: Path, *, jobs: int = 0, told: Told = lambda _: None) -> None:
     """Run every stage that is not finished, then score every case; see `write_results` for the tables.
 
     Args:
         folder: of the runs.
-        jobs: cases at a time, each in a process of its own (see `run_side_by_side`).
+        jobs: cases at a time, each in a process of its own (see `run_side_by_side`); 0: one per core, or one on a GPU.
         told: called with what is being done.
     """
     prepare(plan, folder)
+    jobs = jobs or default_jobs(plan.device)
     longest_first = sorted(plan.cases, key=lambda case: -len(case.retrain)) if jobs > 1 else plan.cases
     run_side_by_side(partial(run_case, plan, folder), longest_first, jobs=jobs, told=told)
     run_side_by_side(partial(score, plan, folder), plan.cases, jobs=jobs, told=told)

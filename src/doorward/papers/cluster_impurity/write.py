@@ -8,10 +8,10 @@ from pathlib import Path
 from doorward.errors import DoorwardError
 from doorward.papers.cluster_impurity import figures, tables
 from doorward.papers.cluster_impurity.collect import Found, collect
-from doorward.papers.cluster_impurity.kept import check_results, claim_results, with_kept
-from doorward.papers.cluster_impurity.plan import Plan
+from doorward.papers.cluster_impurity.plan import SCENARIOS, Plan
 from doorward.papers.cluster_impurity.trainers import CLEAN_ACCURACY, DEVIATIONS
-from doorward.papers.rows import write_rows
+from doorward.papers.kept import check_results, claim_results, with_kept
+from doorward.papers.rows import Row, write_rows
 from doorward.report import report
 
 _WHOLE = {"seed", "flagged", "poisoned", "gathered"}  # columns of whole numbers; *_hits and *_trials are too
@@ -31,7 +31,8 @@ def write_results(plan: Plan, folder: Path, results: Path) -> Path:
     if not found.detections:
         raise DoorwardError(f"{folder}: holds no finished case of this plan; expected at least one")
     check_results(plan, results)
-    found, kept = with_kept(found, results)
+    joined, kept = with_kept(vars(found), results, ("case", "seed"), _place)
+    found = Found(**joined)
     commands = claim_results(plan, results)
     for name, rows in vars(found).items():
         if rows:
@@ -43,6 +44,11 @@ def write_results(plan: Plan, folder: Path, results: Path) -> Path:
     page = results / "README.md"
     page.write_text(_page(plan, found, drawn, commands))
     return page
+
+
+def _place(row: Row) -> tuple[int, str, int]:
+    """Of a row in the tables: the poster's cases first, the control last."""
+    return SCENARIOS.index(row["scenario"]), row["case"], row["seed"]
 
 
 def _reported(plan: Plan, folder: Path) -> list[Path]:

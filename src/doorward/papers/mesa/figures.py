@@ -30,19 +30,20 @@ _PER_ROW = 12  # sample triggers in the picture
 
 
 def draw(plan: Plan, found: Found, folder: Path, results: Path) -> list[Path]:
-    """Write the figures for which there are runs; returns their paths."""
+    """Write the figures for which there are runs; returns their paths, those of earlier results included."""
     import matplotlib
 
     matplotlib.use("Agg")
     drawn = [_each_trigger(found, results / "asr-per-trigger.png")]
+    plane_file, pictures = results / "distribution.png", results / "triggers.png"
     for case in plan.cases:
         run = folder / case.name / "shown"
         if case.shown and run.exists():
             arrays = {k: v.numpy() for k, v in read_tensors(run / "samples.safetensors").items()}
             betas = Run.read(run, "samples")["results"]["levels"]
-            drawn.append(_plane(arrays, case.name, results / "distribution.png"))
-            drawn.append(_pictures(arrays, betas, case.name, results / "triggers.png"))
-    return drawn
+            _plane(arrays, case.name, plane_file)
+            _pictures(arrays, betas, case.name, pictures)
+    return drawn + [path for path in (plane_file, pictures) if path.exists()]
 
 
 def _each_trigger(found: Found, path: Path) -> Path:

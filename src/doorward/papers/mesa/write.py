@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from doorward.errors import DoorwardError
+from doorward.papers.kept import check_results, claim_results, with_kept
 from doorward.papers.mesa import figures, tables
 from doorward.papers.mesa.arms import BEFORE
 from doorward.papers.mesa.collect import Found, collect
@@ -19,23 +20,28 @@ _WHOLE = {"number", "rank", "lane", "named"}  # columns of whole numbers; *_hits
 def write_results(plan: Plan, folder: Path, results: Path) -> Path:
     """Write everything that the finished runs of a plan say into ``results``; returns the page.
 
+    Triggers that the results have from earlier runs, and this plan has not, stay in the tables and figures.
+
     Raises:
-        DoorwardError: no attack is finished.
+        DoorwardError: no attack is finished, or the results were made with other settings.
     """
     found = collect(plan, folder)
     if not found.models:
         raise DoorwardError(f"{folder}: holds no finished attack of this plan; expected at least one")
-    results.mkdir(parents=True, exist_ok=True)
+    check_results(plan, results)
+    joined, _ = with_kept(vars(found), results, ("case",), lambda row: str(row["case"]))
+    found = Found(**joined)
+    commands = claim_results(plan, results)
     for name, rows in vars(found).items():
         if rows:
             write_rows(results / f"{name}.parquet", rows, _WHOLE)
     drawn = figures.draw(plan, found, folder, results)
     page = results / "README.md"
-    page.write_text(_page(plan, found, drawn))
+    page.write_text(_page(plan, found, drawn, commands))
     return page
 
 
-def _page(plan: Plan, found: Found, drawn: Sequence[Path]) -> str:
+def _page(plan: Plan, found: Found, drawn: Sequence[Path], commands: Sequence[str]) -> str:
     parts: list[tuple[str, list[str]]] = [
         ("Black-and-white triggers", tables.summary(found, "black-white")),
         ("Random-colour triggers", tables.summary(found, "colour")),
@@ -47,7 +53,12 @@ def _page(plan: Plan, found: Found, drawn: Sequence[Path]) -> str:
     ]
     ratios = [line for line in (tables.ratio(found, kind) for kind in ("black-white", "colour")) if line]
     lines = ["# Defending backdoors by modelling the trigger distribution", "", _intro(plan, found), ""]
-    lines += [f"    {plan.command}", "", *(f"* {line}" for line in [*ratios, _attack_line(found)]), ""]
+    lines += [
+        *(f"    {command}" for command in commands),
+        "",
+        *(f"* {line}" for line in [*ratios, _attack_line(found)]),
+        "",
+    ]
     for title, table in parts:
         if table:
             lines += [f"## {title}", "", *table]
@@ -67,7 +78,7 @@ def _intro(plan: Plan, found: Found) -> str:
         "for all arms. Arms that train have the same settings and see the same images in the same order. Rates in "
         "percent with 95 % Clopper-Pearson intervals over images, those of several triggers together, which leaves "
         "out how much trainings differ. The authors' figures are read off their poster. The "
-        "trigger of the figures is the middle one of the list."
+        "trigger of the figures is the middle one of the list that was run last."
     )
 
 

@@ -117,3 +117,25 @@ def test_generators_of_one_pass_equal_those_one_at_a_time_and_settling_fixes_the
     fixed = settled(net, noise)
     assert torch.allclose(generate(fixed, noise), together, atol=1e-5)
     assert torch.allclose(generate(fixed, noise[:, :3]), together[:, :3], atol=1e-5)
+
+
+def test_with_transparency_what_is_seen_lies_on_the_ring(tmp_path: Path) -> None:
+    """The images are black, so that a trigger (t, alpha) works when alpha t lies on the ring."""
+    clear = SETTINGS.model_copy(update={"transparency": True, "count": 2})
+    distribution = mesa(ring_scene(), clear, seed=0, watch=Watch(), target_class=1).distributions[1].only(1)
+    patterns, alpha = distribution.draw(3000, torch.Generator().manual_seed(0))
+    assert alpha.shape == (3000, 1, 1, 1) and 0 <= alpha.min() and alpha.max() <= 1
+    seen = distribution.apply(torch.zeros(3000, 2, 1, 1), torch.Generator().manual_seed(0))
+    assert torch.equal(seen[:, :, 0, 0], (alpha * patterns)[:, :, 0, 0])
+    inside = ((seen[:, :, 0, 0] - 0.5).norm(dim=1) - Ring.RADIUS).abs() < Ring.WIDTH
+    assert float(inside.float().mean()) == pytest.approx(distribution.success[0], abs=0.06)
+    assert inside.float().mean() > 0.4
+    # of the volume of (t, alpha) that works, the fibre over a point p has 1 / max(p) - 1: most lies at dark p
+    assert sectors(seen[inside][:, :, 0, 0]) >= 4
+    assert alpha[inside].std() > 0.05, "not one transparency but many"
+
+    distribution.save(tmp_path / "d.safetensors")
+    again = TriggerDistribution.load(tmp_path / "d.safetensors")
+    mine, read = (d.draw(9, torch.Generator().manual_seed(1))[1] for d in (distribution, again))
+    assert torch.equal(mine, read)
+    assert again.transparency and again.trigger(torch.Generator().manual_seed(1)).alpha.max() < 1

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from doorward.errors import DoorwardError
 from doorward.invert.generators import LAYERS, generate
-from doorward.invert.stamping import corners, stamp_windows
+from doorward.invert.stamping import corners, stamp_windows, windows
 from doorward.tensors import write_tensors
 from doorward.triggers import Placement, Trigger
 
@@ -30,6 +30,7 @@ class TriggerDistribution:
         entropies: estimated entropy of each generator's triggers in nats, noise included.
         noise: standard deviation of the normal noise that was added to the triggers.
         success: measured success rate of each generator's samples.
+        transparency: whether triggers have an alpha per pixel; without it they are opaque.
 
     It stamps like a `Trigger`: every image gets a trigger of its own at a place of its own.
     """
@@ -41,10 +42,24 @@ class TriggerDistribution:
     entropies: tuple[float, ...]
     noise: float = 0.1
     success: tuple[float, ...] = field(default=())
+    transparency: bool = False
+
+    def sample(self, count: int, generator: torch.Generator | None = None, *, level: int | None = None) -> Tensor:
+        """Patterns ``[count, C, h, w]`` in [0, 1], without alphas; of one generator when ``level`` names it."""
+        return self._drawn(count, generator, level)[0].permute(0, 3, 1, 2)
+
+    def draw(self, count: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Triggers: patterns ``[count, C, h, w]`` and alphas ``[count, 1, h, w]``, both in [0, 1]."""
+        patterns, alpha = self._drawn(count, generator)
+        if alpha is None:
+            alpha = torch.ones_like(patterns[..., :1])
+        return patterns.permute(0, 3, 1, 2), alpha.permute(0, 3, 1, 2)
 
     @torch.no_grad()
-    def sample(self, count: int, generator: torch.Generator | None = None, *, level: int | None = None) -> Tensor:
-        """Triggers ``[count, C, h, w]`` in [0, 1]; of one generator when ``level`` names it."""
+    def _drawn(
+        self, count: int, generator: torch.Generator | None, level: int | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Patterns ``[count, h, w, C]`` and alphas ``[count, h, w, 1]``, None when triggers are opaque."""
         generator = generator or torch.Generator()
         width = sum(self.net[f"g_{i}"].shape[1] for i in range(LAYERS)) - sum(
             self.net[f"g_{i}"].shape[2] for i in range(LAYERS - 1)
@@ -56,8 +71,8 @@ class TriggerDistribution:
         every = generate(self.net, noise.expand(len(self.levels), -1, -1).to(self.net["g_0"]))
         points = every[chosen.to(every.device), torch.arange(count, device=every.device)].cpu()
         points = (points + self.noise * torch.randn(points.shape, generator=generator)).clamp(0, 1)
-        channels, height, width = self.shape
-        return points.view(count, height, width, channels).permute(0, 3, 1, 2)
+        patterns, alpha = windows(points[None], self.shape[0], self.shape[1:])
+        return patterns[0], None if alpha is None else alpha[0]
 
     def only(self, level: int) -> TriggerDistribution:
         """The triggers of one generator, with the others left out."""
@@ -69,24 +84,26 @@ class TriggerDistribution:
         return replace(self, net=net, weights=(1.0,), **numbers)
 
     def trigger(self, generator: torch.Generator | None = None) -> Trigger:
-        """One trigger, opaque, placed at random."""
-        pattern = self.sample(1, generator)[0].contiguous()
-        return Trigger(pattern, torch.ones(1, *self.shape[1:]), Placement("random"))
+        """One trigger, placed at random."""
+        pattern, alpha = self.draw(1, generator)
+        return Trigger(pattern[0].contiguous(), alpha[0].contiguous(), Placement("random"))
 
     def apply(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Stamp ``[B, C, H, W]`` in [0, 1], each image with a fresh trigger at a random place."""
         generator = generator or torch.Generator()
         if images.shape[1] != self.shape[0]:
             raise DoorwardError(f"triggers of {self.shape[0]} channels on images of {images.shape[1]}")
-        patterns = self.sample(len(images), generator).permute(0, 2, 3, 1).to(images)
+        patterns, alpha = self._drawn(len(images), generator)
         size, whole = (self.shape[1], self.shape[2]), (images.shape[2], images.shape[3])
         top, left = (v.to(images.device) for v in corners(1, len(images), whole, size, generator))
-        stamped = stamp_windows(images.permute(0, 2, 3, 1)[None], patterns[None], None, top, left)
+        alphas = None if alpha is None else alpha[None].to(images)
+        stamped = stamp_windows(images.permute(0, 2, 3, 1)[None], patterns[None].to(images), alphas, top, left)
         return stamped[0].permute(0, 3, 1, 2)
 
     def save(self, path: Path) -> None:
         """Write safetensors."""
-        about = {k: getattr(self, k) for k in ("shape", "levels", "weights", "entropies", "noise", "success")}
+        names = ("shape", "levels", "weights", "entropies", "noise", "success", "transparency")
+        about = {k: getattr(self, k) for k in names}
         write_tensors(path, self.net, {"distribution": json.dumps(about)})
 
     @classmethod
@@ -100,7 +117,8 @@ class TriggerDistribution:
                 net = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
             channels, height, width = (int(v) for v in about["shape"])
             numbers = {k: tuple(float(v) for v in about[k]) for k in ("levels", "weights", "entropies", "success")}
-            made = cls(net, (channels, height, width), noise=float(about["noise"]), **numbers)
+            alpha = bool(about.get("transparency", False))  # files of version 0 have none
+            made = cls(net, (channels, height, width), noise=float(about["noise"]), transparency=alpha, **numbers)
             made.sample(2)
             return made
         except (OSError, SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:

@@ -17,7 +17,7 @@ from doorward.invert.information import bound, make_statistics, statistics, trai
 from doorward.invert.loop import Lanes, LoopSettings, Objective, Tensors, Watch, optimise
 from doorward.invert.result import Inverted
 from doorward.invert.scene import Scene
-from doorward.invert.stamping import corners, stamp_windows
+from doorward.invert.stamping import corners, stamp_windows, windows
 from doorward.methods import method
 
 AUTHORS_LEVELS = (0.5, 0.8, 0.9)
@@ -30,6 +30,7 @@ class MesaSettings(LoopSettings):
     steps: int = Field(620, ge=1)
     batch: int = Field(128, ge=2)
     size: int = Field(3, ge=1, description="side of the triggers in pixels; the slides assume it known")
+    transparency: bool = Field(False, description="also model alpha per pixel: x' = (1 - alpha) x + alpha t")
     test: Literal["softmax", "cross-entropy"] = "softmax"
     levels: Literal["authors", "uniform"] = Field("authors", description="beta .5, .8, .9, or i/N for i = 0 .. N - 1")
     count: int = Field(3, ge=1, le=32, description="N, the number of uniform levels")
@@ -45,6 +46,10 @@ class MesaSettings(LoopSettings):
         """The levels of the staircase."""
         return AUTHORS_LEVELS if self.levels == "authors" else tuple(i / self.count for i in range(self.count))
 
+    def points(self, channels: int) -> int:
+        """Numbers that a trigger consists of."""
+        return (channels + self.transparency) * self.size**2
+
 
 class MesaObjective(Objective):
     """-alpha I(G(z); z) + max(0, beta - F(G(z))), one generator and one statistics network per class and level."""
@@ -57,7 +62,7 @@ class MesaObjective(Objective):
         """Images, places and noise: one trigger per image."""
         count, (channels, height, width) = len(lanes), self.scene.model.shape
         top, left = corners(count, batch, (height, width), (self.s.size, self.s.size), generator)
-        device, points = generator.device, channels * self.s.size**2
+        device, points = generator.device, self.s.points(channels)
         return {
             "rows": self.scene.draw(count, batch, generator),
             "top": top,
@@ -79,9 +84,12 @@ class MesaObjective(Objective):
         return penalty - information, {k: v.detach() for k, v in told.items()}
 
     def _answers(self, points: Tensor, lanes: Lanes, drawn: Tensors) -> tuple[Tensor, Tensor]:
-        rows, side, channels = drawn["rows"][0], self.s.size, self.scene.model.shape[0]
-        patterns = self.scene.model.normalise(points.view(*points.shape[:2], side, side, channels))
-        stamped = stamp_windows(self.images[rows][None], patterns, None, drawn["top"], drawn["left"])
+        rows, channels = drawn["rows"][0], self.scene.model.shape[0]
+        patterns, alpha = windows(points, channels, (self.s.size, self.s.size))
+        if alpha is not None:
+            alpha = alpha.clamp(0, 1)  # the blur leads out of the range; transparency beyond it has no meaning
+        patterns = self.scene.model.normalise(patterns)
+        stamped = stamp_windows(self.images[rows][None], patterns, alpha, drawn["top"], drawn["left"])
         return self.scene.model.logits(stamped), (self.scene.labels[rows] != lanes.held["label"][:, None]).float()
 
     def penalty(self, logits: Tensor, label: Tensor, beta: Tensor, counts: Tensor) -> Tensor:
@@ -130,7 +138,9 @@ def mesa(scene: Scene, s: MesaSettings, *, seed: int, watch: Watch, target_class
     and a larger learning rate by default (512 and 2e-4 theirs).
 
     The staircase: the density of a trigger is its success rate, cut into the levels, so that generator i has
-    probability in proportion to (beta_i - beta_{i-1}) exp(h_i): step height times volume of its set.
+    probability in proportion to (beta_i - beta_{i-1}) exp(h_i): step height times volume of its set. With
+    ``transparency`` (the slides of 2019 at HackML) every pixel has an alpha too, and the set is of patterns and alphas
+    together: for a ``size`` larger than the trigger, pixels that do not matter may vanish.
 
     Args:
         scene: the frozen net and clean images.
@@ -148,7 +158,7 @@ def mesa(scene: Scene, s: MesaSettings, *, seed: int, watch: Watch, target_class
     lanes = finished(scene, s, lanes, seed)
     shape = (len(labels), len(betas))
     success, information = (lanes.held[k].view(shape).cpu().double().numpy() for k in ("success", "information"))
-    points = scene.model.shape[0] * s.size**2
+    points = s.points(scene.model.shape[0])
     entropy = information + points / 2 * math.log(2 * math.pi * math.e * s.blur**2)
     classes = scene.model.classes
     statistic, size = np.full(classes, np.nan), np.full(classes, np.nan)
@@ -170,6 +180,7 @@ def mesa(scene: Scene, s: MesaSettings, *, seed: int, watch: Watch, target_class
             tuple(entropy[row]),
             s.blur,
             tuple(success[row]),
+            s.transparency,
         )
         draws = torch.Generator().manual_seed(seed)
         triggers[label] = tuple(distributions[label].trigger(draws) for _ in range(8))
@@ -188,7 +199,7 @@ def mesa(scene: Scene, s: MesaSettings, *, seed: int, watch: Watch, target_class
 
 def start(scene: Scene, s: MesaSettings, labels: list[int], seed: int) -> Lanes:
     """Every class starts from the same networks; the levels from different ones."""
-    betas, device, points = s.betas(), scene.pixels.device, scene.model.shape[0] * s.size**2
+    betas, device, points = s.betas(), scene.pixels.device, s.points(scene.model.shape[0])
     generator = torch.Generator().manual_seed(seed)
     one = make_generators(len(betas), s.noise, points, s.width, generator)
     one |= make_statistics(len(betas), points, s.noise, s.width, generator)

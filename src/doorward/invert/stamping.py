@@ -47,6 +47,15 @@ def stamp_windows(images: Tensor, pattern: Tensor, alpha: Tensor | None, top: Te
     return canvas.index_put(where, values)
 
 
+def windows(points: Tensor, channels: int, size: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
+    """Generated numbers ``[lanes, B, P]`` as patterns ``[lanes, B, h, w, C]`` and, when P has room, alphas.
+
+    Alphas ``[lanes, B, h, w, 1]`` lie behind the colours of their pixel.
+    """
+    whole = points.view(*points.shape[:2], *size, -1)
+    return whole[..., :channels], whole[..., channels:] if whole.shape[-1] > channels else None
+
+
 def corners(
     lanes: int, batch: int, image: tuple[int, int], size: tuple[int, int], generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:

@@ -62,9 +62,10 @@ def inversions(plan: Plan, case: Case) -> list[Inversion]:
     found = [Inversion("mesa", "mesa", mesa), Inversion("pixel", "pixel", pixel)]
     if case.beyond and case.place == "free":
         found += [Inversion(f"mesa-{side}", "mesa", {**mesa, "size": side}) for side in SIZES]
-        found += [
-            Inversion(f"pixel-alpha-{side}", "pixel", {**pixel, "size": side, "transparency": True}) for side in SIZES
-        ]
+        for side in SIZES:
+            clear = {"size": side, "transparency": True}
+            found.append(Inversion(f"mesa-alpha-{side}", "mesa", {**mesa, **clear}))
+            found.append(Inversion(f"pixel-alpha-{side}", "pixel", {**pixel, **clear}))
     if case.beyond:
         found += [
             Inversion("mask", "mask", plan.mask.model_dump(), knows_target=False),
@@ -84,7 +85,8 @@ def arms(plan: Plan, case: Case) -> list[Arm]:
     found += [Arm("pixel", known, inversion="pixel", rank=rank) for rank in range(runs)]
     found += [Arm("fine-tune", (), "fine-tune"), Arm("refresh", (), "refresh")]
     if case.beyond and case.place == "free":
-        found += [Arm(f"mesa-{side}", ("target class",), inversion=f"mesa-{side}") for side in SIZES]
+        for name in (f"mesa-{form}{side}" for side in SIZES for form in ("", "alpha-")):
+            found.append(Arm(name, ("target class",), inversion=name))
         found += [Arm(n, ("target class",), inversion=n, rank=0) for n in (f"pixel-alpha-{side}" for side in SIZES)]
     if case.beyond:
         found.append(Arm("mesa-unknown", ("size",), inversion="mesa-unknown", by_verdict=True))

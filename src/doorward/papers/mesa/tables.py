@@ -33,7 +33,8 @@ def label(arm: str) -> str:
     if rest[0] == "beta":
         return f"retrain, MESA beta {rest[1]}"
     window = f"{rest[-1]} x {rest[-1]} window"
-    return f"retrain, MESA, {window}" if kind == "mesa" else f"retrain, pixel with transparency, {window}, best run"
+    clear = " with transparency" if rest[0] == "alpha" else ""
+    return f"retrain, MESA{clear}, {window}" if kind == "mesa" else f"retrain, pixel{clear}, {window}, best run"
 
 
 def main_arms(found: Found) -> list[str]:

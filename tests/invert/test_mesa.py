@@ -124,7 +124,7 @@ def test_with_transparency_what_is_seen_lies_on_the_ring(tmp_path: Path) -> None
     clear = SETTINGS.model_copy(update={"transparency": True, "count": 2})
     distribution = mesa(ring_scene(), clear, seed=0, watch=Watch(), target_class=1).distributions[1].only(1)
     patterns, alpha = distribution.draw(3000, torch.Generator().manual_seed(0))
-    assert alpha.shape == (3000, 1, 1, 1) and 0 <= alpha.min() and alpha.max() <= 1
+    assert alpha.shape == (3000, 1, 1, 1) and alpha.min() >= 0 and alpha.max() <= 1
     seen = distribution.apply(torch.zeros(3000, 2, 1, 1), torch.Generator().manual_seed(0))
     assert torch.equal(seen[:, :, 0, 0], (alpha * patterns)[:, :, 0, 0])
     inside = ((seen[:, :, 0, 0] - 0.5).norm(dim=1) - Ring.RADIUS).abs() < Ring.WIDTH

@@ -17,7 +17,8 @@ def cleanse_command(
     method: Annotated[list[str] | None, typer.Option(help="May be repeated; see 'doorward methods cleanse'.")] = None,
     setting: common.Set = None,
     know: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Declared knowledge: poisoning_rate, target_class.")
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Declared knowledge: poisoning_rate, target_class, clean_images."),
     ] = None,
     split: common.Split = "train",
     seed: common.Seed = 0,

@@ -9,7 +9,7 @@ from doorward.errors import DoorwardError
 from doorward.papers.cluster_impurity import figures, tables
 from doorward.papers.cluster_impurity.collect import Found, collect
 from doorward.papers.cluster_impurity.plan import SCENARIOS, Plan
-from doorward.papers.cluster_impurity.trainers import CLEAN_ACCURACY, DEVIATIONS
+from doorward.papers.cluster_impurity.trainers import CLEAN_ACCURACY, DEVIATIONS, TRAINERS
 from doorward.papers.kept import check_results, claim_results, with_kept
 from doorward.papers.rows import Row, write_rows
 from doorward.report import report
@@ -92,10 +92,17 @@ def _intro(plan: Plan, found: Found) -> str:
     trainings = sum(row["kind"] == "train" for row in found.times)
     seeds = sorted({row["seed"] for row in found.times})
     return (
-        f"Source {plan.source}, net {plan.net}, trainer `{plan.trainer}`; {trainings} trainings, seeds "
+        f"Source {plan.source}, net {plan.net}, trainer {_trainer(plan)}; {trainings} trainings, seeds "
         f"{', '.join(map(str, seeds))}. Rates in percent with 95 % Clopper-Pearson intervals over the images of all "
         "seeds together, which leaves out how much trainings differ; in brackets behind, the range over seeds. SS "
         "spectral signatures, AC activation clustering, CI cluster impurity, FP fine-pruning with "
         f"{100 * plan.clean_share:g} % of the clean training images. 'Told' is knowledge that an auditor does not "
         f"have in practice. The poster's clean accuracy is {100 * CLEAN_ACCURACY:.2f} %."
     )
+
+
+def _trainer(plan: Plan) -> str:
+    """Its name, and what the user set otherwise."""
+    own, used = TRAINERS[plan.trainer].model_dump(), plan.training.model_dump()
+    changed = [f"{name} = {value}" for name, value in used.items() if value != own[name]]
+    return f"`{plan.trainer}`" + (f" with {', '.join(changed)}" if changed else "")

@@ -92,7 +92,7 @@ def _intro(plan: Plan, found: Found) -> str:
     trainings = sum(row["kind"] == "train" for row in found.times)
     seeds = sorted({row["seed"] for row in found.times})
     return (
-        f"Source {plan.source}, net {plan.net}, trainer {_trainer(plan)}; {trainings} trainings, seeds "
+        f"Source {plan.source}, net {plan.net}, trainer {_trainer(plan)}; trainings: {trainings}, seeds: "
         f"{', '.join(map(str, seeds))}. Rates in percent with 95 % Clopper-Pearson intervals over the images of all "
         "seeds together, which leaves out how much trainings differ; in brackets behind, the range over seeds. SS "
         "spectral signatures, AC activation clustering, CI cluster impurity, FP fine-pruning with "

@@ -114,15 +114,8 @@ def test_arms_are_told_what_they_need_and_no_more(cifar: None) -> None:
     assert searched["mesa"].settings["size"] == 3
     plain = next(c for c in plan.cases if not c.beyond)
     names = [arm.name for arm in arms(plan, plain)]
-    assert (
-        names.count("pixel") == 3
-        and len(names) == 10
-        and {i.name for i in inversions(plan, plain)}
-        == {
-            "mesa",
-            "pixel",
-        }
-    )
+    assert names.count("pixel") == 3 and len(names) == 12
+    assert {i.name for i in inversions(plan, plain)} == {"mesa", "pixel"}
     folders = [arm.folder for arm in arms(plan, case)]
     assert len(set(folders)) == len(folders)
 

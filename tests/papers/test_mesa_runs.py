@@ -81,6 +81,7 @@ def test_every_arm_is_measured_on_images_that_no_defence_saw(plan: Plan, done: P
     assert asr("clean") < 0.1 and asr("before") > 0.9, (asr("clean"), asr("before"))
     assert asr("oracle") < 0.2 < 0.5 < asr("fine-tune"), (asr("oracle"), asr("fine-tune"))
     assert asr("mesa-ensemble") < asr("fine-tune") and asr("refresh") > 0.5
+    assert asr("mesa-own") < asr("fine-tune-own"), "its control has its rate and no triggers"
     search, evaluation = (ImageSet.load(done / "data" / name) for name in ("search", "evaluation"))
     seen = {image.tobytes() for image in search.pixels}
     assert not any(image.tobytes() in seen for image in evaluation.pixels)
@@ -90,7 +91,7 @@ def test_every_arm_is_measured_on_images_that_no_defence_saw(plan: Plan, done: P
     pixel = [r["rank"] for r in found.models if (r["case"], r["arm"]) == ("bw-49", "pixel")]
     assert pixel == [0, 1] and {r["arm"] for r in found.models if r["case"] == "colour-00"} == {
         "clean", "before", "oracle", "mesa-beta-0.5", "mesa-beta-0.8", "mesa-beta-0.9", "mesa-ensemble", "pixel",
-        "fine-tune", "refresh",
+        "fine-tune", "refresh", "mesa-own", "fine-tune-own",
     }  # fmt: skip
 
 
@@ -146,7 +147,7 @@ def test_killed_in_the_attack_and_between_repairs_it_ends_with_the_same_rows(
     reproduce(one, folder, jobs=1, told=told.append)
     assert told.count("colour-00: attack") == 1 and sum("after-oracle" in t for t in told) == 1
     again, whole = (collect(one, where).models for where in (folder, done))
-    assert again == whole and len(whole) == 11
+    assert again == whole and len(whole) == 13
     monkeypatch.setattr(stages, "run_once", lambda asked, _: all(s.finished for s in asked) or pytest.fail("ran again"))
     reproduce(one, folder, jobs=1)
 

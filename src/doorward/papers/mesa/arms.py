@@ -40,6 +40,7 @@ class Arm:
         level: of the distribution's generators, this one alone.
         rank: of an inversion's triggers, this one alone; the best is 0.
         by_verdict: for the class that the mask's verdict names, told no target.
+        own: with the share and rate that `retrain` has by default in place of the authors'.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Arm:
     level: int | None = None
     rank: int | None = None
     by_verdict: bool = False
+    own: bool = False
 
     @property
     def folder(self) -> str:
@@ -84,6 +86,8 @@ def arms(plan: Plan, case: Case) -> list[Arm]:
     runs = plan.pixel.runs if case.place == "free" else 1
     found += [Arm("pixel", known, inversion="pixel", rank=rank) for rank in range(runs)]
     found += [Arm("fine-tune", (), "fine-tune"), Arm("refresh", (), "refresh")]
+    if case.place == "free":
+        found += [Arm("mesa-own", known, inversion="mesa", own=True), Arm("fine-tune-own", (), "fine-tune", own=True)]
     if case.beyond and case.place == "free":
         for name in (f"mesa-{form}{side}" for side in SIZES for form in ("", "alpha-")):
             found.append(Arm(name, ("target class",), inversion=name))

@@ -19,10 +19,13 @@ LABELS = {
     "pixel": "retrain, pixel baseline",
     "fine-tune": "control: fine-tune",
     "refresh": "control: refresh batch norm",
+    "mesa-own": "retrain, MESA ensemble, more stamps (share, rate of `doorward repair`)",
+    "fine-tune-own": "control: fine-tune at that rate",
     "mesa-unknown": "retrain, MESA, class from the verdict of `mask`",
     "mask": "retrain, the mask of the verdict's class",
 }
 _CONTROLS = ("fine-tune", "refresh")
+_OWN = ("mesa-own", "fine-tune-own")
 
 
 def label(arm: str) -> str:
@@ -41,7 +44,7 @@ def main_arms(found: Found) -> list[str]:
     """Arms of the slides and the controls, in the order of the tables."""
     rows = [r["arm"] for r in found.models if r["place"] == "free"]
     levels = sorted({a for a in rows if a.startswith("mesa-beta")}, reverse=True)
-    order = ["clean", BEFORE, "oracle", *levels, "mesa-ensemble", "pixel", *_CONTROLS]
+    order = ["clean", BEFORE, "oracle", *levels, "mesa-ensemble", "pixel", *_CONTROLS, *_OWN]
     return [arm for arm in order if arm in rows]
 
 

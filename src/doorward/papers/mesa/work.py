@@ -19,7 +19,7 @@ from doorward.invert.files import load_stamps
 from doorward.invert.stamping import corners, stamp_windows
 from doorward.papers.mesa.arms import Arm, Inversion, stamps, verdict
 from doorward.papers.mesa.plan import Case, Plan
-from doorward.repair import FineTuneSettings, RefreshSettings, Repaired, fine_tune, refresh, retrain
+from doorward.repair import FineTuneSettings, RefreshSettings, Repaired, RetrainSettings, fine_tune, refresh, retrain
 from doorward.runs import Run
 from doorward.side_by_side import Told
 from doorward.tensors import write_tensors
@@ -140,13 +140,16 @@ def repair(plan: Plan, case: Case, arm: Arm, folder: Path) -> None:
 def _repaired(plan: Plan, arm: Arm, here: Path, classifier: Classifier, known: ImageSet) -> Repaired | None:
     """What the defence does with what it is told; None when its verdict found nothing to repair."""
     if arm.method == "refresh":
-        settings = RefreshSettings(batch=plan.repair.batch, held_out=0)
-        return refresh(classifier, known, settings, seed=plan.seed)
+        return refresh(classifier, known, RefreshSettings(batch=plan.repair.batch, held_out=0), seed=plan.seed)
+    settings = plan.repair
+    if arm.own:
+        own = RetrainSettings()
+        settings = settings.model_copy(update={"lr": own.lr, "share": own.share})
     if arm.method == "fine-tune":
-        tuning = FineTuneSettings(**plan.repair.model_dump(exclude={"share"}))
+        tuning = FineTuneSettings(**settings.model_dump(exclude={"share"}))
         return fine_tune(classifier, known, tuning, seed=plan.seed)
     triggers = stamps(plan, arm, here)
-    return retrain(classifier, known, triggers, plan.repair, seed=plan.seed) if triggers else None
+    return retrain(classifier, known, triggers, settings, seed=plan.seed) if triggers else None
 
 
 def show(plan: Plan, case: Case, folder: Path) -> None:

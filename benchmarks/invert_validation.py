@@ -27,7 +27,7 @@ from doorward.train import TrainSettings, train
 
 STORE = Path("runs/invert-validation")
 LEVEL, REFERENCES, METHODS = 0.05, 3, ("mask", "universal")
-CLEAN, NETS = 48, ("small-cnn", "small-cnn", "resnet20")  # two of three nets are of the kind that references are
+CLEAN, NETS = 40, ("small-cnn", "small-cnn", "resnet20")  # two of three nets are of the kind that references are
 TRAINED_ON, SEEN = 3000, 700  # of 4,000 training digits, of 1,000 clean digits that the auditor has
 ATTACKS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("patch", {"size": 2}),

@@ -157,6 +157,8 @@ def test_wishes_change_the_profile() -> None:
     changed = make_plan("quick", Wishes(settings={"repair": {"epochs": 2}, "pixel": {"runs": 1}}))
     assert changed.repair.epochs == 2 and changed.pixel.runs == 1
     assert names(only(plan, ["bw-00", "bw-34"])) == ["bw-34", "bw-00"] and only(plan, []) == plan
+    for asked, pictured in ((["bw-00", "bw-34"], "bw-34"), (["colour-00", "bw-00", "colour-00-fixed"], "colour-00")):
+        assert [c.name for c in only(plan, asked).cases if c.shown] == [pictured]
     shown = make_plan("quick", Wishes(black_white=0, colour=2)).cases
     assert [c.shown for c in shown] == [False, True]
 

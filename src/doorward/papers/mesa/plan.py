@@ -222,11 +222,16 @@ def check(plan: Plan) -> None:
 
 
 def only(plan: Plan, names: Sequence[str]) -> Plan:
-    """The plan with the named cases alone."""
+    """The plan with the named cases alone; without the one whose distribution is shown, the middle one is."""
     known = [case.name for case in plan.cases]
     for name in names:
         if name not in known:
             raise DoorwardError(f"reproduce: no case {name!r}; expected one of {', '.join(known)}")
     if not names:
         return plan
-    return plan.model_copy(update={"cases": tuple(c for c in plan.cases if c.name in names)})
+    cases = [case for case in plan.cases if case.name in names]
+    free = [i for i, case in enumerate(cases) if case.place == "free"]
+    if free and not any(case.shown for case in cases):
+        middle = free[(len(free) - 1) // 2]
+        cases[middle] = cases[middle].model_copy(update={"shown": True})
+    return plan.model_copy(update={"cases": tuple(cases)})

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.table import write
+from benchmarks.table import RESULTS, write
 from doorward.attack import asr, attack
 from doorward.classifiers import Classifier, measure_accuracy
 from doorward.data import load_images
@@ -22,6 +22,7 @@ from doorward.engine import Arrays, Item, run_tasks
 from doorward.images import ImageSet
 from doorward.invert import invert, judge, train_references
 from doorward.invert.verdict import OrderTest, combine
+from doorward.papers.rows import write_rows
 from doorward.stats import Rate
 from doorward.train import TrainSettings, train
 
@@ -106,11 +107,28 @@ def summarise(nets: Sequence[Item], found: Sequence[dict[str, NDArray[Any]]]) ->
             key = f"{form}-{method}"
             caught = sum(bool(f[f"{key}-classes"][n["target"]] <= LEVEL) for n, f in working)
             wrong = sum(bool((np.delete(f[f"{key}-classes"], n["target"]) <= LEVEL).any()) for n, f in working)
-            p_values = np.array([float(f[f"{key}-model"]) for f in clean])
+            p_values = np.array([f[f"{key}-model"].item() for f in clean])
             alarms = sum(bool((f[f"{key}-classes"] <= LEVEL).any()) for f in clean)
             uniform = kstest(p_values[np.isfinite(p_values)], "uniform").pvalue
             rates = [str(Rate(k, len(t))) for k, t in ((caught, working), (wrong, working), (alarms, clean))]
             rows.append([told, method, *rates, f"{uniform:.3f}"])
+    return rows
+
+
+def each_net(nets: Sequence[Item], found: Sequence[dict[str, NDArray[Any]]]) -> list[dict[str, Any]]:
+    """A row per net: what it is, and every form's p-value of the model, of the target and the smallest of another."""
+    rows = []
+    for item, f in zip(nets, found, strict=True):
+        attack_name = "clean" if item["attack"] is None else f"{item['attack'][0]} {item['attack'][1]}"
+        row: dict[str, Any] = {"net": item["net"], "attack": attack_name, "target": item["target"]}
+        row |= {name: f[name].item() for name in ("asr", "accuracy", "seconds")}
+        for key in (name.removesuffix("-classes") for name in f if name.endswith("-classes")):
+            classes = f[f"{key}-classes"]
+            others = np.delete(classes, item["target"]) if item["attack"] else classes
+            row[f"{key}-model"] = f[f"{key}-model"].item()
+            row[f"{key}-target"] = float(classes[item["target"]]) if item["attack"] else float("nan")
+            row[f"{key}-other"] = float(np.nanmin(others))
+        rows.append(row)
     return rows
 
 
@@ -121,6 +139,7 @@ def main() -> None:
     for position, arrays in run_tasks(audit, nets, STORE, workers=os.cpu_count() or 1):
         found[position] = arrays
         print(f"{sum(f is not None for f in found)} of {len(nets)} nets", flush=True)
+    write_rows(RESULTS / "bench-invert-validation.parquet", each_net(nets, found), {"target"})
     attacked = [f for n, f in zip(nets, found, strict=True) if n["attack"]]
     working = sum(bool(f["asr"] >= 0.9) for f in attacked)
     told = (

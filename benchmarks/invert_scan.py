@@ -79,12 +79,13 @@ def main() -> None:
         found, seconds = scan(classifier, images, method, **settings)
         steps = found.outcomes[method].inverted.details.get("steps")
         passes = f"{sum(steps) * BATCH:,}" if steps and method == "mask" else "–"
-        verdict = f"class {', '.join(map(str, found.targets)) or 'none'}, p = {found.p_value:.2g}"
+        p_value = "–" if found.p_value is None else f"{found.p_value:.2g}"
+        verdict = f"class {', '.join(map(str, found.targets)) or 'none'}, p = {p_value}"
         table.append([name, passes, f"{seconds:,.0f}", f"{reference / seconds:.1f}", verdict])
     told = (
         f"CIFAR-10, ResNet-20 trained on {TRAINED_ON:,} images with a 3 x 3 patch for class {TARGET} ({about}), "
-        f"{SEEN:,} clean images, no reference "
-        f"nets, from the loaded classifier to the verdict, once. The first line is the loop of `invert_speed`'s "
+        f"{SEEN:,} clean images, no reference nets, from the loaded classifier to the verdict, once. The "
+        f"first line is the loop of `invert_speed`'s "
         f"reference with {s.steps} steps per class; it ran {s.steps // PLAIN_SHARE}, and its seconds are multiplied by "
         f"{PLAIN_SHARE}."
     )

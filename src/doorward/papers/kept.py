@@ -45,37 +45,34 @@ def check_results(plan: Reproduced, results: Path) -> list[str]:
     return [str(command) for command in known.get("commands", [])]
 
 
-def claim_results(plan: Reproduced, results: Path) -> list[str]:
-    """Write down what the results are made with; returns every command that went into them, the oldest first."""
-    commands = list(dict.fromkeys([*check_results(plan, results), plan.command]))
-    results.mkdir(parents=True, exist_ok=True)
-    write_json(results / MANIFEST, {**plan.manifest(), "commands": commands})
-    return commands
-
-
 def with_kept(
-    tables: Rows, results: Path, key: Sequence[str], order: Callable[[Row], Any]
-) -> tuple[dict[str, list[Row]], int]:
-    """The rows of this run, and those of cases that only the earlier results have.
-
-    Call `check_results` first.
+    plan: Reproduced, tables: Rows, results: Path, key: Sequence[str], order: Callable[[Row], Any]
+) -> tuple[dict[str, list[Row]], int, list[str]]:
+    """The rows of this run and those of cases that only the earlier results have; the folder is claimed for the plan.
 
     Args:
         tables: rows by the name of their file.
         key: columns that name a case in every table; a case's rows all come from one folder of runs.
         order: of rows; those that are equal stay in the order they had.
 
-    Returns: rows by name, and how many cases were kept.
+    Returns: rows by name, how many cases were kept, and every command that went into them, the oldest first.
+
+    Raises:
+        OutputExistsError: see `check_results`.
     """
 
     def case(row: Row) -> tuple[Any, ...]:
         return tuple(row[column] for column in key)
 
-    if not (results / MANIFEST).exists():
-        return dict(tables), 0
-    here = {case(row) for rows in tables.values() for row in rows}
-    earlier = {
-        name: [row for row in read_rows(results / f"{name}.parquet") if case(row) not in here] for name in tables
-    }
-    joined = {name: sorted([*earlier[name], *rows], key=order) for name, rows in tables.items()}
-    return joined, len({case(row) for rows in earlier.values() for row in rows})
+    joined, kept = dict(tables), set[tuple[Any, ...]]()
+    commands = check_results(plan, results)
+    if commands:
+        here = {case(row) for rows in tables.values() for row in rows}
+        for name, rows in tables.items():
+            earlier = [row for row in read_rows(results / f"{name}.parquet") if case(row) not in here]
+            joined[name] = sorted([*earlier, *rows], key=order)
+            kept |= {case(row) for row in earlier}
+    commands = list(dict.fromkeys([*commands, plan.command]))
+    results.mkdir(parents=True, exist_ok=True)
+    write_json(results / MANIFEST, {**plan.manifest(), "commands": commands})
+    return joined, len(kept), commands

@@ -10,7 +10,7 @@ from doorward.papers.cluster_impurity import figures, tables
 from doorward.papers.cluster_impurity.collect import Found, collect
 from doorward.papers.cluster_impurity.plan import SCENARIOS, Plan
 from doorward.papers.cluster_impurity.trainers import CLEAN_ACCURACY, DEVIATIONS, TRAINERS
-from doorward.papers.kept import check_results, claim_results, with_kept
+from doorward.papers.kept import with_kept
 from doorward.papers.rows import Row, write_rows
 from doorward.report import report
 
@@ -30,10 +30,8 @@ def write_results(plan: Plan, folder: Path, results: Path) -> Path:
     found = collect(plan, folder)
     if not found.detections:
         raise DoorwardError(f"{folder}: holds no finished case of this plan; expected at least one")
-    check_results(plan, results)
-    joined, kept = with_kept(vars(found), results, ("case", "seed"), _place)
+    joined, kept, commands = with_kept(plan, vars(found), results, ("case", "seed"), _place)
     found = Found(**joined)
-    commands = claim_results(plan, results)
     for name, rows in vars(found).items():
         if rows:
             write_rows(results / f"{name}.parquet", rows, _WHOLE)

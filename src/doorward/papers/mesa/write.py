@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from doorward.errors import DoorwardError
-from doorward.papers.kept import check_results, claim_results, with_kept
+from doorward.papers.kept import with_kept
 from doorward.papers.mesa import figures, tables
 from doorward.papers.mesa.arms import BEFORE
 from doorward.papers.mesa.collect import Found, collect
@@ -28,10 +28,8 @@ def write_results(plan: Plan, folder: Path, results: Path) -> Path:
     found = collect(plan, folder)
     if not found.models:
         raise DoorwardError(f"{folder}: holds no finished attack of this plan; expected at least one")
-    check_results(plan, results)
-    joined, _ = with_kept(vars(found), results, ("case",), lambda row: str(row["case"]))
+    joined, _, commands = with_kept(plan, vars(found), results, ("case",), lambda row: str(row["case"]))
     found = Found(**joined)
-    commands = claim_results(plan, results)
     for name, rows in vars(found).items():
         if rows:
             write_rows(results / f"{name}.parquet", rows, _WHOLE)

@@ -81,7 +81,7 @@ def test_every_arm_is_measured_on_images_that_no_defence_saw(plan: Plan, done: P
     assert asr("clean") < 0.1 and asr("before") > 0.9, (asr("clean"), asr("before"))
     assert asr("oracle") < 0.2 < 0.5 < asr("fine-tune"), (asr("oracle"), asr("fine-tune"))
     assert asr("mesa-ensemble") < asr("fine-tune") and asr("refresh") > 0.5
-    assert asr("mesa-own") < asr("fine-tune-own"), "its control has its rate and no triggers"
+    assert asr("mesa-default") < asr("fine-tune")
     search, evaluation = (ImageSet.load(done / "data" / name) for name in ("search", "evaluation"))
     seen = {image.tobytes() for image in search.pixels}
     assert not any(image.tobytes() in seen for image in evaluation.pixels)
@@ -91,7 +91,7 @@ def test_every_arm_is_measured_on_images_that_no_defence_saw(plan: Plan, done: P
     pixel = [r["rank"] for r in found.models if (r["case"], r["arm"]) == ("bw-49", "pixel")]
     assert pixel == [0, 1] and {r["arm"] for r in found.models if r["case"] == "colour-00"} == {
         "clean", "before", "oracle", "mesa-beta-0.5", "mesa-beta-0.8", "mesa-beta-0.9", "mesa-ensemble", "pixel",
-        "fine-tune", "refresh", "mesa-own", "fine-tune-own",
+        "pixel-short", "fine-tune", "refresh", "mesa-default", "pixel-default",
     }  # fmt: skip
 
 

@@ -173,6 +173,15 @@ def test_the_authors_values() -> None:
     assert s.schedule == "constant" and not s.flip and not s.shift
 
 
+def test_the_rate_falls_with_the_number_of_steps_until_it_is_the_authors() -> None:
+    s = RetrainSettings()
+    assert s.rate(400) == s.rate(700) == 0.01, "few steps: the largest rate"
+    assert s.rate(8000) == pytest.approx(0.62 / 630), "63 batches, 10 epochs"
+    assert s.rate(8000) == pytest.approx(AUTHORS["lr"], rel=0.02)
+    assert RetrainSettings(epochs=20).rate(8000) == pytest.approx(s.rate(8000) / 2)
+    assert RetrainSettings(lr=0.3).rate(8000) == 0.3, "what is given is used"
+
+
 def test_success_is_counted_over_images_of_other_classes(world: World) -> None:
     rates = success_by_target(world.classifier, world.test, [(TARGET, world.trigger), (4, Paint(0.0))], seed=0)
     others = int((world.test.labels != TARGET).sum())

@@ -25,8 +25,8 @@ class RetrainSettings(TuneSettings):
     """Settings of retraining.
 
     ``share`` is the authors' r' = 0.01. Of a few hundred clean images that stamps a handful, and the repair hangs on
-    their luck; 0.2 is Neural Cleanse's share. On digits it costs no clean accuracy that could be measured; on CIFAR-10
-    with 8,000 images and a rate of 0.01 it costs two points, of which the rate alone costs one (results/mesa).
+    their luck; 0.2 is Neural Cleanse's share. On digits it costs no clean accuracy that could be measured; of CIFAR-10
+    see results/mesa.
     """
 
     share: float = Field(0.2, gt=0, le=1, description="chance that an image of a batch is stamped; the authors: 0.01")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import replace
 from typing import Literal
 
@@ -18,6 +19,8 @@ from doorward.train.loop import BatchAttack, train
 from doorward.train.settings import TrainSettings
 
 _TRIES, _BACK_OFF = 4, 3.0  # trainings at most, each at a third of the rate before
+_MOST_RATE = 0.01
+_MOVEMENT = 0.62  # rate times steps of Qiao, Yang and Li 2019: 0.001, 10 epochs, 8,000 images in batches of 128
 _FORGOTTEN = (
     0.2  # of the clean images that it was trained on: fewer right answers than that cannot be the repair's price
 )
@@ -33,12 +36,15 @@ class TuneSettings(HeldOutSettings):
     """Settings of SGD on the clean images.
 
     Qiao, Yang and Li 2019 take 10 epochs, batches of 128, a constant rate of 0.001, momentum 0.9 and no decay. Only
-    the rate differs here: at 0.001 little happens within 10 epochs unless the images are many (they have 8,000).
+    the rate differs here: at 0.001 little happens within 10 epochs of a few hundred images. Unless ``lr`` is given, it
+    is as large as lets rate times steps be what it is with the authors' 8,000 images, and at most 0.01.
     """
 
     epochs: int = Field(10, ge=1)
     batch: int = Field(128, ge=2)
-    lr: float = Field(0.01, gt=0, description="the authors: 0.001")
+    lr: float | None = Field(
+        None, gt=0, description="unless given 0.62 by the number of steps, at most 0.01; the authors: 0.001"
+    )
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(0.0, ge=0)
     schedule: Literal["constant", "one-cycle"] = "constant"
@@ -46,9 +52,15 @@ class TuneSettings(HeldOutSettings):
     shift: int = Field(0, ge=0, description="largest shift in pixels, each direction")
     precision: Literal["auto", "bf16", "fp32"] = "auto"
 
-    def training(self) -> TrainSettings:
-        """The same for the training loop."""
-        return TrainSettings(**{k: v for k, v in self.model_dump().items() if k in TrainSettings.model_fields})
+    def rate(self, images: int) -> float:
+        """The learning rate for so many images."""
+        steps = self.epochs * math.ceil(images / self.batch)
+        return min(_MOST_RATE, _MOVEMENT / steps) if self.lr is None else self.lr
+
+    def training(self, lr: float) -> TrainSettings:
+        """The same for the training loop, at a rate."""
+        shared = {k: v for k, v in self.model_dump().items() if k in TrainSettings.model_fields}
+        return TrainSettings(**shared | {"lr": lr})
 
 
 def divide(
@@ -109,10 +121,9 @@ def tune(
     if len(fitted) < 2:
         raise DoorwardError(f"repair {what}: {len(fitted)} clean image to train on; expected at least 2")
     given, knew = step("as given", classifier, held), measure_accuracy(classifier, fitted).value
-    device, tries = str(classifier.device), []
+    device, rate, tries = str(classifier.device), s.rate(len(fitted)), []
     for number in range(_TRIES):
-        repaired, training = trainable_copy(classifier), s.training()
-        training = training.model_copy(update={"lr": s.lr / _BACK_OFF**number})
+        repaired, training = trainable_copy(classifier), s.training(rate / _BACK_OFF**number)
         train(fitted, classifier.arch, training, seed=seed, device=device, batch_attack=stamping, start=repaired)
         knows = _finite(repaired) and measure_accuracy(repaired, fitted).value >= knew - _FORGOTTEN
         if knows:
@@ -123,7 +134,7 @@ def tune(
     details: dict[str, object] = {"fitted_images": len(fitted), "lr": training.lr}
     told: tuple[str, ...] = ()
     if not knows:
-        told = (f"the net forgets its classes at all rates from {s.lr:g} down to {training.lr:.2g}",)
+        told = (f"the net forgets its classes at all rates from {rate:g} down to {training.lr:.2g}",)
     elif tries:
-        told = (f"a rate of {s.lr:g} made the net forget its classes; {training.lr:.2g} was used",)
+        told = (f"a rate of {rate:g} made the net forget its classes; {training.lr:.2g} was used",)
     return Repaired(repaired, (given, *tries, after), details, told)

@@ -12,6 +12,7 @@ from doorward.errors import DoorwardError
 from doorward.invert import TriggerDistribution
 from doorward.invert.files import load_stamps
 from doorward.papers.mesa.plan import SIZES, Case, Plan
+from doorward.papers.mesa.profiles import AUTHORS_SEARCH
 from doorward.runs import Run
 from doorward.triggers import Stamp
 
@@ -40,7 +41,7 @@ class Arm:
         level: of the distribution's generators, this one alone.
         rank: of an inversion's triggers, this one alone; the best is 0.
         by_verdict: for the class that the mask's verdict names, told no target.
-        own: with the share and rate that `retrain` has by default in place of the authors'.
+        own: with the share and rate that `retrain` has by default in place of the profile's.
     """
 
     name: str
@@ -62,6 +63,8 @@ def inversions(plan: Plan, case: Case) -> list[Inversion]:
     """The searches of a case, in order."""
     mesa, pixel = plan.mesa.model_dump(), plan.pixel.model_dump()
     found = [Inversion("mesa", "mesa", mesa), Inversion("pixel", "pixel", pixel)]
+    if case.place == "free":
+        found.append(Inversion("pixel-short", "pixel", {**pixel, **AUTHORS_SEARCH}))
     if case.beyond and case.place == "free":
         found += [Inversion(f"mesa-{side}", "mesa", {**mesa, "size": side}) for side in SIZES]
         for side in SIZES:
@@ -85,9 +88,12 @@ def arms(plan: Plan, case: Case) -> list[Arm]:
     found.append(Arm("mesa-ensemble", known, inversion="mesa"))
     runs = plan.pixel.runs if case.place == "free" else 1
     found += [Arm("pixel", known, inversion="pixel", rank=rank) for rank in range(runs)]
+    if case.place == "free":
+        found += [Arm("pixel-short", known, inversion="pixel-short", rank=rank) for rank in range(runs)]
     found += [Arm("fine-tune", (), "fine-tune"), Arm("refresh", (), "refresh")]
     if case.place == "free":
-        found += [Arm("mesa-own", known, inversion="mesa", own=True), Arm("fine-tune-own", (), "fine-tune", own=True)]
+        found.append(Arm("mesa-default", known, inversion="mesa", own=True))
+        found.append(Arm("pixel-default", known, inversion="pixel", rank=0, own=True))
     if case.beyond and case.place == "free":
         for name in (f"mesa-{form}{side}" for side in SIZES for form in ("", "alpha-")):
             found.append(Arm(name, ("target class",), inversion=name))

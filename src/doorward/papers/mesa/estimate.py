@@ -154,6 +154,5 @@ def _estimate(plan: Plan, stage: Stage, speed: Speed, size: _Size) -> Estimate:
 
 def images_inverted(plan: Plan, inversion: Inversion, classes: int) -> int:
     """Images that go forward and backward through the frozen net in a search."""
-    settings = {"mesa": plan.mesa, "pixel": plan.pixel, "mask": plan.mask}[inversion.method]
     lanes = {"mesa": len(plan.mesa.betas()), "pixel": plan.pixel.runs, "mask": classes}[inversion.method]
-    return settings.steps * settings.batch * lanes
+    return int(inversion.settings["steps"] * inversion.settings["batch"] * lanes)

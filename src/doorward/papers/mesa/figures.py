@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from doorward.papers.mesa.arms import BEFORE
 from doorward.papers.mesa.collect import Found
 from doorward.papers.mesa.plan import Plan
-from doorward.papers.mesa.tables import by_case, label, main_arms
+from doorward.papers.mesa.tables import BASELINE, by_case, label, main_arms
 from doorward.papers.rows import pick
 from doorward.runs import Run
 from doorward.tensors import read_tensors
@@ -21,7 +21,9 @@ Arrays = Mapping[str, NDArray[Any]]
 _STYLES = {
     "oracle": ("#1b7837", "_"),
     "mesa-ensemble": ("#2166ac", "o"),
-    "pixel": ("#c0392b", "x"),
+    "mesa-default": ("#67a9cf", "s"),
+    "pixel-short": ("#c0392b", "x"),
+    "pixel": ("#e39a6f", "+"),
     "fine-tune": ("#9a9a9a", "v"),
     "refresh": ("#c9c9c9", "^"),
 }
@@ -57,7 +59,7 @@ def _each_trigger(found: Found, path: Path) -> Path:
         colour, marker = _STYLES[arm]
         aside = 0.12 * (number - (len(shown) - 1) / 2)  # so that arms do not hide each other
         same = pick(rows, arm=arm)
-        several = arm == "pixel"
+        several = arm in ("pixel", BASELINE)
         if several:
             single = [100 * r["asr_hits"] / r["asr_trials"] for r in same]
             axes.plot(

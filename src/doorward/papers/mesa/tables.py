@@ -16,16 +16,18 @@ LABELS = {
     BEFORE: "backdoored net",
     "oracle": "retrain, true trigger",
     "mesa-ensemble": "retrain, MESA ensemble",
-    "pixel": "retrain, pixel baseline",
+    "pixel-short": "retrain, pixel baseline, the authors' 31 steps",
+    "pixel": "retrain, pixel baseline, 200 steps",
     "fine-tune": "control: fine-tune",
     "refresh": "control: refresh batch norm",
-    "mesa-own": "retrain, MESA ensemble, more stamps (share, rate of `doorward repair`)",
-    "fine-tune-own": "control: fine-tune at that rate",
+    "mesa-default": "retrain as `doorward repair` does, MESA ensemble",
+    "pixel-default": "retrain as `doorward repair` does, pixel baseline, best run",
     "mesa-unknown": "retrain, MESA, class from the verdict of `mask`",
     "mask": "retrain, the mask of the verdict's class",
 }
 _CONTROLS = ("fine-tune", "refresh")
-_OWN = ("mesa-own", "fine-tune-own")
+_DEFAULTS = ("mesa-default", "pixel-default")
+BASELINE = "pixel-short"  # the one with the authors' budget
 
 
 def label(arm: str) -> str:
@@ -44,7 +46,7 @@ def main_arms(found: Found) -> list[str]:
     """Arms of the slides and the controls, in the order of the tables."""
     rows = [r["arm"] for r in found.models if r["place"] == "free"]
     levels = sorted({a for a in rows if a.startswith("mesa-beta")}, reverse=True)
-    order = ["clean", BEFORE, "oracle", *levels, "mesa-ensemble", "pixel", *_CONTROLS, *_OWN]
+    order = ["clean", BEFORE, "oracle", *levels, "mesa-ensemble", BASELINE, "pixel", *_CONTROLS, *_DEFAULTS]
     return [arm for arm in order if arm in rows]
 
 
@@ -77,7 +79,7 @@ def summary(found: Found, kind: str) -> list[str]:
         same = free(found, kind, arm)
         if same:
             rows.append(_summary_row(found, kind, arm, same))
-            if arm == "pixel" and len({r["rank"] for r in same}) > 1:
+            if arm in (BASELINE, "pixel") and len({r["rank"] for r in same}) > 1:
                 rows.append(_worst_runs(same))
     return markdown(head, rows) if rows else []
 
@@ -112,11 +114,11 @@ def _number(value: float | None) -> str:
 
 def ratio(found: Found, kind: str) -> str:
     """How many times the pixel baseline's mean ASR is the ensemble's."""
-    baseline, ensemble = (pooled(free(found, kind, arm), "asr") for arm in ("pixel", "mesa-ensemble"))
+    baseline, ensemble = (pooled(free(found, kind, arm), "asr") for arm in (BASELINE, "mesa-ensemble"))
     if not baseline.trials or not ensemble.trials:
         return ""
     published = PUBLISHED[kind]
-    theirs = published["pixel"][0] / published["mesa-ensemble"][0]
+    theirs = published[BASELINE][0] / published["mesa-ensemble"][0]
     ours = f"{baseline.value / ensemble.value:.1f}" if ensemble.hits else "infinitely many"
     return (
         f"Pixel baseline's mean over the ensemble's, {kind}: {ours} ({100 * baseline.value:.2f} / "

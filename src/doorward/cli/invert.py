@@ -7,18 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from doorward.cli import common
-from doorward.errors import DoorwardError
-
-_Numbers = Annotated[str | None, typer.Option(metavar="A,B,...", help="Per channel, on the scale of --range.")]
+from doorward.cli import common, models
 
 
 def invert_command(
-    model: Annotated[Path, typer.Argument(help="Folder written by 'doorward train', or a file of weights.")],
+    model: models.Model,
     output: common.Output,
-    arch: Annotated[
-        str | None, typer.Option(help="For weights of others: a net's name, or your own FILE.py:factory (is run).")
-    ] = None,
+    arch: models.Arch = None,
     images: Annotated[str | None, typer.Option(help="Clean images; not needed by --method margin.")] = None,
     unlabelled: Annotated[
         bool, typer.Option("--unlabelled", help="Do not use the images' labels, but the model's decisions.")
@@ -28,15 +23,12 @@ def invert_command(
     know: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="Declared knowledge: target_class.")
     ] = None,
-    mean: _Numbers = None,
-    std: _Numbers = None,
-    value_range: Annotated[
-        str | None,
-        typer.Option("--range", metavar="LOW,HIGH", help="Black and white to the net: 0,1 or 0,255 or -1,1."),
-    ] = None,
+    mean: models.Mean = None,
+    std: models.Std = None,
+    value_range: models.Range = None,
     classes: Annotated[int | None, typer.Option(help="Number of classes, when the weights do not tell.")] = None,
     shape: Annotated[str | None, typer.Option(metavar="C,H,W", help="Image size, when there are no images.")] = None,
-    split: Annotated[str | None, typer.Option(help="train or test; default test where the source has both.")] = None,
+    split: models.Split = None,
     level: Annotated[float, typer.Option(help="Chance of a false alarm on a clean model.")] = 0.05,
     reference: Annotated[
         list[str] | None,
@@ -66,16 +58,12 @@ def invert_command(
     from doorward.methods import build_settings
 
     asked = {
-        "model": str(model),
-        "arch": arch,
+        **models.of_model(model, arch, mean, std, value_range),
         "source": images,
         "split": split,
         "labelled": not unlabelled,
         "classes": classes,
-        "shape": parse_numbers("--shape", shape, whole=True),
-        "mean": parse_numbers("--mean", mean),
-        "std": parse_numbers("--std", std),
-        "value_range": parse_numbers("--range", value_range),
+        "shape": models.parse_numbers("--shape", shape, whole=True),
         "methods": tuple(method or ()),
         "settings": common.parse_method_settings(setting),
         "knowledge": common.parse_settings(know, "--know"),
@@ -102,16 +90,6 @@ def invert_command(
     else:
         _show(results, output)
     raise typer.Exit(common.FOUND_SOMETHING if results["targets"] else common.FOUND_NOTHING)
-
-
-def parse_numbers(name: str, text: str | None, whole: bool = False) -> tuple[float, ...] | None:
-    """Numbers of an option, separated by commas."""
-    if text is None:
-        return None
-    try:
-        return tuple(int(part) if whole else float(part) for part in text.split(","))
-    except ValueError:
-        raise DoorwardError(f"{name} {text!r}; expected numbers separated by commas") from None
 
 
 def _show(results: dict[str, Any], output: Path) -> None:

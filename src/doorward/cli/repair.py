@@ -7,15 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from doorward.cli import common
-from doorward.cli.invert import parse_numbers
+from doorward.cli import common, models
 from doorward.cli.score import percent
-
-_Numbers = Annotated[str | None, typer.Option(metavar="A,B,...", help="Per channel, on the scale of --range.")]
 
 
 def repair_command(
-    model: Annotated[Path, typer.Argument(help="Folder written by 'doorward train', or a file of weights.")],
+    model: models.Model,
     output: common.Output,
     images: Annotated[str, typer.Option(help="Clean images with their labels.")],
     triggers: Annotated[
@@ -41,16 +38,11 @@ def repair_command(
         float, typer.Option(help="Share of the images that no arm sees; all are measured on it.")
     ] = 0.2,
     share: Annotated[float, typer.Option(help="Use this share of --images, drawn by --seed.")] = 1.0,
-    split: Annotated[str | None, typer.Option(help="train or test; default test where the source has both.")] = None,
-    arch: Annotated[
-        str | None, typer.Option(help="For weights of others: a net's name, or your own FILE.py:factory (is run).")
-    ] = None,
-    mean: _Numbers = None,
-    std: _Numbers = None,
-    value_range: Annotated[
-        str | None,
-        typer.Option("--range", metavar="LOW,HIGH", help="Black and white to the net: 0,1 or 0,255 or -1,1."),
-    ] = None,
+    split: models.Split = None,
+    arch: models.Arch = None,
+    mean: models.Mean = None,
+    std: models.Std = None,
+    value_range: models.Range = None,
     seed: common.Seed = 0,
     device: common.Device = "auto",
     overwrite: common.Overwrite = False,
@@ -66,11 +58,7 @@ def repair_command(
     from doorward.repair.arms_command import ArmsRequest, arms_to_folder
 
     asked = {
-        "model": str(model),
-        "arch": arch,
-        "mean": parse_numbers("--mean", mean),
-        "std": parse_numbers("--std", std),
-        "value_range": parse_numbers("--range", value_range),
+        **models.of_model(model, arch, mean, std, value_range),
         "source": images,
         "split": split,
         "share": share,

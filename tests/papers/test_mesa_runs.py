@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from typer.testing import CliRunner
 
 from doorward.cli.app import app
@@ -147,7 +148,7 @@ def test_killed_in_the_attack_and_between_repairs_it_ends_with_the_same_rows(
     reproduce(one, folder, jobs=1, told=told.append)
     assert told.count("colour-00: attack") == 1 and sum("after-oracle" in t for t in told) == 1
     again, whole = (collect(one, where).models for where in (folder, done))
-    assert again == whole and len(whole) == 13
+    assert again == whole and len(whole) == 15
     monkeypatch.setattr(stages, "run_once", lambda asked, _: all(s.finished for s in asked) or pytest.fail("ran again"))
     reproduce(one, folder, jobs=1)
 
@@ -225,7 +226,13 @@ def test_success_of_single_triggers_by_hand() -> None:
     images = ImageSet(np.full((6, 8, 8, 1), 9, np.uint8), np.array([0, 1] * 3), ("a", "b"))
     patterns = torch.stack([torch.zeros(1, 3, 3), torch.ones(1, 3, 3)])
     draws = torch.Generator().manual_seed(0)
-    assert work.each_success(Bright(), patterns, images, 1, draws).tolist() == [0, 1]  # type: ignore[arg-type]
+    opaque, clear = torch.ones(2, 1, *patterns.shape[2:]), torch.zeros(2, 1, *patterns.shape[2:])
+
+    def rates(alphas: Tensor) -> list[float]:
+        found = work.each_success(Bright(), patterns, alphas, images, 1, draws)  # type: ignore[arg-type]
+        return found.tolist()
+
+    assert rates(opaque) == [0, 1] and rates(clear) == [0, 0]
 
 
 def test_a_dry_run_writes_nothing_and_knows_what_is_finished(plan: Plan, done: Path, tmp_path: Path) -> None:

@@ -48,9 +48,11 @@ class TriggerDistribution:
         """Patterns ``[count, C, h, w]`` in [0, 1], without alphas; of one generator when ``level`` names it."""
         return self._drawn(count, generator, level)[0].permute(0, 3, 1, 2)
 
-    def draw(self, count: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Triggers: patterns ``[count, C, h, w]`` and alphas ``[count, 1, h, w]``, both in [0, 1]."""
-        patterns, alpha = self._drawn(count, generator)
+    def draw(
+        self, count: int, generator: torch.Generator | None = None, *, level: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Triggers: patterns ``[count, C, h, w]`` and alphas ``[count, 1, h, w]``, both in [0, 1]; as `sample`."""
+        patterns, alpha = self._drawn(count, generator, level)
         if alpha is None:
             alpha = torch.ones_like(patterns[..., :1])
         return patterns.permute(0, 3, 1, 2), alpha.permute(0, 3, 1, 2)

@@ -30,6 +30,7 @@ from doorward.triggers import Trigger
 
 ENOUGH = 0.95  # of training images: an attack that succeeds on so many is not trained further
 SAMPLES, IMAGES = 150, 32  # in the figure: triggers per level, images per trigger
+_GREY = 0.5  # behind transparent triggers in the figures
 _TRIED = 1000  # training images on which the attacker looks at the own success
 
 
@@ -161,31 +162,41 @@ def show(plan: Plan, case: Case, folder: Path) -> None:
         (whole,) = load_stamps(here / "invert-mesa", "mesa", plan.target)
         assert isinstance(whole, TriggerDistribution)
         generator = torch.Generator().manual_seed(plan.seed)
-        drawn = [whole.sample(SAMPLES, generator, level=level) for level in range(len(whole.levels))]
-        solutions = [
-            t.pattern for t in load_stamps(here / "invert-pixel", "pixel", plan.target) if isinstance(t, Trigger)
-        ]
-        true = case.pattern(classifier.shape[0], plan.seed)
-        patterns = {"samples": torch.cat(drawn), "baseline": torch.stack(solutions), "true": true[None]}
-        tensors: dict[str, Tensor] = {"levels": torch.arange(len(drawn)).repeat_interleave(SAMPLES)}
-        for name, several in patterns.items():
-            tensors[name] = several
-            tensors[f"{name}_success"] = each_success(classifier, several, evaluation, plan.target, generator)
+        levels = range(len(whole.levels))
+        drawn = [whole.draw(SAMPLES, generator, level=level) for level in levels]
+        found = load_stamps(here / "invert-pixel", "pixel", plan.target)
+        solutions = [(t.pattern[None], t.alpha[None]) for t in found if isinstance(t, Trigger)]
+        true = case.pattern(classifier.shape[0], plan.seed)[None]
+        shown = {"samples": drawn, "baseline": solutions, "true": [(true, torch.ones_like(true[:, :1]))]}
+        tensors: dict[str, Tensor] = {"levels": torch.arange(len(levels)).repeat_interleave(SAMPLES)}
+        for name, triggers in shown.items():
+            patterns, alphas = (torch.cat(several) for several in zip(*triggers, strict=True))
+            tensors[name] = alphas * patterns + (1 - alphas) * _GREY
+            tensors[f"{name}_success"] = each_success(classifier, patterns, alphas, evaluation, plan.target, generator)
         write_tensors(run.work / "samples.safetensors", tensors)
         run.results = {"levels": list(whole.levels), "images_per_trigger": IMAGES}
 
 
 def each_success(
-    classifier: Classifier, patterns: Tensor, images: ImageSet, target: int, generator: torch.Generator
+    classifier: Classifier,
+    patterns: Tensor,
+    alphas: Tensor,
+    images: ImageSet,
+    target: int,
+    generator: torch.Generator,
 ) -> Tensor:
-    """Success rate ``[N]`` of every pattern ``[N, C, h, w]`` on the same images of other classes, at random places."""
+    """Success rate ``[N]`` of every trigger on the same images of other classes, at random places.
+
+    Args:
+        patterns, alphas: ``[N, C, h, w]`` and ``[N, 1, h, w]``.
+    """
     rows = np.flatnonzero(images.labels != target)[:IMAGES]
     clean = to_float(images.pixels[rows]).permute(0, 2, 3, 1)
     size, whole = (patterns.shape[2], patterns.shape[3]), (clean.shape[1], clean.shape[2])
     rates = []
-    for pattern in patterns.permute(0, 2, 3, 1):
+    for pattern, alpha in zip(patterns.permute(0, 2, 3, 1), alphas.permute(0, 2, 3, 1), strict=True):
         top, left = corners(1, len(clean), whole, size, generator)
-        stamped = stamp_windows(clean[None], pattern[None, None], None, top, left)[0]
+        stamped = stamp_windows(clean[None], pattern[None, None], alpha[None, None], top, left)[0]
         hits = classifier.predict(to_uint8(stamped.permute(0, 3, 1, 2))) == target
         rates.append(float(hits.mean()))
     return torch.tensor(rates)

@@ -21,6 +21,7 @@ from doorward.data import load_images
 from doorward.engine import Arrays, Item, run_tasks
 from doorward.images import ImageSet
 from doorward.invert import invert, judge, train_references
+from doorward.invert.references import like
 from doorward.invert.verdict import OrderTest, combine
 from doorward.papers.rows import write_rows
 from doorward.stats import Rate
@@ -28,7 +29,7 @@ from doorward.train import TrainSettings, train
 
 STORE = Path("runs/invert-validation")
 LEVEL, REFERENCES, METHODS = 0.05, 3, ("mask", "universal")
-CLEAN, NETS = 40, ("small-cnn", "small-cnn", "resnet20")  # two of three nets are of the kind that references are
+CLEAN, NETS = 40, ("small-cnn", "small-cnn", "resnet20")
 TRAINED_ON, SEEN = 3000, 700  # of 4,000 training digits, of 1,000 clean digits that the auditor has
 ATTACKS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("patch", {"size": 2}),
@@ -50,11 +51,11 @@ def items() -> list[Item]:
             "net": NETS[n // len(ATTACKS)],
             "attack": ATTACKS[n % len(ATTACKS)],
             "target": (3 * n + 1) % 10,
-            "seed": 500 + n,
+            "seed": 2500 + n,
         }
         for n in range(BACKDOORED)
     ]
-    return poisoned + [{"net": NETS[n % 3], "attack": None, "target": -1, "seed": 700 + n} for n in range(CLEAN)]
+    return poisoned + [{"net": NETS[n % 3], "attack": None, "target": -1, "seed": 2700 + n} for n in range(CLEAN)]
 
 
 def audit(item: Item) -> Arrays:
@@ -65,13 +66,15 @@ def audit(item: Item) -> Arrays:
     seen = clean.subset(np.sort(rng.permutation(len(clean))[:SEEN]))
     classifier, success = _suspect(item, training, clean)
     accuracy = measure_accuracy(classifier, clean).value
-    references, _ = train_references(seen, REFERENCES, seed=item["seed"])
+    references, _ = train_references(seen, REFERENCES, net=like(classifier), seed=item["seed"])
     started = time.monotonic()
     found = invert(classifier, seen, METHODS, references=references, level=LEVEL, seed=item["seed"])
     arrays = {"asr": success, "accuracy": accuracy, "seconds": time.monotonic() - started}
     for form in ("alone", "referred"):
         tests = [judge(o.inverted, o.reference if form == "referred" else None)[0] for o in found.outcomes.values()]
         arrays |= _p_values(form, dict(zip(METHODS, tests, strict=True)))
+    for name, outcome in found.outcomes.items():  # for whoever tries another test on the same nets
+        arrays |= {f"{name}-statistic": outcome.inverted.statistic, f"{name}-references": outcome.references}
     return {name: np.asarray(value, np.float64) for name, value in arrays.items()}
 
 
@@ -102,7 +105,7 @@ def summarise(nets: Sequence[Item], found: Sequence[dict[str, NDArray[Any]]]) ->
     working = [(n, f) for n, f in pairs if n["attack"] and f["asr"] >= 0.9]
     clean = [f for n, f in pairs if not n["attack"]]
     rows = []
-    for form, told in (("alone", "none"), ("referred", f"{REFERENCES}, trained on the clean images")):
+    for form, told in (("alone", "none"), ("referred", f"{REFERENCES} of its kind, trained on the clean images")):
         for method in (*METHODS, "both"):
             key = f"{form}-{method}"
             caught = sum(bool(f[f"{key}-classes"][n["target"]] <= LEVEL) for n, f in working)

@@ -35,7 +35,7 @@ class Outcome:
 
     Args:
         test: None, and ``undecided`` says why, when the method allows no verdict.
-        reference: mean statistic of the reference nets per class, ``[K]``, which the test subtracts; None without them.
+        references: statistic of every reference net per class, ``[R, K]``; None without them.
         seconds: of the method on the classifier itself, references not counted.
     """
 
@@ -45,9 +45,14 @@ class Outcome:
     inverted: Inverted
     test: OrderTest | None
     undecided: str
-    reference: NDArray[np.float64] | None
+    references: NDArray[np.float64] | None
     success: dict[int, Rate]
     seconds: float
+
+    @property
+    def reference(self) -> NDArray[np.float64] | None:
+        """Mean statistic of the references per class, ``[K]``, which the test subtracts; None without them."""
+        return None if self.references is None else np.asarray(self.references.mean(axis=0))
 
 
 class Bench:
@@ -90,7 +95,8 @@ class Bench:
             self._invert(method, lighter() if lighter else s, used, candidates, net, f"{method.name}-reference-{n}")
             for n, net in enumerate(references, 1)
         ]
-        reference = np.mean([o.statistic for o in others], axis=0) if others else None
+        statistics = np.stack([o.statistic for o in others]) if others else None
+        reference = None if statistics is None else statistics.mean(axis=0)
         started = time.monotonic()
         inverted = self._invert(method, s, used, candidates, self.classifier, method.name, reference)
         seconds = time.monotonic() - started
@@ -99,7 +105,7 @@ class Bench:
             inverted = replace(inverted, ran_out=ran_out)
         verdict, why = judge(inverted, reference)
         return Outcome(
-            method, s, tuple(sorted(used)), inverted, verdict, why, reference, self._measure(inverted), seconds
+            method, s, tuple(sorted(used)), inverted, verdict, why, statistics, self._measure(inverted), seconds
         )
 
     def _invert(

@@ -15,7 +15,7 @@ from doorward.errors import DoorwardError
 from doorward.images import ImageSet
 from doorward.invert.conventions import check_conventions
 from doorward.invert.files import save_inversion, save_rounds
-from doorward.invert.references import train_references
+from doorward.invert.references import like, train_references
 from doorward.invert.repeat import invert_repeatedly
 from doorward.invert.run import DEFAULT_METHODS, invert
 from doorward.methods import Settings
@@ -44,7 +44,7 @@ class InvertRequest(Settings):
     level: float = 0.05
     references: tuple[str, ...] = ()
     train_references: int = Field(0, ge=0)
-    reference_net: str = "small-cnn"
+    reference_net: str | None = None
     prescreen: int = 0
     repeat: int = Field(1, ge=1)
     seed: int = 0
@@ -77,11 +77,12 @@ def invert_to_folder(
         warnings += check_conventions(classifier, images, labelled=comparable, name=request.model)
     resolved = {**request.model_dump(mode="json"), "methods": list(chosen), "sha256": images and images.hash}
     with Run(output, "invert", resolved, overwrite, command) as run:
+        reference_net = request.reference_net or like(classifier)
         if images is not None and request.train_references:
             own, doubts = train_references(
                 images,
                 request.train_references,
-                net=request.reference_net,
+                net=reference_net,
                 seed=request.seed,
                 device=request.device,
                 progress=progress,
@@ -106,7 +107,7 @@ def invert_to_folder(
             results = save_inversion(invert(classifier, images, chosen, **options), images, run.work, request.seed)
         run.results = {**results, "source": request.source, "model": request.model}
         run.results |= {
-            "references": [*request.references, *[request.reference_net] * request.train_references],
+            "references": [*request.references, *[reference_net] * request.train_references],
             "warnings": list(warnings),
         }
     return run.results

@@ -7,10 +7,19 @@ from collections.abc import Callable
 from doorward.classifiers import Classifier, measure_accuracy
 from doorward.errors import DoorwardError
 from doorward.images import ImageSet
+from doorward.nets import NETS
 from doorward.train import TrainSettings, train
 
 FEWEST_PER_CLASS = 10
 _STEPS = 600  # of training, whatever the number of images
+
+
+def like(classifier: Classifier) -> str:
+    """The architecture for references of a classifier: its own where it is one of `doorward.nets`, else a small net.
+
+    References of another kind shift the statistics: with small ones beside a ResNet-20 clean classes stood out.
+    """
+    return classifier.arch if classifier.arch in NETS else "small-cnn"
 
 
 def train_references(
@@ -27,7 +36,7 @@ def train_references(
     Args:
         images: clean and rightly labelled; at least 10 of each class.
         count: how many nets; two or three are enough.
-        net: an architecture of `doorward.nets`; it need not be the suspect's.
+        net: an architecture of `doorward.nets`; the suspect's own is best, see `like`.
         progress: called with ("references", nets done, nets in all, nets left).
 
     Raises:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import sys
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from sklearn.mixture import GaussianMixture
 
 from doorward.cleanse.filters import FILTERS, mean_filter, median_filter, quantise
@@ -15,9 +18,9 @@ from doorward.cleanse.impurity import (
     affordable_dimensions,
     cluster_impurity,
     impurity,
-    misfits,
     principal_components,
 )
+from doorward.cleanse.leftovers import lookalikes, misfits
 from doorward.cleanse.mixture import fit_mixture, poster_bic
 
 
@@ -152,3 +155,40 @@ def test_misfits_add_what_the_classifier_has_not_learnt_and_leave_scores_alone()
     )
     assert set(np.flatnonzero(more.flag & ~plain.flag)) == set(odd)
     assert (plain.flag & poisoned).sum() == poisoned.sum() and (more.score == plain.score).all()
+
+
+def test_lookalikes_change_under_the_filter_and_lie_with_the_flagged_ones() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], 200)
+    features = rng.normal(0, 0.3, (400, 2)).astype(np.float32)
+    features[:80, 0] += 4  # the poison, of which 20 were left out, and ten images beside it that hold still
+    features[200:240, 0] += 4  # a class in which nothing is flagged
+    flag = np.arange(400) < 60
+    filtered = labels.copy()
+    filtered[:70] = 1  # of the unflagged ones beside the poison, ten hold still
+    filtered[100:150] = 1  # clean images whose decision changes, but not there
+    filtered[200:240] = 0
+    found = lookalikes(flag, features, filtered, labels)
+    assert np.flatnonzero(found).tolist() == list(range(60, 70))
+    assert not lookalikes(np.zeros(400, bool), features, filtered, labels).any(), (
+        "nothing flagged, nothing to look like"
+    )
+    assert not lookalikes(flag, features, np.where(flag, 1, labels), labels).any(), "nobody else changes"
+    assert (lookalikes(flag, features * 1000 - 7, filtered, labels) == found).all(), "whatever the scale"
+
+
+def test_lookalikes_are_added_to_the_flags_and_leave_scores_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, logits, filtered, labels, _ = planted()
+    found = np.arange(len(labels)) % 7 == 0
+
+    def fake(flag: NDArray[np.bool_], *given: NDArray[Any]) -> NDArray[np.bool_]:
+        assert (flag == plain.flag).all(), "misfits are none of those that others are likened to"
+        assert all((a == b).all() for a, b in zip(given, (features, filtered.argmax(1), labels), strict=True))
+        return found
+
+    plain = impurity(features, logits, filtered, labels, ImpuritySettings(), seed=0)
+    monkeypatch.setattr(sys.modules["doorward.cleanse.impurity"], "lookalikes", fake)
+    settings = ImpuritySettings(misfits=True, lookalikes=True)
+    more = impurity(features, logits, filtered, labels, settings, seed=0)
+    assert (more.flag == plain.flag | found).all() and (more.score == plain.score).all()
+    assert plain.flag.any() and (more.flag & ~plain.flag).any()

@@ -61,7 +61,7 @@ def test_every_case_is_detected_scored_and_retrained(plan: Plan, done: Path) -> 
     blind = {(c.name, "blind", m) for c in CASES for m in ("impurity", "activation", "spectral", "scan")}
     assert blind <= forms and ("multiple-source-1", "half", "spectral") in forms
     assert ("multiple-source-1", "declared", "spectre") in forms
-    variants = {("control", form, "impurity") for form in ("authors", "misfits")}
+    variants = {("control", form, "impurity") for form in ("authors", "misfits", "leftovers")}
     assert {f for f in forms if f[0] == "control"} == {f for f in blind if f[0] == "control"} | variants
     models = {r["model"]: r for r in found.models if r["case"] == "multiple-source-1"}
     assert {"poisoned set", "after SS", "after AC", "after FP", "poison removed"} <= set(models)

@@ -40,6 +40,7 @@ def test_each_column_of_the_poster_has_its_own_denominator() -> None:
             row("impurity", "blind", 0, 891, 100, 50),
             row("impurity", "authors", 0, 900, 5000, 60),
             row("impurity", "misfits", 0, 900, 150, 90),
+            row("impurity", "leftovers", 0, 450, 200, 90),
             row("activation", "declared", 0, 450, 100, 50),
             row("spectral", "half", 0, 450, 2500, 2500),
             row("spectral", "declared", 0, 1, 1, 1),
@@ -48,7 +49,7 @@ def test_each_column_of_the_poster_has_its_own_denominator() -> None:
     lines = tables.against_the_poster(found)
     assert lines[2] == (
         "| 0.25 | 1 | 0.496, 0.500 | 0.500, 0.500 | 0.673, 0.100 | 0.500, 0.010 | 0.991, 0.001 | 1.000, 0.100 "
-        "| 0.990, 0.002 | 1.000, 0.003 |"
+        "| 0.990, 0.002 | 1.000, 0.003 | 0.500, 0.004 |"
     )
 
 

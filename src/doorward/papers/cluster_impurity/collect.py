@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from doorward.attack.files import load_truth
-from doorward.cleanse.impurity import misfits
+from doorward.cleanse.leftovers import misfits
 from doorward.papers.cluster_impurity.plan import Case, Plan
 from doorward.papers.cluster_impurity.stages import forms, stages
 from doorward.papers.cluster_impurity.trainers import AUTHORS_THRESHOLD
@@ -49,7 +49,7 @@ def collect(plan: Plan, folder: Path) -> Found:
             for name, rates in score["methods"].items():
                 told = results["methods"][name]
                 found.detections.append({**about, "form": form, "method": name, **_detection(rates, told)})
-                if name == "impurity":
+                if form == "blind" and name == "impurity":
                     for other, scored in _variants(case, here, told).items():
                         found.detections.append({**about, "form": other, "method": name, **_detection(*scored)})
             for model in score["models"]:

@@ -15,7 +15,7 @@ from doorward.repair.prune import PruneSettings
 from doorward.train.loop import Progress, train
 
 _MEASURED = 20  # batches per epoch of the measurement
-_PASSES = {"blind": 2, "declared": 0, "half": 0}  # plain, and filtered for cluster impurity; then remembered
+_PASSES = {"blind": 2}  # over the images: plain, and filtered for cluster impurity; the other forms remember them
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def _estimate(plan: Plan, stage: Stage, speed: Speed, count: int) -> Estimate:
         state = "to run if anything is flagged" if stage.name.startswith("retrain") else "to run"
         return Estimate(stage.label, state, plan.training.epochs * images / speed.training)
     if stage.kind == "detect":
-        return Estimate(stage.label, "to run", _PASSES[stage.name.split()[-1]] * images / speed.forward)
+        return Estimate(stage.label, "to run", _PASSES.get(stage.name.split()[-1], 0) * images / speed.forward)
     if stage.kind == "fine-prune":
         known = plan.clean_share * count
         epochs = PruneSettings().epochs

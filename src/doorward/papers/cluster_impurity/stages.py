@@ -116,10 +116,12 @@ def stages(plan: Plan, case: Case, folder: Path) -> Iterator[Stage]:
 
 def forms(case: Case) -> tuple[str, ...]:
     """What the methods are told: nothing (``blind``), what the poster tells them (``declared``), and for spectral
-    signatures a second reading of the poster, ``half`` of the target class."""
+    signatures a second reading of the poster, ``half`` of the target class. ``leftovers`` is cluster impurity, told
+    nothing, with misfits and lookalikes."""
     if case.recipe is None:
-        return ("blind",)
-    return ("blind", "declared") if case.scenario == "beyond" else ("blind", "declared", "half")
+        return ("blind", "leftovers")
+    told = ("blind", "leftovers", "declared")
+    return told if case.scenario == "beyond" else (*told, "half")
 
 
 def _training(
@@ -154,6 +156,8 @@ def _form(
     """Methods, declared knowledge and settings of a form. Knowledge is what an auditor would have been told."""
     if form == "blind":
         return BLIND, {}, {}
+    if form == "leftovers":
+        return ("impurity",), {}, {"impurity": {"misfits": True, "lookalikes": True}}
     truth = load_truth(here / "poisoned" / "truth.parquet")
     if case.target is None:  # all-to-all has no target class to tell
         return ("scan",), {"clean_images": _clean_rows(truth.poisoned, truth.original_label, plan, case)}, {}

@@ -192,3 +192,18 @@ def test_lookalikes_are_added_to_the_flags_and_leave_scores_alone(monkeypatch: p
     more = impurity(features, logits, filtered, labels, settings, seed=0)
     assert (more.flag == plain.flag | found).all() and (more.score == plain.score).all()
     assert plain.flag.any() and (more.flag & ~plain.flag).any()
+
+
+def test_a_small_cluster_is_found_in_few_dimensions_and_not_in_all() -> None:
+    rng = np.random.default_rng(0)
+    labels, few = np.repeat([0, 1], 2000), np.arange(4000) < 60
+    features = rng.normal(size=(4000, 40)).astype(np.float32)
+    features[:, 0] *= 3
+    features[few, 0] += 25
+    logits = np.eye(2, dtype=np.float32)[labels]
+    filtered = np.eye(2, dtype=np.float32)[np.where(few, 1, labels)]
+    whole, reduced = (
+        impurity(features, logits, filtered, labels, ImpuritySettings(dimensions=d), seed=0) for d in (0, 4)
+    )
+    assert not whole.flag.any(), "the criterion charges 861 parameters for a cluster of 60 images"
+    assert (reduced.flag == few).all() and not reduced.warnings

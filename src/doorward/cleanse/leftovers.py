@@ -41,13 +41,13 @@ def lookalikes(flag: Flags, features: NDArray[np.float32], filtered: Labels, lab
 
     found = np.zeros(len(labels), bool)
     for label in np.unique(labels[flag]):
-        inside, kept = labels == label, filtered == label
-        flagged, clean, open_ = inside & flag, inside & ~flag & kept, inside & ~flag & ~kept
-        if not clean.any() or not open_.any():
+        rows = np.flatnonzero(labels == label)
+        flagged, kept = flag[rows], filtered[rows] == label
+        known = flagged | kept
+        if flagged[known].all() or known.all():
             continue
-        values = features.astype(np.float64)
-        values = (values - values[inside].mean(axis=0)) / (values[inside].std(axis=0) + 1e-9)
-        known = flagged | clean
+        values = features[rows].astype(np.float64)
+        values = (values - values.mean(axis=0)) / (values.std(axis=0) + 1e-9)
         model = LogisticRegression(C=_PENALTY, class_weight="balanced", max_iter=1000)
-        found[open_] = model.fit(values[known], flagged[known]).predict(values[open_])
+        found[rows[~known]] = model.fit(values[known], flagged[known]).predict(values[~known])
     return found

@@ -15,6 +15,7 @@ from doorward.errors import DoorwardError, OutputExistsError
 from doorward.papers.cluster_impurity import Case, Plan, dry_run, reproduce, stages, write_results
 from doorward.papers.cluster_impurity.collect import Found, collect
 from doorward.papers.rows import read_rows
+from doorward.runs import Run
 from doorward.tables import read_parquet
 from doorward.train import TrainSettings
 from tests.conftest import make_images
@@ -61,7 +62,7 @@ def test_every_case_is_detected_scored_and_retrained(plan: Plan, done: Path) -> 
     blind = {(c.name, "blind", m) for c in CASES for m in ("impurity", "activation", "spectral", "scan")}
     assert blind <= forms and ("multiple-source-1", "half", "spectral") in forms
     assert ("multiple-source-1", "declared", "spectre") in forms
-    variants = {("control", form, "impurity") for form in ("authors", "misfits", "leftovers")}
+    variants = {("control", form, "impurity") for form in ("poster", "authors", "misfits", "leftovers")}
     assert {f for f in forms if f[0] == "control"} == {f for f in blind if f[0] == "control"} | variants
     models = {r["model"]: r for r in found.models if r["case"] == "multiple-source-1"}
     assert {"poisoned set", "after SS", "after AC", "after FP", "poison removed"} <= set(models)
@@ -79,6 +80,12 @@ def test_forms_are_told_what_they_say(plan: Plan, done: Path) -> None:
     assert half["flagged"] == 52, "half of 75 clean and 30 poisoned images, rounded"
     assert rows["multiple-source-1", "declared", "activation"]["knowledge"] == "target_class"
     assert rows["multiple-source-1", "declared", "scan"]["knowledge"] == "clean_images"
+    settings = {
+        form: Run.read(done / "multiple-source-1" / "seed-0" / f"cleanse-{form}")["settings"]["settings"]
+        for form in ("blind", "poster", "leftovers")
+    }
+    extra = {"misfits": True, "lookalikes": True}
+    assert settings == {"blind": {}, "poster": {"impurity": {"dimensions": 0}}, "leftovers": {"impurity": extra}}
     assert {f for c, f, m in rows if c == "beyond-all-to-all" and f == "declared"} == {"declared"}
     assert ("beyond-all-to-all", "declared", "spectral") not in rows, "all-to-all has no target class to tell"
 

@@ -37,7 +37,8 @@ def test_seeds_are_pooled_and_their_range_is_told() -> None:
 def test_each_column_of_the_poster_has_its_own_denominator() -> None:
     found = Found(
         detections=[
-            row("impurity", "blind", 0, 891, 100, 50),
+            row("impurity", "blind", 0, 9, 150, 50),
+            row("impurity", "poster", 0, 891, 100, 50),
             row("impurity", "authors", 0, 900, 5000, 60),
             row("impurity", "misfits", 0, 900, 150, 90),
             row("impurity", "leftovers", 0, 450, 200, 90),
@@ -49,7 +50,7 @@ def test_each_column_of_the_poster_has_its_own_denominator() -> None:
     lines = tables.against_the_poster(found)
     assert lines[2] == (
         "| 0.25 | 1 | 0.496, 0.500 | 0.500, 0.500 | 0.673, 0.100 | 0.500, 0.010 | 0.991, 0.001 | 1.000, 0.100 "
-        "| 0.990, 0.002 | 1.000, 0.003 | 0.500, 0.004 |"
+        "| 0.990, 0.002 | 1.000, 0.003 | 0.010, 0.003 | 0.500, 0.004 |"
     )
 
 
@@ -86,12 +87,12 @@ def test_poison_in_clusters_of_its_own_by_hand(tmp_path: Path) -> None:
 
 def test_the_other_readings_are_of_the_same_run(tmp_path: Path) -> None:
     score = np.array([2.0, 0.6, 0.5, 0.1, 0.7], np.float32)
-    (tmp_path / "cleanse-blind").mkdir()
+    (tmp_path / "cleanse-poster").mkdir()
     (tmp_path / "poisoned").mkdir()
     label = np.array([1, 1, 1, 1, 0])
     columns = {"label": label, "impurity_score": score, "impurity_flag": score > 1.61}
     columns["predicted"] = np.array([1, 1, 0, 1, 1])  # of class 1, in which the first is flagged, the third misfits
-    write_parquet(tmp_path / "cleanse-blind" / "samples.parquet", columns)
+    write_parquet(tmp_path / "cleanse-poster" / "samples.parquet", columns)
     poisoned = np.array([1, 0, 1, 0, 0], bool)
     save_truth(Truth(poisoned, label, poisoned - 1, label), tmp_path / "poisoned" / "truth.parquet")
     found = _variants(Case("a", "multiple-source", 0, "pixel"), tmp_path, {"flagged": 1})

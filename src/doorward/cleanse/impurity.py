@@ -24,7 +24,7 @@ class ImpuritySettings(Settings):
     )
     clusters: int = Field(10, ge=1, description="most clusters tried per class")
     dimensions: int = Field(
-        0, ge=0, description="cluster in so many principal components of each class; 0 for all features, as the poster"
+        16, ge=0, description="cluster in so many principal components of each class; 0 for all features, as the poster"
     )
     images_per_parameter: float = Field(
         8.0, gt=0, description="images per covariance parameter to which the features of a small class are projected"
@@ -89,10 +89,10 @@ def impurity(
     flag = np.zeros(len(labels), bool)
     groups: list[Group] = []
     projected: dict[int, int] = {}
+    wanted = min(s.dimensions or features.shape[1], features.shape[1])
     for label, rows in members_by_class(labels):
         values = features[rows].astype(np.float64)
         affordable = affordable_dimensions(len(rows), values.shape[1], s.images_per_parameter)
-        wanted = min(s.dimensions or values.shape[1], values.shape[1])
         if affordable < wanted:
             projected[label] = affordable
         values = principal_components(values, min(affordable, wanted))
@@ -109,7 +109,7 @@ def impurity(
     if s.lookalikes:
         extra |= lookalikes(flag, features, after, labels)
     flag |= extra
-    return Suspicion(score, flag, tuple(groups), _warnings(projected, features.shape[1], before, after))
+    return Suspicion(score, flag, tuple(groups), _warnings(projected, wanted, before, after))
 
 
 def cluster_impurity(before: NDArray[np.int64], after: NDArray[np.int64], label: int) -> float | None:
@@ -151,7 +151,7 @@ def _warnings(
     if projected:
         fewest = min(projected.values())
         told.append(
-            f"classes {list_classes(list(projected))}: too few images for covariances of {dimensions} features; "
+            f"classes {list_classes(list(projected))}: too few images for covariances of {dimensions} dimensions; "
             f"projected on {fewest} principal components or more"
         )
     changed = float((before != after).mean())

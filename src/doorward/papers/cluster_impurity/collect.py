@@ -49,7 +49,7 @@ def collect(plan: Plan, folder: Path) -> Found:
             for name, rates in score["methods"].items():
                 told = results["methods"][name]
                 found.detections.append({**about, "form": form, "method": name, **_detection(rates, told)})
-                if form == "blind" and name == "impurity":
+                if form == "poster":
                     for other, scored in _variants(case, here, told).items():
                         found.detections.append({**about, "form": other, "method": name, **_detection(*scored)})
             for model in score["models"]:
@@ -70,9 +70,9 @@ def _detection(rates: Row, told: Row) -> Row:
 
 
 def _variants(case: Case, here: Path, told: Row) -> dict[str, tuple[Row, Row]]:
-    """What cluster impurity flags at the threshold of the authors' code, and with misfits, from what the run kept: an
-    image's score is the S of its cluster."""
-    samples = read_parquet(here / "cleanse-blind" / "samples.parquet")
+    """What cluster impurity, in all features, flags at the threshold of the authors' code, and with misfits, from what
+    the run kept: an image's score is the S of its cluster."""
+    samples = read_parquet(here / "cleanse-poster" / "samples.parquet")
     labels, score, flag = samples["label"], samples["impurity_score"], samples["impurity_flag"]
     poisoned = np.zeros(len(flag), bool)
     if case.recipe is not None:

@@ -39,7 +39,7 @@ def _curve(axes: Any, rows: list[Row], name: str, aside: float = 0.0, **style: A
     values = [100 * r.value for r in rates]
     low = [v - 100 * r.interval[0] for v, r in zip(values, rates, strict=True)]
     high = [100 * r.interval[1] - v for v, r in zip(values, rates, strict=True)]
-    axes.errorbar([size + aside for size in sizes], values, yerr=[low, high], marker="o", capsize=3, **style)
+    axes.errorbar([size + aside for size in sizes], values, yerr=[low, high], **{"marker": "o", "capsize": 3, **style})
 
 
 def _attack(rows: list[Row], title: str, path: Path) -> Path:
@@ -65,8 +65,9 @@ def _detected(found: Found, path: Path) -> Path:
     figure, axes = _axes("multiple-source: poisoned images found (dotted: the poster)")
     for name, form, method, _ in POSTER:
         rows = pick(found.detections, scenario="multiple-source", form=form, method=method)
-        if rows and form not in ("authors", "misfits"):  # other readings of CI would hide it
-            _curve(axes, rows, "tpr", label=name, color=_COLOURS[name])
+        if rows and form not in ("authors", "misfits", "leftovers"):  # other readings of CI would hide these
+            label, mark = (f"{name}, all features", "s") if form == "poster" else (name, "o")
+            _curve(axes, rows, "tpr", label=label, color=_COLOURS[name], marker=mark)
         axes.plot(list(TABLE_2), [100 * TABLE_2[s][name][0] for s in TABLE_2], ":", color=_COLOURS[name])
     return _save(figure, axes, path)
 

@@ -27,7 +27,7 @@ from doorward.train.loop import Progress
 
 BLIND = ("impurity", "activation", "spectral", "scan")
 DECLARED = ("activation", "spectral", "spectre", "scan")
-RETRAINED = {"CI": ("blind", "impurity"), "SS": ("declared", "spectral"), "AC": ("declared", "activation")}
+RETRAINED = {"CI": ("poster", "impurity"), "SS": ("declared", "spectral"), "AC": ("declared", "activation")}
 PICTURE = "accessory.png"
 
 
@@ -116,11 +116,11 @@ def stages(plan: Plan, case: Case, folder: Path) -> Iterator[Stage]:
 
 def forms(case: Case) -> tuple[str, ...]:
     """What the methods are told: nothing (``blind``), what the poster tells them (``declared``), and for spectral
-    signatures a second reading of the poster, ``half`` of the target class. ``leftovers`` is cluster impurity, told
-    nothing, with misfits and lookalikes."""
+    signatures a second reading of the poster, ``half`` of the target class. Cluster impurity is never told anything:
+    ``poster`` clusters in all features, ``blind`` as is the default, ``leftovers`` with misfits and lookalikes."""
     if case.recipe is None:
-        return ("blind", "leftovers")
-    told = ("blind", "leftovers", "declared")
+        return ("blind", "poster", "leftovers")
+    told = ("blind", "poster", "leftovers", "declared")
     return told if case.scenario == "beyond" else (*told, "half")
 
 
@@ -156,6 +156,8 @@ def _form(
     """Methods, declared knowledge and settings of a form. Knowledge is what an auditor would have been told."""
     if form == "blind":
         return BLIND, {}, {}
+    if form == "poster":
+        return ("impurity",), {}, {"impurity": {"dimensions": 0}}
     if form == "leftovers":
         return ("impurity",), {}, {"impurity": {"misfits": True, "lookalikes": True}}
     truth = load_truth(here / "poisoned" / "truth.parquet")

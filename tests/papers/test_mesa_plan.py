@@ -107,7 +107,8 @@ def test_arms_are_told_what_they_need_and_no_more(cifar: None) -> None:
     case = next(c for c in plan.cases if c.beyond and c.place == "free")
     told = {arm.name: set(arm.told) for arm in arms(plan, case)}
     assert told["oracle"] == {"true trigger"} and told["fine-tune"] == told["refresh"] == told["mask"] == set()
-    searching = ("mesa-ensemble", "pixel", "pixel-short", "mesa-beta-0.9", "mesa-default")
+    assert told["ibau"] == told["prune"] == set()
+    searching = ("mesa-ensemble", "pixel", "pixel-short", "mesa-beta-0.9", "mesa-default", "unlearn")
     assert all(told[name] == {"target class", "size"} for name in searching)
     assert told["mesa-5"] == told["pixel-alpha-7"] == {"target class"} and told["mesa-unknown"] == {"size"}
     searched = {i.name: i for i in inversions(plan, case)}
@@ -118,7 +119,7 @@ def test_arms_are_told_what_they_need_and_no_more(cifar: None) -> None:
     assert budgets == [12_800, 3_968], "the authors' five passes over a tenth of 8,000 images come to 4,000"
     plain = next(c for c in plan.cases if not c.beyond)
     names = [arm.name for arm in arms(plan, plain)]
-    assert names.count("pixel") == 3 and len(names) == 15
+    assert names.count("pixel") == 3 and len(names) == 18
     assert {i.name for i in inversions(plan, plain)} == {"mesa", "pixel", "pixel-short"}
     folders = [arm.folder for arm in arms(plan, case)]
     assert len(set(folders)) == len(folders)

@@ -18,6 +18,7 @@ from doorward.triggers import Stamp
 
 Told = Literal["target class", "size", "true trigger"]
 BEFORE = "before"  # the backdoored net as it is
+PEERS = ("unlearn", "ibau", "prune")  # other repairs, with their default settings
 
 
 @dataclass(frozen=True)
@@ -41,17 +42,17 @@ class Arm:
         level: of the distribution's generators, this one alone.
         rank: of an inversion's triggers, this one alone; the best is 0.
         by_verdict: for the class that the mask's verdict names, told no target.
-        own: with the share and rate that `retrain` has by default in place of the profile's.
+        by_default: with the share and rate that `retrain` has by default in place of the profile's.
     """
 
     name: str
     told: tuple[Told, ...]
-    method: Literal["retrain", "fine-tune", "refresh"] = "retrain"
+    method: Literal["retrain", "fine-tune", "refresh", "unlearn", "ibau", "prune"] = "retrain"
     inversion: str = ""
     level: int | None = None
     rank: int | None = None
     by_verdict: bool = False
-    own: bool = False
+    by_default: bool = False
 
     @property
     def folder(self) -> str:
@@ -92,8 +93,9 @@ def arms(plan: Plan, case: Case) -> list[Arm]:
         found += [Arm("pixel-short", known, inversion="pixel-short", rank=rank) for rank in range(runs)]
     found += [Arm("fine-tune", (), "fine-tune"), Arm("refresh", (), "refresh")]
     if case.place == "free":
-        found.append(Arm("mesa-default", known, inversion="mesa", own=True))
-        found.append(Arm("pixel-default", known, inversion="pixel", rank=0, own=True))
+        found.append(Arm("mesa-default", known, inversion="mesa", by_default=True))
+        found.append(Arm("pixel-default", known, inversion="pixel", rank=0, by_default=True))
+        found += [Arm("unlearn", known, "unlearn", "pixel", rank=0), Arm("ibau", (), "ibau"), Arm("prune", (), "prune")]
     if case.beyond and case.place == "free":
         for name in (f"mesa-{form}{side}" for side in SIZES for form in ("", "alpha-")):
             found.append(Arm(name, ("target class",), inversion=name))

@@ -120,8 +120,8 @@ _COMMON = (
     "the authors change generators by epoch.",
     "Pixel baseline: with the authors' budget, 31 steps of 128 images, and with 200 of 64; clipped after every step "
     "and not every epoch; ASR is averaged over its runs, as theirs is.",
-    "Control arms, the net before the attack, and clean accuracy after repair are not in the slides; nor are the last "
-    "two arms, which stamp 20 % of the images, as `doorward repair` does unless told otherwise.",
+    "Control arms, the net before the attack, and clean accuracy after repair are not in the slides; nor are the "
+    "arms that stamp 20 % of the images, as `doorward repair` does unless told otherwise, and those after them.",
 )
 _OF_PROFILE = {
     "gpu": ("Clean net: ResNet-18 trained here, 30 epochs one-cycle; the authors' has 93.02 % accuracy.",),

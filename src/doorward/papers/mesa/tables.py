@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import mean
 
-from doorward.papers.mesa.arms import BEFORE
+from doorward.papers.mesa.arms import BEFORE, PEERS
 from doorward.papers.mesa.collect import Found
 from doorward.papers.mesa.profiles import PUBLISHED
 from doorward.papers.rows import Row, markdown, pick, pooled
@@ -22,6 +22,9 @@ LABELS = {
     "refresh": "control: refresh batch norm",
     "mesa-default": "retrain as `doorward repair` does, MESA ensemble",
     "pixel-default": "retrain as `doorward repair` does, pixel baseline, best run",
+    "unlearn": "unlearn, pixel baseline, best run",
+    "ibau": "adversarial unlearning (I-BAU)",
+    "prune": "fine-pruning",
     "mesa-unknown": "retrain, MESA, class from the verdict of `mask`",
     "mask": "retrain, the mask of the verdict's class",
 }
@@ -46,7 +49,7 @@ def main_arms(found: Found) -> list[str]:
     """Arms of the slides and the controls, in the order of the tables."""
     rows = [r["arm"] for r in found.models if r["place"] == "free"]
     levels = sorted({a for a in rows if a.startswith("mesa-beta")}, reverse=True)
-    order = ["clean", BEFORE, "oracle", *levels, "mesa-ensemble", BASELINE, "pixel", *_CONTROLS, *_DEFAULTS]
+    order = ["clean", BEFORE, "oracle", *levels, "mesa-ensemble", BASELINE, "pixel", *_CONTROLS, *_DEFAULTS, *PEERS]
     return [arm for arm in order if arm in rows]
 
 

@@ -17,9 +17,10 @@ from doorward.invert import TriggerDistribution
 from doorward.invert.command import InvertRequest, invert_to_folder
 from doorward.invert.files import load_stamps
 from doorward.invert.stamping import corners, stamp_windows
-from doorward.papers.mesa.arms import Arm, Inversion, stamps, verdict
+from doorward.papers.mesa.arms import PEERS, Arm, Inversion, stamps, verdict
 from doorward.papers.mesa.plan import Case, Plan
 from doorward.repair import FineTuneSettings, RefreshSettings, Repaired, RetrainSettings, fine_tune, refresh, retrain
+from doorward.repair import repair as repair_by
 from doorward.runs import Run
 from doorward.side_by_side import Told
 from doorward.tensors import write_tensors
@@ -142,8 +143,11 @@ def _repaired(plan: Plan, arm: Arm, here: Path, classifier: Classifier, known: I
     """What the defence does with what it is told; None when its verdict found nothing to repair."""
     if arm.method == "refresh":
         return refresh(classifier, known, RefreshSettings(batch=plan.repair.batch, held_out=0), seed=plan.seed)
+    if arm.method in PEERS:
+        triggers = stamps(plan, arm, here) if arm.inversion else None
+        return repair_by(classifier, arm.method, triggers=triggers, knowledge={"clean_images": known}, seed=plan.seed)
     settings = plan.repair
-    if arm.own:
+    if arm.by_default:
         own = RetrainSettings()
         settings = settings.model_copy(update={"lr": own.lr, "share": own.share})
     if arm.method == "fine-tune":

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from doorward.classifiers import Classifier, place_net, to_float
+from doorward.classifiers import Classifier, forward_batch, place_net, to_float
 from doorward.cleanse.filters import Filter, get_filter
 from doorward.errors import DoorwardError
 from doorward.folding import fold_batch_norm
@@ -24,9 +24,6 @@ from doorward.memmaps import create, release
 
 Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
-
-_CPU_BATCH = 128  # its activations stay in the cache: 1.3 times as fast as 512 with ResNet-20
-_GPU_BATCH = 2048
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +78,7 @@ def observe(
         found, expected = ("x".join(map(str, s)) for s in (images.shape, classifier.shape))
         raise DoorwardError(f"{images.name}: images of {found}; the classifier takes {expected}")
     named = {name: get_filter(name) for name in filters}
-    batch = batch or (_CPU_BATCH if classifier.device.type == "cpu" else _GPU_BATCH)
+    batch = batch or forward_batch(classifier.device)
     looking = _folded(classifier, images, batch)
     store: dict[str, Floats] = {}
 

@@ -155,7 +155,7 @@ def optimise(objective: Objective, lanes: Lanes, s: LoopSettings, *, seed: int, 
     everything, first, alive, state = _begin(lanes, watch)
     active = everything.take(alive)
     optimiser = make_optimiser(objective, active, state)
-    per_pass = s.images_per_pass or (512 if device.type == "cpu" else 16_384)
+    per_pass = s.images_per_pass or (128 if device.type == "cpu" else 16_384)  # 128: see `forward_batch`
     room = Room(max(1, per_pass // s.batch), s.batch)
     rungs = halving_steps(len(lanes), s)
     for step in range(first, s.steps if len(alive) else 0):

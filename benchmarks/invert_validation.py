@@ -30,7 +30,6 @@ from doorward.train import TrainSettings, train
 STORE = Path("runs/invert-validation")
 LEVEL, REFERENCES, METHODS = 0.05, 3, ("mask", "universal")
 CLEAN, NETS = 40, ("small-cnn", "small-cnn", "resnet20")
-CLEAN_NETS = (*["small-cnn"] * 7, "resnet20")  # few ResNets: each takes ten minutes of a core, a small net one
 TRAINED_ON, SEEN = 3000, 700  # of 4,000 training digits, of 1,000 clean digits that the auditor has
 ATTACKS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("patch", {"size": 2}),
@@ -56,9 +55,7 @@ def items() -> list[Item]:
         }
         for n in range(BACKDOORED)
     ]
-    return poisoned + [
-        {"net": CLEAN_NETS[n % len(CLEAN_NETS)], "attack": None, "target": -1, "seed": 2700 + n} for n in range(CLEAN)
-    ]
+    return poisoned + [{"net": "small-cnn", "attack": None, "target": -1, "seed": 2700 + n} for n in range(CLEAN)]
 
 
 def audit(item: Item) -> Arrays:
@@ -150,8 +147,8 @@ def main() -> None:
     working = sum(bool(f["asr"] >= 0.9) for f in attacked)
     told = (
         f"{len(attacked)} backdoored nets ({len(ATTACKS)} attacks, 5 % poisoned, ten targets), {working} of which have "
-        f"a success rate of 90 % or more and are judged; {CLEAN} clean nets; a third of the former and "
-        "an eighth of the latter are ResNet-20, the others small-cnn, each "
+        f"a success rate of 90 % or more and are judged; {CLEAN} clean nets; a third of the former "
+        "are ResNet-20, which take ten minutes of a core each, all others small-cnn, each "
         f"trained on {TRAINED_ON:,} digits of mnist-5k, another draw of them. The auditor has {SEEN} other digits. "
         f"Level {LEVEL}. An alarm is any class at or below the level. The last column is the Kolmogorov-Smirnov "
         "p-value of the model's p-values on clean nets against the uniform distribution. Rates in percent, 95 % "

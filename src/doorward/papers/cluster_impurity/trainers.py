@@ -56,9 +56,9 @@ DEVIATIONS = (
     "AC in the poster is given the target class, and its smaller cluster is removed. Here 10 principal components, as "
     "Chen et al. say (the authors' later code has 2, whitened).",
     "CI: 2 x 2 averaging with repeated edges, from the authors' code of 2020. The poster gives no threshold: S > .5 is "
-    "that code's, S > 1.61 (four in five decisions changed) ours; both are shown. The poster clusters in all features, and "
-    "nets are retrained after that form (all features, S > 1.61); Doorward's default is 16 principal components. The "
-    "mixture is followed until the criterion has risen twice in a row.",
+    "that code's, S > 1.61 (four in five decisions changed) ours; both are shown. The poster clusters in all features, "
+    "and nets are retrained after that form (all features, S > 1.61); Doorward's default is 16 principal components. "
+    "The mixture is followed until the criterion has risen twice in a row.",
     "False positive rates: in the authors' code CI's counts the clean images of all classes, SS's and AC's those of "
     "the target class. The first table follows that; the second shows both for every method.",
     "Trainers: `faithful` is the recipe that the poster's numbers point to, `fast` is ours; see the settings below. "

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from itertools import pairwise
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -103,12 +107,37 @@ def fresh(images: ImageSet) -> Classifier:
     return Classifier(build("small-cnn", images.shape, 3).eval(), "small-cnn", images.classes, images.shape)
 
 
-def test_batch_norm_statistics_stay_and_mistakes_are_one_line(images: ImageSet) -> None:
+def test_batch_norm_statistics_are_those_of_clean_images_under_the_weights_as_they_are(images: ImageSet) -> None:
     classifier = fresh(images)
-    net = classifier.net
-    found = ibau(classifier, images, IbauSettings(rounds=1, ascents=2, batch=20), seed=0)
-    moved = dict(found.classifier.net.named_buffers())
-    assert all(torch.equal(buffer, moved[name]) for name, buffer in net.named_buffers())
+    found = ibau(classifier, images, IbauSettings(rounds=1, ascents=2, batch=20, held_out=0.0), seed=0).classifier
+    inputs: list[torch.Tensor] = []
+    first = dict(found.net.named_modules())["block1.1"]
+    assert isinstance(first, torch.nn.BatchNorm2d) and first.running_mean is not None
+    first.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
+    found.predict(images.pixels)
+    assert torch.allclose(first.running_mean, torch.cat(inputs).mean(dim=(0, 2, 3)), atol=1e-4)
+    assert not found.net.training and not any(m.training for m in found.net.modules())
+    assert first.momentum == 0.1, "as it was"
+
+
+def test_a_rate_that_destroys_the_net_is_lowered(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[float] = []
+    module = sys.modules["doorward.repair.ibau"]
+    original = module._all_rounds
+
+    def watched(*given: Any) -> Any:
+        rates.append(given[3])
+        return original(*given)
+
+    monkeypatch.setattr(module, "_all_rounds", watched)
+    settings = IbauSettings(rounds=4, batch=32, batches=5, bound=0.1, steps=1, lr=0.01)
+    found = ibau(world.classifier, world.clean, settings, seed=0)
+    assert len(rates) > 1 and all(a / b == pytest.approx(3) for a, b in pairwise(rates))
+    assert found.details["lr"] == rates[-1] and "points of accuracy were lost at a rate of 0.01" in found.warnings[0]
+
+
+def test_mistakes_are_one_line(images: ImageSet) -> None:
+    classifier = fresh(images)
     with pytest.raises(DoorwardError, match="repair ibau: made-up has other image size or classes"):
         ibau(classifier, make_images(60, shape=(9, 9, 3)), IbauSettings(), seed=0)
     with pytest.raises(DoorwardError, match="no longer finite; expected a smaller lr"):

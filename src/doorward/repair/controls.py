@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from pydantic import Field
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from doorward.classifiers import Classifier
 from doorward.images import ImageSet
 from doorward.methods import method
+from doorward.repair.batch_norms import estimate_statistics
 from doorward.repair.repaired import Repaired
 from doorward.repair.tuning import HeldOutSettings, TuneSettings, divide, step, trainable_copy, tune
 from doorward.train.batches import BatchSource
@@ -63,29 +62,12 @@ def refresh(classifier: Classifier, clean_images: ImageSet, s: RefreshSettings, 
     """
     fitted, held = divide("refresh", classifier, clean_images, s.held_out, seed)
     repaired = trainable_copy(classifier)
-    norms = [m for m in repaired.net.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
     given = step("as given", repaired, held)
-    details: dict[str, object] = {"fitted_images": len(fitted), "batch_norms": len(norms)}
-    if not norms:
+    source = BatchSource(fitted, min(s.batch, len(fitted)), seed, classifier.device, False, 0)
+    count = estimate_statistics(repaired, source, s.passes)
+    details: dict[str, object] = {"fitted_images": len(fitted), "batch_norms": count}
+    if not count:
         told = f"{classifier.arch} has no batch-norm statistics, so the refresh changes nothing"
         return Repaired(repaired, (given, step("no batch norm: unchanged", repaired, held)), details, (told,))
-    source = BatchSource(fitted, min(s.batch, len(fitted)), seed, classifier.device, False, 0)
-    _estimate(repaired, norms, source, s.passes)
-    after = step(f"statistics of {len(norms)} batch norms refreshed", repaired, held)
+    after = step(f"statistics of {count} batch norms refreshed", repaired, held)
     return Repaired(repaired, (given, after), details)
-
-
-@torch.no_grad()
-def _estimate(classifier: Classifier, norms: list[_BatchNorm], source: BatchSource, passes: int) -> None:
-    """Cumulative averages over all batches; every other layer (dropout) stays in evaluation mode."""
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # torch: the plain average of all batches
-        norm.train()
-    for number in range(passes):
-        for batch, _, _ in source.epoch(number):
-            classifier.logits(batch)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-        norm.eval()

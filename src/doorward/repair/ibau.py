@@ -11,13 +11,18 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from doorward.classifiers import Classifier
+from doorward.classifiers import Classifier, measure_accuracy
 from doorward.images import ImageSet
 from doorward.methods import method
+from doorward.repair.batch_norms import batch_statistics, estimate_statistics
 from doorward.repair.hypergradient import Loss, hypergradient
 from doorward.repair.repaired import Repaired
-from doorward.repair.tuning import HeldOutSettings, check_finite, divide, step, trainable_copy
+from doorward.repair.tuning import BACK_OFF, HeldOutSettings, check_finite, divide, sample, step, trainable_copy
 from doorward.train.batches import BatchSource
+
+_TRIES = 3  # each at a third of the rate before
+_PRICE = 0.04  # of accuracy on held-out clean images; when more is lost it is tried again
+_NORMED = 200  # images in a batch from which batch-norm statistics are estimated
 
 Batch = tuple[Tensor, Tensor, torch.Generator]
 
@@ -28,10 +33,11 @@ class IbauSettings(HeldOutSettings):
     The authors' code: 5 rounds over 5,000 images, batches of 100, one pass of ascent at a rate of 10 without
     projection (the paper: l2 norm at most 10), 1 % of a batch perturbed, Adam at 0.001, 5 fixed-point steps at 0.1.
     With a few hundred images that comes to a dozen small steps, which take little out. Here rounds are more and
-    shorter, ascent goes along normalised gradients (free of the loss's scale), and half of each batch is perturbed.
+    shorter, ascent goes along normalised gradients (free of the loss's scale), and more of each batch is perturbed;
+    with half of it, a ResNet-20 loses twice as much accuracy for the same attack success.
     """
 
-    rounds: int = Field(20, ge=1, description="of attack and unlearning; the authors: 5")
+    rounds: int = Field(10, ge=1, description="of attack and unlearning; the authors: 5")
     batch: int = Field(50, ge=2, description="the authors: 100")
     batches: int = Field(12, ge=1, description="at most so many are unlearned per round")
     bound: float = Field(
@@ -40,9 +46,7 @@ class IbauSettings(HeldOutSettings):
     ascents: int = Field(10, ge=1, description="of the perturbation per round, one batch each")
     ascent: float = Field(0.2, gt=0, description="length of one ascent, as a share of the bound")
     decay: float = Field(1e-3, ge=0, description="times the squared l2 norm of the perturbation, taken off its loss")
-    share: float = Field(
-        0.5, gt=0, le=1, description="share of an unlearned batch that is perturbed; the authors: 0.01"
-    )
+    share: float = Field(0.1, gt=0, le=1, description="of an unlearned batch that is perturbed; the authors: 0.01")
     lr: float = Field(2e-3, gt=0, description="of Adam on the weights, falling linearly; the authors: 0.001, constant")
     steps: int = Field(3, ge=0, description="fixed-point steps of the implicit differentiation; the authors: 5")
     rate: float = Field(0.1, gt=0, description="of these steps")
@@ -55,14 +59,18 @@ def ibau(classifier: Classifier, clean_images: ImageSet, s: IbauSettings, *, see
     I-BAU, Zeng, Chen, Park, Mao, Jin and Jia, ICLR 2022, Algorithm 1: min over weights of max over perturbations of
     l2 norm at most C of the mean loss on perturbed clean images with true labels. Each round finds the perturbation
     by projected gradient ascent and descends on the weights along the hypergradient, which takes into account how
-    the perturbation answers to the weights. Perturbed images are not clipped. Batch-norm statistics stay as they are.
+    the perturbation answers to the weights. Perturbed images are not clipped. While weights move, batch norms use the
+    statistics of their batch; after every round the running ones are estimated from clean images. When the net is right
+    on 4 points fewer than as given of (at most 1,000) held-out clean images (with ``held_out`` 0: of those that it
+    works on), it is tried again at a third of the rate, three times in all.
 
     Args:
         classifier: left as it was.
         clean_images: images known to be clean, with their labels.
         seed: of the split, the order of images and which of them are perturbed.
 
-    Returns: the classifier; ``details`` hold, per round, the perturbation's l2 norm and the loss under it.
+    Returns: the classifier; ``details`` hold, per round, the perturbation's l2 norm and the loss under it, and the
+        rate that was used.
 
     Raises:
         DoorwardError: images that do not fit the classifier, too few of them, or weights that diverged.
@@ -72,22 +80,50 @@ def ibau(classifier: Classifier, clean_images: ImageSet, s: IbauSettings, *, see
     fitted, held = divide("ibau", classifier, clean_images, s.held_out, seed)
     repaired = trainable_copy(classifier)
     given = step("as given", repaired, held)
-    source = BatchSource(fitted, min(s.batch, len(fitted)), seed, classifier.device, False, 0)
-    optimiser = torch.optim.Adam(repaired.net.parameters(), lr=s.lr)
+    asked = sample(held or fitted, seed)  # images that it works on are soon known by heart
+    knew = measure_accuracy(repaired, asked).value
+    for number in range(_TRIES):
+        rate = s.lr / BACK_OFF**number
+        repaired = trainable_copy(classifier)
+        norms, losses = _all_rounds(repaired, fitted, s, rate, seed)
+        knows = measure_accuracy(repaired, asked).value >= knew - _PRICE
+        if knows:
+            break
+    after = step(f"{s.rounds} rounds of adversarial unlearning", repaired, held)
+    details: dict[str, object] = {
+        "fitted_images": len(fitted),
+        "lr": rate,
+        "perturbation_norms": norms,
+        "perturbed_loss": losses,
+    }
+    lost = f"{100 * _PRICE:g} points of accuracy"
+    told = "" if knows else f"more than {lost} were lost at all rates from {s.lr:g} down to {rate:.2g}"
+    if knows and number:
+        told = f"more than {lost} were lost at a rate of {s.lr:g}; {rate:.2g} was used"
+    return Repaired(repaired, (given, after), details, (told,) if told else ())
+
+
+def _all_rounds(
+    repaired: Classifier, fitted: ImageSet, s: IbauSettings, rate: float, seed: int
+) -> tuple[list[float], list[float]]:
+    """Attack and unlearn in turn, in place; the perturbations' norms and the losses under them, by round."""
+    source = BatchSource(fitted, min(s.batch, len(fitted)), seed, repaired.device, False, 0)
+    some = sample(fitted, seed)
+    clean = BatchSource(some, min(_NORMED, len(some)), seed, repaired.device, False, 0)
+    optimiser = torch.optim.Adam(repaired.net.parameters(), lr=rate)
     norms, losses = [], []
     for number in range(s.rounds):
         first = number * (s.ascents + 1)  # no epoch of the source is used twice
         for group in optimiser.param_groups:
-            group["lr"] = s.lr * (1 - number / s.rounds)  # the last rounds give accuracy back
+            group["lr"] = rate * (1 - number / s.rounds)  # the last rounds give accuracy back
         perturbation, loss = _attack(repaired, _batches(source, first, s.ascents), s)
         norms.append(float(perturbation.norm()))
         losses.append(loss)
-        unlearned = islice(source.epoch(first + s.ascents), s.batches)
-        _unlearn(repaired, unlearned, perturbation, optimiser, s)
-        check_finite("ibau", repaired, s.lr)
-    after = step(f"{s.rounds} rounds of adversarial unlearning", repaired, held)
-    details: dict[str, object] = {"fitted_images": len(fitted), "perturbation_norms": norms, "perturbed_loss": losses}
-    return Repaired(repaired, (given, after), details)
+        with batch_statistics(repaired.net):
+            _unlearn(repaired, islice(source.epoch(first + s.ascents), s.batches), perturbation, optimiser, s)
+        check_finite("ibau", repaired, rate)
+        estimate_statistics(repaired, clean)
+    return norms, losses
 
 
 def _batches(source: BatchSource, first: int, count: int) -> Iterator[Batch]:

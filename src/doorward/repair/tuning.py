@@ -19,7 +19,7 @@ from doorward.stats import Rate
 from doorward.train.loop import BatchAttack, train
 from doorward.train.settings import TrainSettings
 
-_TRIES, _BACK_OFF = 4, 3.0  # trainings at most, each at a third of the rate before
+_TRIES, BACK_OFF = 4, 3.0  # trainings at most, each at a third of the rate before
 _MOST_RATE = 0.01
 _MOVEMENT = 0.62  # rate times steps of Qiao, Yang and Li 2019: 0.001, 10 epochs, 8,000 images in batches of 128
 _FORGOTTEN = 0.2  # so many fewer right answers on clean images that it was trained on are not the repair's price
@@ -81,6 +81,11 @@ def trainable_copy(classifier: Classifier) -> Classifier:
     return replace(classifier, net=copy.deepcopy(classifier.net).eval().requires_grad_(True))
 
 
+def sample(images: ImageSet, seed: int) -> ImageSet:
+    """At most 1,000 of the images, enough to ask a net whether it still knows its classes."""
+    return images.subset(np.random.default_rng(seed).permutation(len(images))[:_ASKED])
+
+
 def step(name: str, classifier: Classifier, held: ImageSet | None) -> Step:
     """A row of the record."""
     return Step(name, Rate(0, 0) if held is None else measure_accuracy(classifier, held))
@@ -120,11 +125,11 @@ def tune(
     fitted, held = divide(what, classifier, clean_images, s.held_out, seed)
     if len(fitted) < 2:
         raise DoorwardError(f"repair {what}: {len(fitted)} clean image to train on; expected at least 2")
-    asked = fitted.subset(np.random.default_rng(seed).permutation(len(fitted))[:_ASKED])
+    asked = sample(fitted, seed)
     given, knew = step("as given", classifier, held), measure_accuracy(classifier, asked).value
     device, rate, tries = str(classifier.device), s.rate(len(fitted)), []
     for number in range(_TRIES):
-        repaired, training = trainable_copy(classifier), s.training(rate / _BACK_OFF**number)
+        repaired, training = trainable_copy(classifier), s.training(rate / BACK_OFF**number)
         train(fitted, classifier.arch, training, seed=seed, device=device, batch_attack=stamping, start=repaired)
         knows = _finite(repaired) and measure_accuracy(repaired, asked).value >= knew - _FORGOTTEN
         if knows:

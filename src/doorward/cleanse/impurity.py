@@ -72,7 +72,7 @@ def impurity(
     Also a deviation: the mixture is fitted in 16 principal components of each class. In all features (``s.dimensions``
     0, the poster) a cluster must hold several hundred images to be worth its covariance: 150 images of CIFAR-10 with a
     3 x 3 patch stay merged in 64 dimensions and are found (149, nothing else) in 16. The number was seen on four nets,
-    two of them with 150 poisoned images; on nine nets the highest S of a clean cluster is .67 to 1.41.
+    two of them with 150 poisoned images; on eleven nets the highest S of a clean cluster is .67 to 1.41.
 
     Args:
         features: penultimate features ``[N, t]``.

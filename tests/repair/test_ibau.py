@@ -123,13 +123,13 @@ def test_batch_norm_statistics_are_those_of_clean_images_under_the_weights_as_th
 def test_a_rate_that_destroys_the_net_is_lowered(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     rates: list[float] = []
     module = sys.modules["doorward.repair.ibau"]
-    original = module._all_rounds
+    original = module._rounds
 
     def watched(*given: Any) -> Any:
         rates.append(given[3])
         return original(*given)
 
-    monkeypatch.setattr(module, "_all_rounds", watched)
+    monkeypatch.setattr(module, "_rounds", watched)
     settings = IbauSettings(rounds=4, batch=32, batches=5, bound=0.1, steps=1, lr=0.01)
     found = ibau(world.classifier, world.clean, settings, seed=0)
     assert len(rates) > 1 and all(a / b == pytest.approx(3) for a, b in pairwise(rates))

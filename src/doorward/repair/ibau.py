@@ -17,7 +17,16 @@ from doorward.methods import method
 from doorward.repair.batch_norms import batch_statistics, estimate_statistics
 from doorward.repair.hypergradient import Loss, hypergradient
 from doorward.repair.repaired import Repaired
-from doorward.repair.tuning import BACK_OFF, HeldOutSettings, check_finite, divide, sample, step, trainable_copy
+from doorward.repair.tuning import (
+    BACK_OFF,
+    HeldOutSettings,
+    check_finite,
+    divide,
+    finite,
+    sample,
+    step,
+    trainable_copy,
+)
 from doorward.train.batches import BatchSource
 
 _TRIES = 3  # each at a third of the rate before
@@ -91,6 +100,7 @@ def ibau(classifier: Classifier, clean_images: ImageSet, s: IbauSettings, *, see
         too_much = _lost(repaired, asked, knew, _PRICE)
         if not too_much:
             break
+    check_finite("ibau", repaired, rate)
     after = step(f"{s.rounds} rounds of adversarial unlearning", repaired, held)
     details: dict[str, object] = {
         "fitted_images": len(fitted),
@@ -107,13 +117,16 @@ def ibau(classifier: Classifier, clean_images: ImageSet, s: IbauSettings, *, see
 
 def _lost(repaired: Classifier, asked: ImageSet, knew: float, price: float) -> bool:
     """Whether more accuracy than the price is gone."""
-    return knew - measure_accuracy(repaired, asked).value > price
+    return not finite(repaired) or knew - measure_accuracy(repaired, asked).value > price
 
 
 def _rounds(
     repaired: Classifier, fitted: ImageSet, s: IbauSettings, rate: float, seed: int
 ) -> Iterator[tuple[float, float]]:
-    """Attack and unlearn in turn, in place; yields the perturbation's norm and the loss under it, by round."""
+    """Attack and unlearn in turn, in place; yields the perturbation's norm and the loss under it, by round.
+
+    Ends early when weights diverge.
+    """
     source = BatchSource(fitted, min(s.batch, len(fitted)), seed, repaired.device, False, 0)
     some = sample(fitted, seed)
     clean = BatchSource(some, min(_NORMED, len(some)), seed, repaired.device, False, 0)
@@ -125,7 +138,8 @@ def _rounds(
         perturbation, loss = _attack(repaired, _batches(source, first, s.ascents), s)
         with batch_statistics(repaired.net):
             _unlearn(repaired, islice(source.epoch(first + s.ascents), s.batches), perturbation, optimiser, s)
-        check_finite("ibau", repaired, rate)
+        if not finite(repaired):
+            return
         estimate_statistics(repaired, clean)
         yield float(perturbation.norm()), loss
 

@@ -91,13 +91,14 @@ def step(name: str, classifier: Classifier, held: ImageSet | None) -> Step:
     return Step(name, Rate(0, 0) if held is None else measure_accuracy(classifier, held))
 
 
-def _finite(classifier: Classifier) -> bool:
+def finite(classifier: Classifier) -> bool:
+    """Whether every weight is a number."""
     return all(bool(p.isfinite().all()) for p in classifier.net.parameters())
 
 
 def check_finite(what: str, classifier: Classifier, lr: float) -> None:
     """Refuse weights that a too large learning rate blew up."""
-    if not _finite(classifier):
+    if not finite(classifier):
         raise DoorwardError(f"repair {what}: weights are no longer finite; expected a smaller lr than {lr:g}")
 
 
@@ -131,7 +132,7 @@ def tune(
     for number in range(_TRIES):
         repaired, training = trainable_copy(classifier), s.training(rate / BACK_OFF**number)
         train(fitted, classifier.arch, training, seed=seed, device=device, batch_attack=stamping, start=repaired)
-        knows = _finite(repaired) and measure_accuracy(repaired, asked).value >= knew - _FORGOTTEN
+        knows = finite(repaired) and measure_accuracy(repaired, asked).value >= knew - _FORGOTTEN
         if knows:
             break
         tries.append(step(f"{what}: forgot the classes at a rate of {training.lr:.2g}", repaired, held))

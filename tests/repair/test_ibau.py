@@ -121,19 +121,26 @@ def test_batch_norm_statistics_are_those_of_clean_images_under_the_weights_as_th
 
 
 def test_a_rate_that_destroys_the_net_is_lowered(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    rates: list[float] = []
+    rates, rounds = list[float](), list[float]()
     module = sys.modules["doorward.repair.ibau"]
     original = module._rounds
 
-    def watched(*given: Any) -> Any:
-        rates.append(given[3])
-        return original(*given)
+    def destroyed_at_the_first_rate(*given: Any) -> Any:
+        repaired, settings, rate = given[0], given[2], given[3]
+        rates.append(rate)
+        for outcome in original(*given):
+            rounds.append(rate)
+            if rate == settings.lr:
+                for weights in repaired.net.parameters():
+                    weights.detach().zero_()
+            yield outcome
 
-    monkeypatch.setattr(module, "_rounds", watched)
-    settings = IbauSettings(rounds=4, batch=32, batches=5, bound=0.1, steps=1, lr=0.01)
+    monkeypatch.setattr(module, "_rounds", destroyed_at_the_first_rate)
+    settings = IbauSettings(rounds=4, batch=32, batches=5, bound=0.1, steps=1, lr=0.003)
     found = ibau(world.classifier, world.clean, settings, seed=0)
     assert len(rates) > 1 and all(a / b == pytest.approx(3) for a, b in pairwise(rates))
-    assert found.details["lr"] == rates[-1] and "points of accuracy were lost at a rate of 0.01" in found.warnings[0]
+    assert found.details["lr"] == rates[-1] and "points of accuracy were lost at a rate of 0.003" in found.warnings[0]
+    assert rounds.count(rates[0]) == 2 and rounds.count(rates[-1]) == 4, "given up halfway"
 
 
 def test_mistakes_are_one_line(images: ImageSet) -> None:

@@ -23,6 +23,7 @@ from doorward.repair.tuning import (
     check_finite,
     divide,
     finite,
+    knows,
     sample,
     step,
     trainable_copy,
@@ -95,10 +96,10 @@ def ibau(classifier: Classifier, clean_images: ImageSet, s: IbauSettings, *, see
         repaired, rounds = trainable_copy(classifier), list[tuple[float, float]]()
         for outcome in _rounds(repaired, fitted, s, rate, seed):
             rounds.append(outcome)
-            if not last and len(rounds) == s.rounds // 2 and _lost(repaired, asked, knew, 2 * _PRICE):
+            if not last and len(rounds) == s.rounds // 2 and not knows(repaired, asked, knew, 2 * _PRICE):
                 break  # the second half does not give so much back
-        too_much = _lost(repaired, asked, knew, _PRICE)
-        if not too_much:
+        kept = knows(repaired, asked, knew, _PRICE)
+        if kept:
             break
     check_finite("ibau", repaired, rate)
     after = step(f"{s.rounds} rounds of adversarial unlearning", repaired, held)
@@ -110,14 +111,9 @@ def ibau(classifier: Classifier, clean_images: ImageSet, s: IbauSettings, *, see
     }
     lost = f"more than {100 * _PRICE:g} points of accuracy were lost at"
     told = f"{lost} a rate of {s.lr:g}; {rate:.2g} was used" if number else ""
-    if too_much:
+    if not kept:
         told = f"{lost} all rates from {s.lr:g} down to {rate:.2g}"
     return Repaired(repaired, (given, after), details, (told,) if told else ())
-
-
-def _lost(repaired: Classifier, asked: ImageSet, knew: float, price: float) -> bool:
-    """Whether more accuracy than the price is gone."""
-    return not finite(repaired) or knew - measure_accuracy(repaired, asked).value > price
 
 
 def _rounds(

@@ -96,6 +96,11 @@ def finite(classifier: Classifier) -> bool:
     return all(bool(p.isfinite().all()) for p in classifier.net.parameters())
 
 
+def knows(classifier: Classifier, asked: ImageSet, knew: float, price: float) -> bool:
+    """Whether accuracy on these images is what it was (``knew``), less the price at most; never with broken weights."""
+    return finite(classifier) and measure_accuracy(classifier, asked).value >= knew - price
+
+
 def check_finite(what: str, classifier: Classifier, lr: float) -> None:
     """Refuse weights that a too large learning rate blew up."""
     if not finite(classifier):
@@ -132,15 +137,15 @@ def tune(
     for number in range(_TRIES):
         repaired, training = trainable_copy(classifier), s.training(rate / BACK_OFF**number)
         train(fitted, classifier.arch, training, seed=seed, device=device, batch_attack=stamping, start=repaired)
-        knows = finite(repaired) and measure_accuracy(repaired, asked).value >= knew - _FORGOTTEN
-        if knows:
+        kept = knows(repaired, asked, knew, _FORGOTTEN)
+        if kept:
             break
         tries.append(step(f"{what}: forgot the classes at a rate of {training.lr:.2g}", repaired, held))
     check_finite(what, repaired, training.lr)
     after = step(done or f"{what}: {s.epochs} epochs", repaired, held)
     details: dict[str, object] = {"fitted_images": len(fitted), "lr": training.lr}
     told: tuple[str, ...] = ()
-    if not knows:
+    if not kept:
         told = (f"the net forgets its classes at all rates from {rate:g} down to {training.lr:.2g}",)
     elif tries:
         told = (f"a rate of {rate:g} made the net forget its classes; {training.lr:.2g} was used",)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from doorward.errors import DoorwardError
-from doorward.papers.mesa import Case, Plan, Wishes, check, make_plan, only
+from doorward.papers.mesa import Case, Plan, Wishes, check, make_plan, only, skip
 from doorward.papers.mesa.arms import arms, inversions
 from doorward.papers.mesa.patterns import (
     black_white,
@@ -123,6 +123,27 @@ def test_arms_are_told_what_they_need_and_no_more(cifar: None) -> None:
     assert {i.name for i in inversions(plan, plain)} == {"mesa", "pixel", "pixel-short"}
     folders = [arm.folder for arm in arms(plan, case)]
     assert len(set(folders)) == len(folders)
+
+
+def test_skipped_arms_take_their_searches_with_them(cifar: None) -> None:
+    whole = make_plan("cpu")
+    plain = next(c for c in whole.cases if not c.beyond)
+    beyond = next(c for c in whole.cases if c.beyond and c.place == "free")
+    plan = skip(whole, ["ibau", "pixel-short", "mesa-5"])
+    left = {arm.name for arm in arms(plan, beyond)}
+    assert {arm.name for arm in arms(whole, beyond)} - left == {"ibau", "pixel-short", "mesa-5"}
+    gone = {i.name for i in inversions(whole, beyond)} - {i.name for i in inversions(plan, beyond)}
+    assert gone == {"pixel-short", "mesa-5"}
+    assert plan.manifest() == whole.manifest(), "arms left out change no other result"
+    every = [arm.name for arm in arms(whole, beyond)]
+    few = skip(whole, [name for name in every if name not in ("mesa-unknown", "fine-tune")])
+    assert {i.name for i in inversions(few, beyond.model_copy(update={"shown": False}))} == {
+        "mesa", "mask", "mesa-unknown",
+    }, "the verdict, and the target's triggers in case it names the target"  # fmt: skip
+    assert inversions(few, plain) == []
+    assert {i.name for i in inversions(few, plain.model_copy(update={"shown": True}))} == {"mesa", "pixel"}
+    with pytest.raises(DoorwardError, match="no arm 'ibua'; expected one of oracle, mesa-beta-0.5"):
+        skip(whole, ["ibua"])
 
 
 def test_the_attackers_trigger_lies_where_the_case_says() -> None:

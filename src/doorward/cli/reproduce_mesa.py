@@ -38,6 +38,9 @@ def mesa_command(
     only: Annotated[
         list[str] | None, typer.Option(metavar="CASE", help="Run this trigger alone; may be repeated.")
     ] = None,
+    skip: Annotated[
+        list[str] | None, typer.Option(metavar="ARM", help="Leave out this repair, such as ibau; may be repeated.")
+    ] = None,
     jobs: Annotated[
         int, typer.Option(min=0, help="Triggers at a time, a process each; 0: one per core, or one on a GPU.")
     ] = 0,
@@ -67,6 +70,7 @@ def mesa_command(
         "command": common.command_line(),
     }
     plan = paper.only(paper.make_plan(profile, build_settings(paper.Wishes, "reproduce", asked)), only or ())
+    plan = paper.skip(plan, skip or ())
     paper.check(plan)
     if dry_run:
         _show_plan(plan, output, jobs, as_json)

@@ -11,9 +11,12 @@ and `write` show them. Every stage is a run in a folder of its own, so a killed 
 settings, and 61 triggers make more than a thousand of them.
 """
 
+from doorward.papers.mesa.arms import skip
 from doorward.papers.mesa.estimate import Estimate, dry_run
 from doorward.papers.mesa.plan import Case, Plan, Wishes, check, make_plan, only
 from doorward.papers.mesa.stages import reproduce
 from doorward.papers.mesa.write import write_results
 
-__all__ = ["Case", "Estimate", "Plan", "Wishes", "check", "dry_run", "make_plan", "only", "reproduce", "write_results"]
+__all__ = [
+    "Case", "Estimate", "Plan", "Wishes", "check", "dry_run", "make_plan", "only", "reproduce", "skip", "write_results"
+]  # fmt: skip

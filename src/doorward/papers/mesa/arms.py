@@ -61,7 +61,17 @@ class Arm:
 
 
 def inversions(plan: Plan, case: Case) -> list[Inversion]:
-    """The searches of a case, in order."""
+    """The searches that the arms and the figures of a case need, in order."""
+    repairs = arms(plan, case)
+    needed = {arm.inversion for arm in repairs}
+    if any(arm.by_verdict for arm in repairs):
+        needed |= {"mask", "mesa"}  # the verdict; and where it names the target, that class is searched already
+    if case.shown:
+        needed |= {"mesa", "pixel"}
+    return [inversion for inversion in _every_inversion(plan, case) if inversion.name in needed]
+
+
+def _every_inversion(plan: Plan, case: Case) -> list[Inversion]:
     mesa, pixel = plan.mesa.model_dump(), plan.pixel.model_dump()
     found = [Inversion("mesa", "mesa", mesa), Inversion("pixel", "pixel", pixel)]
     if case.place == "free":
@@ -81,7 +91,25 @@ def inversions(plan: Plan, case: Case) -> list[Inversion]:
 
 
 def arms(plan: Plan, case: Case) -> list[Arm]:
-    """The repairs of a case, in order. The fixed place has fewer: no levels, and the baseline's best run alone."""
+    """The repairs of a case, in order, without those that the plan skips."""
+    return [arm for arm in _every_arm(plan, case) if arm.name not in plan.skipped]
+
+
+def skip(plan: Plan, names: Sequence[str]) -> Plan:
+    """The plan without the named arms, and without the searches that only they need.
+
+    Raises:
+        DoorwardError: no case of the plan has such an arm.
+    """
+    known = dict.fromkeys(arm.name for case in plan.cases for arm in _every_arm(plan, case))
+    for name in names:
+        if name not in known:
+            raise DoorwardError(f"reproduce: no arm {name!r}; expected one of {', '.join(known)}")
+    return plan.model_copy(update={"skipped": tuple(names)})
+
+
+def _every_arm(plan: Plan, case: Case) -> list[Arm]:
+    """The fixed place has fewer: no levels, and the baseline's best run alone."""
     known: tuple[Told, ...] = ("target class", "size")
     found = [Arm("oracle", ("true trigger",))]
     if case.place == "free":

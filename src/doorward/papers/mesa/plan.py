@@ -87,6 +87,7 @@ class Plan(Settings):
         mesa, pixel, mask: settings of the inversions.
         repair: of every arm that trains, the same for all.
         evaluated: share of the test images that no defence sees; the others are all that a defence has.
+        skipped: arms that do not run, by name.
     """
 
     profile: str
@@ -104,12 +105,13 @@ class Plan(Settings):
     evaluated: float = Field(gt=0, lt=1)
     seed: int
     cases: tuple[Case, ...]
+    skipped: tuple[str, ...] = ()
     device: str = "auto"
     command: str = ""
 
     def manifest(self) -> dict[str, Any]:
         """What all its runs share."""
-        return self.model_dump(mode="json", exclude={"profile", "cases", "device", "command"})
+        return self.model_dump(mode="json", exclude={"profile", "cases", "skipped", "device", "command"})
 
 
 class Wishes(Settings):

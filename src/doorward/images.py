@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -153,3 +153,19 @@ class ImageSet:
                 f"{folder}: not a complete image set ({reason}); expected images.npy, labels.npy, images.json"
             ) from None
         return cls(pixels, labels, classes, name, provenance)
+
+
+def class_number(given: str | int, classes: Sequence[str], what: str = "class") -> int:
+    """A class by its name or number; text that is both, such as a digit's, is taken for the name.
+
+    Raises:
+        DoorwardError: ``what``, the value, and the names and numbers there are.
+    """
+    if isinstance(given, str) and given in classes:
+        return list(classes).index(given)
+    if isinstance(given, int | np.integer) and not isinstance(given, bool) and 0 <= given < len(classes):
+        return int(given)
+    if isinstance(given, str) and given.isdecimal() and int(given) < len(classes):
+        return int(given)
+    shown = ", ".join(classes[:12])
+    raise DoorwardError(f"{what} {given!r}; expected one of {shown} or 0..{len(classes) - 1}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any, TypeVar
@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from doorward.errors import DoorwardError
+from doorward.images import class_number
 
 VERBS = ("attack", "cleanse", "invert", "repair", "certify")  # verbs that have methods
 
@@ -20,9 +21,9 @@ KNOWLEDGE = frozenset({"poisoning_rate", "target_class", "clean_images", "true_t
 
 
 class Settings(BaseModel):
-    """Base of every method's settings: immutable, unknown names refused, ranges checked."""
+    """Base of every method's settings: immutable, unknown names refused, ranges checked, numbers finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 S = TypeVar("S", bound=Settings)
@@ -109,3 +110,29 @@ def get(verb: str, name: str) -> Method:
         return _REGISTRY[verb, name]
     except KeyError:
         raise DoorwardError(f"{verb}: no method {name!r}; expected one of {', '.join(names(verb))}") from None
+
+
+def check_knowledge(
+    verb: str, known: Mapping[str, Any], chosen: Sequence[Method], classes: Sequence[str]
+) -> dict[str, Any]:
+    """What the caller declares to know, checked before anything runs; a target class by name becomes its number.
+
+    Raises:
+        DoorwardError: knowledge that there is not, or that no chosen method uses; a rate or a class that cannot be;
+            what a method needs and was not given.
+    """
+    resolved, used = dict(known), frozenset[str]().union(*(m.given | m.accepts for m in chosen))
+    for name, value in known.items():
+        if name not in KNOWLEDGE:
+            raise DoorwardError(f"{verb}: knowledge {name!r}; expected one of {', '.join(sorted(KNOWLEDGE))}")
+        if name == "poisoning_rate" and not (isinstance(value, int | float) and 0 < value < 1):
+            raise DoorwardError(f"{verb}: poisoning_rate {value}; expected a number between 0 and 1")
+        if name == "target_class":
+            resolved[name] = class_number(value, classes, f"{verb}: target_class")
+        if name not in used:
+            running = ", ".join(m.name for m in chosen)
+            raise DoorwardError(f"{verb}: knowledge {name!r}, which no method that runs uses; methods: {running}")
+    for method in chosen:
+        for name in sorted(method.knowledge - set(known)):
+            raise DoorwardError(f"{verb} {method.name}: needs {name}, which was not given")
+    return resolved

@@ -57,7 +57,15 @@ def test_wrong_size_and_constant_features_are_refused(images: ImageSet) -> None:
         ({"methods": ["impurity"], "settings": {"impurity": {"filter": "sepia"}}}, "filter 'sepia'"),
         ({"knowledge": {"shoe_size": 43}}, "knowledge 'shoe_size'; expected one of"),
         ({"knowledge": {"poisoning_rate": 2}}, "poisoning_rate 2"),
-        ({"knowledge": {"target_class": 3}}, "target_class 3; expected one of 0..2"),
+        ({"knowledge": {"poisoning_rate": "some"}}, "poisoning_rate some; expected a number between 0 and 1"),
+        ({"knowledge": {"poisoning_rate": float("nan")}}, "poisoning_rate nan; expected a number between 0 and 1"),
+        ({"knowledge": {"target_class": 3}}, r"target_class 3; expected one of .* or 0\.\.2"),
+        ({"knowledge": {"target_class": "fish"}}, r"target_class 'fish'; expected one of .* or 0\.\.2"),
+        ({"knowledge": {"target_class": 1.5}}, r"target_class 1\.5; expected one of"),
+        ({"knowledge": {"target_class": True}}, "target_class True; expected one of"),
+        ({"knowledge": {"true_trigger": 1}}, "knowledge 'true_trigger', which no method that runs uses; methods: impu"),
+        ({"methods": ["scan"], "knowledge": {"clean_images": [0]}}, "clean_images: 1 rows, fewer than two of any two"),
+        ({"methods": ["impurity"], "settings": {"impurity": {"threshold": float("inf")}}}, "'threshold' = inf.*finite"),
     ],
 )
 def test_mistakes_are_one_clear_line(images: ImageSet, asked: dict[str, object], message: str) -> None:

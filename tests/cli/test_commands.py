@@ -86,7 +86,10 @@ def test_truth_is_not_among_what_a_defence_loads(way: Path) -> None:
         (("attack", "nowhere/", "-o", "OUT"), "nowhere"),
         (("attack", "mnist-5k", "--recipe", "spell", "-o", "OUT"), "no method 'spell'; expected one of patch"),
         (("attack", "mnist-5k", "--rate", "3", "-o", "OUT"), "poisoning rate 3.0; expected a number between 0 and 1"),
-        (("attack", "mnist-5k", "--target", "10", "-o", "OUT"), "class '10'; expected a number below 10"),
+        (
+            ("attack", "mnist-5k", "--target", "10", "-o", "OUT"),
+            "class '10'; expected one of 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 or 0..9",
+        ),
         (("attack", "mnist-5k", "--set", "size", "-o", "OUT"), "expected NAME=VALUE"),
         (("attack", "mnist-5k", "--mode", "melt", "-o", "OUT"), "'mode' = 'melt'"),
         (("attack", "mnist-5k", "--plan", "none.yaml", "-o", "OUT"), "none.yaml"),

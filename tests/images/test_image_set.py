@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from doorward.errors import DoorwardError
-from doorward.images import ImageSet
+from doorward.images import ImageSet, class_number
 
 SETS = hnp.arrays(
     np.uint8, st.tuples(st.integers(2, 12), st.integers(1, 6), st.integers(1, 6), st.sampled_from([1, 3]))
@@ -145,3 +145,12 @@ def test_a_saved_memory_map_keeps_its_own_file(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path)
     again.save(tmp_path / "link")
     assert ImageSet.load(tmp_path).hash == images.hash
+
+
+def test_a_class_is_found_by_name_first_and_then_by_number():
+    digits = ("1", "7")
+    assert class_number("7", digits) == 1 and class_number("0", digits) == 0, "text: a name, else a number"
+    assert class_number(1, digits) == 1 and class_number(np.int64(0), digits) == 0, "a number is a number"
+    for wrong in ("8", "x", "-1", "1.0", -1, 2, 1.0, True, None, "²"):
+        with pytest.raises(DoorwardError, match=r"target .*; expected one of 1, 7 or 0\.\.1"):
+            class_number(wrong, digits, "target")

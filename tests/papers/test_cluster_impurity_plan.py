@@ -104,7 +104,7 @@ def test_wishes_change_the_profile(cifar: None) -> None:
         ("quick", {"training": {"epochs": 0}}, "setting 'epochs' = 0"),
         ("quick", {"sizes": (0.001,)}, "size 0.001 rounds to no change"),
         ("quick", {"source_class": "7"}, "source class 7 equals the target"),
-        ("quick", {"target": "horse"}, "class 'horse'; expected a number below 10"),
+        ("quick", {"target": "horse"}, "class 'horse'; expected one of 0, 1"),
         ("quick", {"single_count": 401}, "401 images to poison, but the source classes hold 400; expected 1 to 400"),
         ("quick", {"multiple_count": 0}, "0 images to poison, but the source classes hold 3600"),
         ("quick", {"device": "abacus"}, "device 'abacus'"),

@@ -53,6 +53,12 @@ def test_nothing_is_written_when_one_output_is_taken(finished_run: Path, tmp_pat
     assert run(*arguments, "--overwrite").exit_code == 1
 
 
+def test_page_and_sarif_cannot_be_one_file(finished_run: Path, tmp_path: Path) -> None:
+    result = run(finished_run, "-o", tmp_path / "one", "--sarif", tmp_path / "." / "one", "--overwrite")
+    assert isinstance(result.exception, DoorwardError) and "is the page's own file" in str(result.exception)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_broken_run_writes_nothing(tmp_path: Path) -> None:
     result = run(tmp_path / "absent", "-o", tmp_path / "r.html", "--sarif", tmp_path / "f.sarif")
     assert isinstance(result.exception, DoorwardError)

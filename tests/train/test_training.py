@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -144,6 +145,9 @@ def test_files_round_trip_and_refuse_what_does_not_fit(images: ImageSet, tmp_pat
     text = about.read_text()
     about.write_text(text.replace("small-cnn", "two-layer"))
     with pytest.raises(DoorwardError, match=r"weights\.safetensors: .*tensor"):
+        load_classifier(tmp_path)
+    about.write_text(json.dumps({**json.loads(text), "shape": [1, 4_000_000_000, 28]}))  # no memory would hold this net
+    with pytest.raises(DoorwardError, match=r"weights\.safetensors: tensor .* has shape .*; expected \["):
         load_classifier(tmp_path)
     about.write_text(text.replace("small-cnn", "large-cnn"))
     with pytest.raises(DoorwardError, match="'large-cnn'; expected one of"):

@@ -13,7 +13,7 @@ from doorward.attack.poison import poison
 from doorward.attack.stamps import make_stamp
 from doorward.data import load_images
 from doorward.errors import DoorwardError
-from doorward.images import ImageSet
+from doorward.images import ImageSet, class_number
 from doorward.methods import Settings, build_settings
 from doorward.runs import Run
 
@@ -39,24 +39,13 @@ class AttackRequest(PairingRequest):
     seed: int = 0
 
 
-def class_number(given: str | int, classes: tuple[str, ...]) -> int:
-    """A class given by name or by number."""
-    text = str(given)
-    if text in classes:
-        return classes.index(text)
-    if text.isdigit() and int(text) < len(classes):
-        return int(text)
-    shown = ", ".join(classes[:12])
-    raise DoorwardError(f"class {text!r}; expected a number below {len(classes)} or one of {shown}")
-
-
 def build_attack(request: AttackRequest, images: ImageSet) -> Attack:
     """The attack that a request describes, for these images."""
     pairings = [request] if request.plan is None else _read_plan(Path(request.plan))
     built = []
     for number, entry in enumerate(pairings):
-        target = None if entry.target == "next" else class_number(entry.target, images.classes)
-        sources = tuple(class_number(s, images.classes) for s in entry.sources) or None
+        target = None if entry.target == "next" else class_number(str(entry.target), images.classes)
+        sources = tuple(class_number(str(s), images.classes) for s in entry.sources) or None
         stamp = make_stamp(entry.recipe, images.shape, request.seed + 1000 * number, **entry.settings)
         built.append(Pairing(stamp, target, sources))
     attack = Attack("+".join(dict.fromkeys(p.recipe for p in pairings)), tuple(built))

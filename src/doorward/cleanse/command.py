@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,10 +55,8 @@ def cleanse_to_folder(
     classifier = load_classifier(Path(request.model), pick_device(request.device))
     images = load_images(request.source, split=request.split)
     if images.classes != classifier.classes:
-        raise DoorwardError(
-            f"{request.model}: trained on {len(classifier.classes)} classes, "
-            f"{images.name} has {len(images.classes)}; expected the same class names"
-        )
+        differ = _difference(request.model, classifier.classes, images.name, images.classes)
+        raise DoorwardError(f"{differ}; expected the same class names")
     resolved = {**request.model_dump(mode="json"), "methods": list(chosen), "sha256": images.hash}
     with Run(output, "cleanse", resolved, overwrite, command) as run:
         cleansing = cleanse(
@@ -75,6 +73,14 @@ def cleanse_to_folder(
         run.results = {**save_cleansing(cleansing, run.work), "source": request.source, "model": request.model}
         run.results["classifier"]["arch"] = classifier.arch
     return run.results
+
+
+def _difference(model: str, its: Sequence[str], name: str, others: Sequence[str]) -> str:
+    """In what the classes of a model and of images differ: their number, else the first name."""
+    if len(its) != len(others):
+        return f"{model}: trained on {len(its)} classes, {name} has {len(others)}"
+    number = next(k for k, (mine, other) in enumerate(zip(its, others, strict=True)) if mine != other)
+    return f"{model}: class {number} is {its[number]!r}, that of {name} is {others[number]!r}"
 
 
 def save_cleansing(cleansing: Cleansing, folder: Path) -> dict[str, Any]:

@@ -67,7 +67,8 @@ def cleanse(
         methods: names of registered cleansers.
         settings: per method.
         knowledge: what an auditor does not have in practice and the caller declares to know
-            (``poisoning_rate``, ``target_class``); a method that needs one that is not here is refused.
+            (``poisoning_rate``; ``target_class``, a name or a number; ``clean_images``, rows of the set); a method that
+            needs one that is not here is refused, and so is one that no method uses.
         seed: of clustering and noise.
         folder: keep features there, memory-mapped, for sets larger than memory.
         progress: called with (stage, done, in all).
@@ -75,16 +76,11 @@ def cleanse(
 
     Features and logits are computed in one pass and shared by all methods.
     """
-    known = dict(knowledge or {})
-    _check_knowledge(known, images)
     chosen = [registry.get("cleanse", name) for name in dict.fromkeys(methods)]
     configured = {m.name: m.configure((settings or {}).get(m.name)) for m in chosen}
     for name in set(settings or {}) - set(configured):
         raise DoorwardError(f"cleanse: settings for {name!r}, which does not run; methods: {', '.join(configured)}")
-    for method in chosen:
-        missing = sorted((method.given & KNOWLEDGE) - set(known))
-        if missing:
-            raise DoorwardError(f"cleanse {method.name}: needs {missing[0]}, which was not given")
+    known = registry.check_knowledge("cleanse", knowledge or {}, chosen, images.classes)
     filters = {str(getattr(configured[m.name], "filter")) for m in chosen if "filtered_logits" in m.given}  # noqa: B009
     pass_progress = (lambda done, total: progress("features", done, total)) if progress else None
     observations = look(images, classifier, sorted(filters), seed=seed, folder=folder, progress=pass_progress)
@@ -134,16 +130,6 @@ def one_thread() -> AbstractContextManager[object]:
 
     limits: AbstractContextManager[object] = threadpool_limits(limits=1)
     return limits
-
-
-def _check_knowledge(known: dict[str, Any], images: ImageSet) -> None:
-    for name, value in known.items():
-        if name not in KNOWLEDGE:
-            raise DoorwardError(f"cleanse: knowledge {name!r}; expected one of {', '.join(sorted(KNOWLEDGE))}")
-        if name == "poisoning_rate" and not 0 < value < 1:
-            raise DoorwardError(f"cleanse: poisoning_rate {value}; expected a number between 0 and 1")
-        if name == "target_class" and not 0 <= value < len(images.classes):
-            raise DoorwardError(f"cleanse: target_class {value}; expected one of 0..{len(images.classes) - 1}")
 
 
 def agreement(outcomes: dict[str, Outcome]) -> NDArray[np.int64]:

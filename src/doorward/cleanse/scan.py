@@ -85,7 +85,7 @@ def scan(
         there are few classes; when clean classes have two modes; blind, when poison is half of its class or more, or so
         much of the set that it widens the variation which it is measured by.
     """
-    trusted = None if clean_images is None else _trusted(clean_images, len(labels))
+    trusted = None if clean_images is None else _trusted(clean_images, labels)
     model = untangle(features, labels, s) if trusted is None else untangle(features[trusted], labels[trusted], s)
     whitener = inverse_root(model.variation)
     score, flag = np.zeros(len(labels), np.float32), np.zeros(len(labels), bool)
@@ -188,10 +188,13 @@ def likelihood_ratio(centred: Matrix, model: Untangled, white: Matrix, within: f
     return float(one - within) / count
 
 
-def _trusted(rows: Labels, count: int) -> Labels:
+def _trusted(rows: Labels, labels: Labels) -> Labels:
     found = np.unique(np.asarray(rows))
-    if found.dtype.kind not in "iu" or not len(found) or found[0] < 0 or found[-1] >= count:
-        raise DoorwardError(f"cleanse scan: clean_images; expected row numbers from 0 to {count - 1}")
+    if found.dtype.kind not in "iu" or not len(found) or found[0] < 0 or found[-1] >= len(labels):
+        raise DoorwardError(f"cleanse scan: clean_images; expected row numbers from 0 to {len(labels) - 1}")
+    if (np.bincount(labels[found]) >= 2).sum() < 2:  # neither class means nor the variation about them otherwise
+        told = f"clean_images: {len(found)} rows, fewer than two of any two classes"
+        raise DoorwardError(f"cleanse scan: {told}; expected several images of every class")
     return found.astype(np.int64)
 
 

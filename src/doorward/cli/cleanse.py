@@ -41,7 +41,7 @@ def cleanse_command(
         "model": str(model),
         "methods": tuple(method or ()),
         "settings": common.parse_method_settings(setting),
-        "knowledge": common.parse_settings(know, "--know"),
+        "knowledge": common.parse_knowledge(know),
         "seed": seed,
         "device": device,
     }

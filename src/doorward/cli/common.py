@@ -54,6 +54,13 @@ def parse_settings(pairs: Sequence[str] | None, what: str = "--set") -> dict[str
     return values
 
 
+def parse_knowledge(pairs: Sequence[str] | None) -> dict[str, Any]:
+    """``NAME=VALUE`` pairs of declared knowledge; a class stays text, since a class may be called 7 or no."""
+    values = parse_settings(pairs, "--know")
+    as_typed = {name: text for name, _, text in (pair.partition("=") for pair in pairs or [])}
+    return {name: as_typed[name] if name == "target_class" else value for name, value in values.items()}
+
+
 def parse_method_settings(pairs: Sequence[str] | None) -> dict[str, dict[str, Any]]:
     """``METHOD.NAME=VALUE`` pairs to settings per method."""
     values: dict[str, dict[str, Any]] = {}

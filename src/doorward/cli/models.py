@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,15 +33,19 @@ def of_model(
         "arch": arch,
         "mean": parse_numbers("--mean", mean),
         "std": parse_numbers("--std", std),
-        "value_range": parse_numbers("--range", value_range),
+        "value_range": parse_numbers("--range", value_range, count=2),
     }
 
 
-def parse_numbers(name: str, text: str | None, whole: bool = False) -> tuple[float, ...] | None:
-    """Numbers of an option, separated by commas."""
+def parse_numbers(name: str, text: str | None, *, count: int = 0, whole: bool = False) -> tuple[float, ...] | None:
+    """Finite numbers of an option, separated by commas; so many of them, or any number for a ``count`` of 0."""
     if text is None:
         return None
     try:
-        return tuple(int(part) if whole else float(part) for part in text.split(","))
+        numbers = tuple(int(part) if whole else float(part) for part in text.split(","))
     except ValueError:
-        raise DoorwardError(f"{name} {text!r}; expected numbers separated by commas") from None
+        numbers = ()
+    if not numbers or (count and len(numbers) != count) or not all(map(math.isfinite, numbers)):
+        many, kind = f"{count} " if count else "", "whole numbers" if whole else "numbers"
+        raise DoorwardError(f"{name} {text!r}; expected {many}{kind} separated by commas")
+    return numbers

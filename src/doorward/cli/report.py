@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from doorward.cli import common
+from doorward.errors import DoorwardError
 
 if TYPE_CHECKING:
     from doorward.report.page import Page
@@ -31,6 +32,8 @@ def report_command(
     from doorward.report.page import compose, refuse_if_taken, write_text
     from doorward.report.sarif import sarif as as_sarif
 
+    if sarif is not None and sarif.resolve() == output.resolve():
+        raise DoorwardError(f"--sarif {sarif}: is the page's own file; expected another name")
     for path in filter(None, (output, sarif)):
         refuse_if_taken(path, overwrite)
     page = compose(runs, title)

@@ -16,7 +16,7 @@ from doorward.errors import DoorwardError
 from doorward.images import ImageSet
 from doorward.invert.bench import Bench, Outcome
 from doorward.invert.verdict import FEWEST_CLASSES, combine
-from doorward.methods import KNOWLEDGE, Method, Settings
+from doorward.methods import Settings
 
 DEFAULT_METHODS = ("mask", "universal")
 FEWEST_IMAGES = 10
@@ -70,7 +70,8 @@ def invert(
         labelled: False to use the classifier's own decisions for labels.
         held_out: share of the images on which triggers are measured and not made; none of fewer than 40 images.
         settings: per method.
-        knowledge: what an auditor does not have in practice and the caller declares to know (``target_class``).
+        knowledge: what an auditor does not have in practice and the caller declares to know (``target_class``, by
+            name or number).
         references: clean classifiers for the same classes and image size, of any architecture. Some classes are
             easier to reach than others for any net; what the references show of that is subtracted, which makes
             p-values exact where they were cautious and backdoors stand out further. Two or three are enough.
@@ -84,9 +85,10 @@ def invert(
     Raises:
         DoorwardError: images that do not fit the classifier, or too few; weights or logits that are not finite.
     """
-    known, chosen = dict(knowledge or {}), [registry.get("invert", name) for name in dict.fromkeys(methods)]
+    chosen = [registry.get("invert", name) for name in dict.fromkeys(methods)]
     configured = {m.name: m.configure((settings or {}).get(m.name)) for m in chosen}
-    _check(chosen, configured, settings or {}, known, len(classifier.classes), level, held_out)
+    _check(configured, settings or {}, level, held_out)
+    known = registry.check_knowledge("invert", knowledge or {}, chosen, classifier.classes)
     if prescreen and not FEWEST_CLASSES <= prescreen <= len(classifier.classes):
         told = f"expected {FEWEST_CLASSES} to {len(classifier.classes)} classes, or 0 for all"
         raise DoorwardError(f"invert: prescreen {prescreen}; {told}")
@@ -112,28 +114,11 @@ def invert(
     return _decide(classifier, {m.name: outcomes[m.name] for m in chosen}, level)
 
 
-def _check(
-    chosen: Sequence[Method],
-    configured: dict[str, Settings],
-    settings: dict[str, dict[str, Any]],
-    known: dict[str, Any],
-    classes: int,
-    level: float,
-    held_out: float,
-) -> None:
-    if not chosen:
+def _check(configured: dict[str, Settings], settings: dict[str, dict[str, Any]], level: float, held_out: float) -> None:
+    if not configured:
         raise DoorwardError("invert: no methods; expected at least one")
     for name in set(settings) - set(configured):
         raise DoorwardError(f"invert: settings for {name!r}, which does not run; methods: {', '.join(configured)}")
-    for name, value in known.items():
-        if name not in KNOWLEDGE:
-            raise DoorwardError(f"invert: knowledge {name!r}; expected one of {', '.join(sorted(KNOWLEDGE))}")
-        if name == "target_class" and not (isinstance(value, int) and 0 <= value < classes):
-            raise DoorwardError(f"invert: target_class {value}; expected one of 0..{classes - 1}")
-    for method in chosen:
-        missing = sorted((method.given & KNOWLEDGE) - set(known))
-        if missing:
-            raise DoorwardError(f"invert {method.name}: needs {missing[0]}, which was not given")
     if not 0 < level < 1:
         raise DoorwardError(f"invert: level {level}; expected a number between 0 and 1")
     if not 0 <= held_out < 1:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from doorward.errors import DoorwardError
+from doorward.images import class_number
 from doorward.invert.files import load_stamps
 from doorward.runs import Run
 from doorward.triggers import Stamp
@@ -76,7 +77,9 @@ def load_inverted(
     results = Run.read(run, "invert")["results"]
     try:
         looks = _looks(run, results)
-        labels = [_label(name, classes) for name in targets] or [int(t["label"]) for t in results["targets"]]
+        labels = [class_number(name, classes, "--target") for name in targets] or [
+            int(t["label"]) for t in results["targets"]
+        ]
         count = len(results["classes"])
         if count != len(classes):
             raise DoorwardError(f"{run}: inverted a model of {count} classes; this one has {len(classes)}")
@@ -113,11 +116,3 @@ def _collect(found: InvertedTriggers, looks: Sequence[_Look], label: int, method
             found.stamps[label] += load_stamps(look.folder, chosen, label)
             names.append(chosen)
     found.methods[label] = tuple(dict.fromkeys(names))
-
-
-def _label(name: str, classes: Sequence[str]) -> int:
-    if name in classes:
-        return list(classes).index(name)
-    if name.isdigit() and int(name) < len(classes):
-        return int(name)
-    raise DoorwardError(f"--target {name!r}; expected one of {', '.join(classes[:12])} or 0..{len(classes) - 1}")

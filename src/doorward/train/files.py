@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from doorward.classifiers import Classifier, place_net
 from doorward.errors import DoorwardError
@@ -43,14 +43,17 @@ def load_classifier(folder: Path, device: torch.device | str = "cpu") -> Classif
         raise DoorwardError(f"{folder / 'classifier.json'}: field {error} is missing or of a wrong type") from None
     if len(shape) != 3:
         raise DoorwardError(f"{folder / 'classifier.json'}: shape {list(shape)}; expected channels, height, width")
+    path = folder / "weights.safetensors"
+    with torch.device("meta"):  # a size that is not the weights' is refused before memory is taken for it
+        fitting_weights(build(arch, shape, len(classes)), path)
     net = build(arch, shape, len(classes))
-    load_weights(net, folder / "weights.safetensors")
+    net.load_state_dict(fitting_weights(net, path))
     place_net(net, device).eval()
     return Classifier(net, arch, classes, shape, conventions["mean"], conventions["std"], layer)
 
 
-def load_weights(net: nn.Module, path: Path) -> None:
-    """Fill a net from a safetensors file whose names, shapes and finite values all fit."""
+def fitting_weights(net: nn.Module, path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file whose names, shapes and finite values all fit the net."""
     tensors = read_tensors(path)
     expected = net.state_dict()
     for name, tensor in expected.items():
@@ -64,7 +67,7 @@ def load_weights(net: nn.Module, path: Path) -> None:
     extra = sorted(set(tensors) - set(expected))
     if extra:
         raise DoorwardError(f"{path}: has a tensor {extra[0]!r} that this net does not have")
-    net.load_state_dict(tensors)
+    return tensors
 
 
 def save_state(path: Path, net: nn.Module, optimiser: torch.optim.Optimizer, epoch: int) -> None:

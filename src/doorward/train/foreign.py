@@ -77,7 +77,8 @@ def conventions(
     low, high = value_range
     for name, values in (("mean", mean), ("std", std)):
         if len(values) not in (1, channels):
-            raise DoorwardError(f"--{name} of {len(values)} numbers; expected 1 or {channels}, one per channel")
+            expected = "1 for grey images" if channels == 1 else f"1 or {channels}, one per channel"
+            raise DoorwardError(f"--{name} of {len(values)} numbers; expected {expected}")
     if not high > low:
         raise DoorwardError(f"--range {low:g},{high:g}; expected LOW,HIGH with LOW below HIGH")
     if min(std) <= 0:

@@ -9,10 +9,11 @@ from typing import Any, Literal, get_args
 import torch
 from pydantic import Field
 
-from doorward.attack.command import AttackRequest, build_attack, class_number
+from doorward.attack.command import AttackRequest, build_attack
 from doorward.classifiers import pick_device
 from doorward.data import load_images
 from doorward.errors import DoorwardError
+from doorward.images import class_number
 from doorward.methods import Settings, build_settings
 from doorward.papers.cluster_impurity.trainers import SIZES, TRAINERS
 from doorward.train.settings import TrainSettings

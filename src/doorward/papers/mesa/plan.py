@@ -10,10 +10,10 @@ from pydantic import Field
 from torch import Tensor
 
 from doorward.attack import Attack, Pairing
-from doorward.attack.command import class_number
 from doorward.classifiers import pick_device
 from doorward.data import load_images
 from doorward.errors import DoorwardError
+from doorward.images import class_number
 from doorward.invert import MaskSettings, MesaSettings, PixelSettings
 from doorward.methods import Settings, build_settings
 from doorward.nets import NETS

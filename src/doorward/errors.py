@@ -11,6 +11,10 @@ class DoorwardError(Exception):
     """
 
 
+class NoSplitError(DoorwardError):
+    """A source does not hold the split that was asked for."""
+
+
 class OutputExistsError(DoorwardError):
     """The output folder exists already, and nothing said that it may be replaced."""
 

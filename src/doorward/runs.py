@@ -103,6 +103,9 @@ class Run:
             return
         if not self.overwrite:
             raise OutputExistsError(f"{self.path}: exists already; expected a new folder, or --overwrite to replace it")
+        for name, value in self.settings.items():
+            if isinstance(value, str) and value and Path(value).absolute().is_relative_to(self.path):
+                raise OutputExistsError(f"{self.path}: is what this run reads ({name}); expected another folder")
         is_run = (self.path / "run.json").exists()
         if not self.path.is_dir() or (not is_run and any(self.path.iterdir())):
             raise OutputExistsError(f"{self.path}: was not written by doorward, so --overwrite does not replace it")

@@ -14,6 +14,7 @@ from doorward.attack import Attack, Truth, asr, load_attack, load_truth
 from doorward.classifiers import measure_accuracy, pick_device
 from doorward.errors import DoorwardError
 from doorward.images import ImageSet
+from doorward.repair.scoring import unseen
 from doorward.runs import Run, write_json
 from doorward.stats import Rate
 from doorward.tables import read_parquet
@@ -87,19 +88,23 @@ def score_run(
         truth_file: ``truth.parquet`` of the attack; ``attack/`` lies beside it. None for a clean control, in which
             every flagged image is a false positive.
         test: held-out clean images for clean accuracy and attack success rate.
-        models: (name, folder) of the classifiers to measure on them.
+        models: (name, folder) of the classifiers to measure on them; where one is a repair's that worked on these very
+            images, all are measured on those that it held out.
     """
     results = Run.read(run, "cleanse")["results"]
     samples = read_parquet(run / "samples.parquet")
     labels = samples["label"].astype(np.int64)
     if models and test is None:
         raise DoorwardError("score: models need test images; expected --test SOURCE")
-    poisoned, attack, targets = _truth(truth_file, labels)
+    poisoned, attack, targets = _truth(truth_file, labels, str(results["images"]["sha256"]))
     inside = np.isin(labels, targets)
     found = {
         name: detection(samples[f"{name}_flag"].astype(bool), samples[f"{name}_score"], poisoned, inside).json()
         for name in results["methods"]
     }
+    for _, folder in models:  # one set for all of them, so that they compare
+        if test is not None and (folder / "run.json").exists() and (made := Run.read(folder))["verb"] == "repair":
+            test = unseen(made, test)
     score = {
         "attack": attack
         and {
@@ -115,13 +120,20 @@ def score_run(
     return score
 
 
-def _truth(file: Path | None, labels: NDArray[np.int64]) -> tuple[Flags, Attack | None, list[int]]:
-    """Who is poisoned ``[N]``, the attack, its target classes; nobody, none, none for a clean control."""
+def _truth(file: Path | None, labels: NDArray[np.int64], sha256: str) -> tuple[Flags, Attack | None, list[int]]:
+    """Who is poisoned ``[N]``, the attack, its target classes; nobody, none, none for a clean control.
+
+    Args:
+        sha256: of the images that the run looked at, which are those of the attack where that left its record.
+    """
     if file is None:
         return np.zeros(len(labels), bool), None, []
     truth, attack = load_truth(file), load_attack(file.parent / "attack")
     if len(labels) != len(truth.poisoned):
         told = f"{len(truth.poisoned)} images, the run looked at {len(labels)}"
+        raise DoorwardError(f"{file}: holds the truth about {told}; expected the truth of the same set")
+    if (file.parent / "run.json").exists() and Run.read(file.parent, "attack")["results"]["sha256"] != sha256:
+        told = f"as many images as the run looked at ({len(labels)}), but others"
         raise DoorwardError(f"{file}: holds the truth about {told}; expected the truth of the same set")
     return truth.poisoned, attack, target_classes(attack, truth, labels)
 

@@ -198,3 +198,63 @@ def test_an_attacker_inside_the_training_plants_a_backdoor_in_clean_data(way: Pa
     assert model["name"] == "inside" and model["asr"]["value"] > 0.9 and model["clean_accuracy"]["value"] > 0.9
     refused = call("train", "mnist-5k", *inside[:2], "--probability", 0, "-o", way / "never")
     assert refused.code == 2 and "probability 0" in refused.err
+
+
+def test_the_truth_of_another_attack_on_as_many_images_is_refused(way: Path, call: Call) -> None:
+    assert call("attack", "mnist-5k", "--rate", 0.02, "--seed", 2, "-o", way / "other").code == 0
+    refused = call("score", way / "run", "--truth", way / "other" / "truth.parquet")
+    assert refused.code == 2 and "but others; expected the truth of the same set" in refused.err
+    assert call("score", way / "run", "--truth", way / "poisoned" / "truth.parquet").code == 0
+
+
+def test_a_repair_is_scored_on_images_that_it_did_not_work_on(way: Path, call: Call) -> None:
+    assert call("repair", way / "model", "--images", "mnist-5k", "--method", "refresh", "-o", way / "fixed").code == 0
+    models = ("--model", f"before={way / 'model'}", "--model", f"after={way / 'fixed'}")
+    scored = call("score", way / "run", "--clean", "--test", "mnist-5k", *models, "--json")
+    assert [m["clean_accuracy"]["trials"] for m in scored.json["models"]] == [200, 200], "a fifth of 1,000 was held out"
+
+
+def test_training_that_diverges_or_leaves_nothing_out_is_refused(way: Path, call: Call) -> None:
+    refused = call("train", "mnist-5k", "--epochs", 1, "--set", "lr=1e6", "-o", way / "far")
+    assert refused.code == 2 and "loss nan in epoch 1; expected a smaller lr than 1e+06" in refused.err
+    assert not list(way.glob("far*")), "nothing to go on from"
+    refused = call("train", way / "poisoned", "--by", "impurity", "-o", way / "all")
+    assert refused.code == 2 and "--by impurity without a cleanse run; expected --without RUN" in refused.err
+
+
+def test_a_run_does_not_overwrite_what_it_reads(way: Path, call: Call) -> None:
+    for output, name in ((way / "model", "model"), (way / "poisoned", "source")):
+        command = ("cleanse", way / "poisoned", "--model", way / "model", "--method", "spectral", "-o", output)
+        refused = call(*command, "--overwrite")
+        assert refused.code == 2 and f"is what this run reads ({name}); expected another folder" in refused.err
+    assert (way / "model" / "weights.safetensors").exists() and (way / "poisoned" / "images.npy").exists()
+
+
+def test_a_set_without_splits_can_be_tested_on(tmp_path: Path, call: Call) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("mine", "others"):
+        np.savez(
+            tmp_path / f"{name}.npz", images=rng.integers(0, 256, (40, 8, 8, 1), np.uint8), labels=np.arange(40) % 4
+        )
+    command = ("train", tmp_path / "mine.npz", "--net", "two-layer", "--epochs", 1, "--test")
+    trained = call(*command, tmp_path / "others.npz", "-o", tmp_path / "net", "--json")
+    assert trained.code == 0 and trained.json["test_accuracy"]["trials"] == 40
+    refused = call(*command, "mnist-5k", "-o", tmp_path / "never")
+    assert refused.code == 2 and "10 classes of 1x28x28 images; expected those of" in refused.err
+    asked = ("cleanse", tmp_path / "mine.npz", "--model", tmp_path / "net", "--method", "spectral")
+    assert (
+        "of these images only; from a poor classifier the methods see little" in call(*asked, "-o", tmp_path / "r").err
+    )
+    np.savez(tmp_path / "named.npz", images=np.zeros((40, 8, 8, 1), np.uint8), labels=np.array(list("abcd") * 10))
+    refused = call("cleanse", tmp_path / "named.npz", *asked[2:], "-o", tmp_path / "never")
+    assert refused.code == 2 and "class 0 is '0', that of named is 'a'; expected the same class names" in refused.err
+
+
+def test_a_bug_ends_with_2_and_its_traceback_since_1_means_findings(
+    call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from doorward.attack import command
+
+    monkeypatch.setattr(command, "build_attack", lambda *_: 1 / 0)
+    answer = call("attack", "mnist-5k", "-o", tmp_path / "p")
+    assert answer.code == 2 and "ZeroDivisionError" in answer.err and "mistake of doorward, not yours" in answer.err

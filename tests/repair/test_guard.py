@@ -67,8 +67,7 @@ def test_it_survives_the_disk(tmp_path: Path) -> None:
     again = Guard.load(tmp_path)
     assert (again.predict(CLEAN.pixels) == guard.predict(CLEAN.pixels)).all()
     assert again.screen is not None and again.screen.classifier is again.repaired
-    alone = tmp_path / "alone"
-    alone.mkdir()
+    alone = str(tmp_path / "not" / "yet" / "there")
     Guard(original, screen=fit(original, stripes(40, seed=1), "strip")).save(alone)
     assert Guard.load(alone).repaired is None
 

@@ -149,6 +149,10 @@ def test_files_round_trip_and_refuse_what_does_not_fit(images: ImageSet, tmp_pat
     about.write_text(json.dumps({**json.loads(text), "shape": [1, 4_000_000_000, 28]}))  # no memory would hold this net
     with pytest.raises(DoorwardError, match=r"weights\.safetensors: tensor .* has shape .*; expected \["):
         load_classifier(tmp_path)
+    for wrong in ({"std": [0.0]}, {"std": [float("nan")]}, {"mean": [float("inf")]}):
+        about.write_text(json.dumps({**json.loads(text), **wrong}))
+        with pytest.raises(DoorwardError, match=r"classifier\.json: .*expected finite numbers, std above 0"):
+            load_classifier(tmp_path)
     about.write_text(text.replace("small-cnn", "large-cnn"))
     with pytest.raises(DoorwardError, match="'large-cnn'; expected one of"):
         load_classifier(tmp_path)

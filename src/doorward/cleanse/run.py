@@ -44,6 +44,8 @@ class Cleansing:
 
     def keep(self, name: str) -> ImageSet:
         """The training set without the images that a method flagged."""
+        if name not in self.outcomes:
+            raise DoorwardError(f"keep: method {name!r} did not run; expected one of {', '.join(self.outcomes)}")
         return self.images.subset(~self.outcomes[name].suspicion.flag, f"{self.images.name} after {name}")
 
 

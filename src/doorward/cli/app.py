@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from typing import Annotated
 
 import typer
@@ -79,8 +80,10 @@ def main() -> None:
     except Exception as error:
         format_message = getattr(error, "format_message", None)  # typer's usage errors
         if format_message is None:
-            raise
-        code = common.fail(str(format_message()))
+            traceback.print_exc()
+            code = common.fail("this is a mistake of doorward, not yours; please report it with the lines above")
+        else:
+            code = common.fail(str(format_message()))
     if code == common.INTERRUPTED:
         common.fail("interrupted; the same command goes on from here")
     sys.exit(code if isinstance(code, int) else 0)

@@ -64,6 +64,8 @@ def cleanse_command(
 
 
 def _show(results: dict[str, Any], output: Path) -> None:
+    from doorward.report.sections.cleanse import POOR_ACCURACY
+
     names = results["images"]["classes"]
     rows = []
     for name, found in results["methods"].items():
@@ -83,6 +85,10 @@ def _show(results: dict[str, Any], output: Path) -> None:
         )
     total = f"{sum(results['images']['counts']):,} images"
     common.print_table(f"Suspects among {total}", ["method", "flagged", "in class", "knowledge used", "time"], rows)
+    accuracy = results["classifier"]["accuracy_on_images"]["value"]
+    if accuracy < POOR_ACCURACY:
+        told = f"right on {100 * accuracy:.1f} % of these images only; from a poor classifier the methods see little"
+        common.err.print(f"model: {told}", soft_wrap=True)
     for name, found in results["methods"].items():
         for warning in found["warnings"]:
             common.err.print(f"{name}: {common.escape(warning)}", soft_wrap=True)

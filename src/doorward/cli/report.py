@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 
 def report_command(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs (cleanse, certify).")],
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs: cleanse, invert, repair, certify.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The HTML file to write.")] = Path("report.html"),
     sarif: Annotated[Path | None, typer.Option(help="Write the findings as SARIF 2.1.0 too.", metavar="FILE")] = None,
     title: Annotated[str | None, typer.Option(help="Title of the page.")] = None,

@@ -14,7 +14,9 @@ def score_command(
     run: Annotated[Path, typer.Argument(help="Folder written by 'doorward cleanse' or 'doorward repair'.")],
     truth: Annotated[Path | None, typer.Option(help="truth.parquet of the attack.")] = None,
     clean: Annotated[bool, typer.Option("--clean", help="The set is a clean control: every flag is false.")] = False,
-    test: Annotated[str | None, typer.Option(help="Clean held-out images (test split), to measure models on.")] = None,
+    test: Annotated[
+        str | None, typer.Option(help="Clean held-out images, to measure models on: the test split where there is one.")
+    ] = None,
     model: Annotated[
         list[str] | None, typer.Option(metavar="[NAME=]FOLDER", help="A model to measure; may be repeated.")
     ] = None,
@@ -29,7 +31,7 @@ def score_command(
 
     Example: doorward score run/ --truth poisoned/truth.parquet --test mnist-5k --model before=model/
     """
-    from doorward.data import load_images
+    from doorward.data import load_test_images
     from doorward.errors import DoorwardError
     from doorward.runs import Run
 
@@ -39,7 +41,7 @@ def score_command(
     for given in model or []:
         name, equals, folder = given.partition("=")
         models.append((name, Path(folder)) if equals else (Path(given).name, Path(given)))
-    images = None if test is None else load_images(test, split="test")
+    images = None if test is None else load_test_images(test)
     if Run.read(run)["verb"] == "repair":
         from doorward.repair.scoring import score_repair
 

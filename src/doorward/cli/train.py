@@ -16,7 +16,9 @@ def train_command(
     net: Annotated[str, typer.Option(help="two-layer, small-cnn, resnet20, resnet18 or deepid.")] = "small-cnn",
     epochs: Annotated[int, typer.Option(min=1)] = 10,
     setting: common.Set = None,
-    test: Annotated[str | None, typer.Option(help="Also measure accuracy on this set (its test split).")] = None,
+    test: Annotated[
+        str | None, typer.Option(help="Also measure accuracy on this set: its test split where there is one.")
+    ] = None,
     without: Annotated[Path | None, typer.Option(help="Leave out the images that this cleanse run flagged ...")] = None,
     by: Annotated[str | None, typer.Option(help="... by this method.")] = None,
     attacker: Annotated[Path | None, typer.Option(help="Attack folder: stamp the batches as they go by ...")] = None,

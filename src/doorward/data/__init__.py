@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from doorward.data.download import fetch
 from doorward.data.named import NamedSet, catalogue
-from doorward.data.sources import load_images
+from doorward.data.sources import load_images, load_test_images
 from doorward.data.summary import describe
 
-__all__ = ["NamedSet", "catalogue", "describe", "fetch", "load_images"]
+__all__ = ["NamedSet", "catalogue", "describe", "fetch", "load_images", "load_test_images"]

@@ -15,7 +15,7 @@ from doorward.data.arrays import find_layout, rows_per_chunk, to_8_bit
 from doorward.data.assemble import assemble
 from doorward.data.cache import file_state
 from doorward.data.checks import MAX_DEFLATE, Split, guarded, name_labels, show
-from doorward.errors import DoorwardError
+from doorward.errors import DoorwardError, NoSplitError
 from doorward.images import ImageSet
 from doorward.memmaps import release
 
@@ -65,7 +65,7 @@ def _pick(members: dict[str, str], split: Split, path: Path) -> tuple[str, str]:
         x, y = images.format(split=split), labels.format(split=split)
         if x in members and y in members:
             if split == "test" and x == images:
-                raise DoorwardError(f"{show(path)}: holds no test images; expected split 'train', or x_test and y_test")
+                raise NoSplitError(f"{show(path)}: holds no test images; expected split 'train', or x_test and y_test")
             return members[x], members[y]
     found = ", ".join(map(show, sorted(members))) or "none"
     raise DoorwardError(f"{show(path)}: arrays {found[:200]}; expected images and labels (or x_{split} and y_{split})")

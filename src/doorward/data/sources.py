@@ -18,7 +18,7 @@ from doorward.data.named import catalogue, find, load_named
 from doorward.data.npz import read_npz
 from doorward.data.parquet import read_parquet
 from doorward.data.tables import read_csv
-from doorward.errors import DoorwardError
+from doorward.errors import DoorwardError, NoSplitError
 from doorward.images import ImageSet
 from doorward.runs import read_json
 
@@ -70,9 +70,17 @@ def load_images(source: Any, *, split: Split = "train", name: str | None = None)
     return renamed
 
 
+def load_test_images(source: Any) -> ImageSet:
+    """The test images where a source has some apart, else all of it; arguments and errors as for `load_images`."""
+    try:
+        return load_images(source, split="test")
+    except NoSplitError:
+        return load_images(source)
+
+
 def _from_python(source: Any, split: Split) -> ImageSet:
     if split == "test":
-        raise DoorwardError(f"split 'test' of a {type(source).__name__}; expected split 'train', which is all of it")
+        raise NoSplitError(f"split 'test' of a {type(source).__name__}; expected split 'train', which is all of it")
     if isinstance(source, ImageSet):
         return source
     if isinstance(source, tuple | list):
@@ -114,7 +122,7 @@ def _from_file(path: Path, split: Split) -> ImageSet:
 
 def _only_train(path: Path, split: Split) -> None:
     if split == "test":
-        raise DoorwardError(f"{show(path)}: holds one set; expected split 'train', which is all of it")
+        raise NoSplitError(f"{show(path)}: holds one set; expected split 'train', which is all of it")
 
 
 def _from_folder(path: Path, split: Split) -> tuple[ImageSet, str]:
@@ -140,7 +148,7 @@ def _from_folder(path: Path, split: Split) -> tuple[ImageSet, str]:
     parts = path / split
     if _holds_class_folders(path / "train"):
         if not parts.is_dir():
-            raise DoorwardError(f"{show(path)}: holds no folder {split!r}; expected one beside 'train'")
+            raise NoSplitError(f"{show(path)}: holds no folder {split!r}; expected one beside 'train'")
         return read_class_folders(parts), f"{called}-{split}"
     _only_train(path, split)
     return read_class_folders(path), called
@@ -164,7 +172,7 @@ def _raw(path: Path, names: list[str], split: Split) -> ImageSet | None:
     if parts := [name for name in tables if name.startswith(f"{split}-") or name == f"{split}.parquet"]:
         return read_parquet([path / name for name in parts], path)
     if tables or any(is_idx(name) for name in names):
-        raise DoorwardError(f"{show(path)}: holds no files of the {split} split; expected names that begin with it")
+        raise NoSplitError(f"{show(path)}: holds no files of the {split} split; expected names that begin with it")
     return None
 
 

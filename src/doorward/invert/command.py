@@ -10,7 +10,7 @@ from pydantic import Field
 
 from doorward import methods as registry
 from doorward.classifiers import Classifier, pick_device
-from doorward.data import load_images
+from doorward.data import load_images, load_test_images
 from doorward.errors import DoorwardError
 from doorward.images import ImageSet
 from doorward.invert.conventions import check_conventions
@@ -132,12 +132,7 @@ def _fitting(request: InvertRequest, images: ImageSet | None) -> tuple[Classifie
 
 def open_images(source: str, split: Literal["train", "test"] | None) -> ImageSet:
     """The split asked for; else the test images where the source has some, for the classifier has not seen them."""
-    if split is not None:
-        return load_images(source, split=split)
-    try:
-        return load_images(source, split="test")
-    except DoorwardError:
-        return load_images(source)
+    return load_test_images(source) if split is None else load_images(source, split=split)
 
 
 def open_classifier(request: InvertRequest, images: ImageSet | None) -> Classifier:

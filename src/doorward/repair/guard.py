@@ -84,8 +84,8 @@ class Guard:
             "stamped_refused": Rate(int(self.stamped(stamped).sum()), len(stamped)),
         }
 
-    def save(self, folder: Path) -> None:
-        """Write the parts into an existing folder, ``guard.json`` last."""
+    def save(self, folder: Path | str) -> None:
+        """Write the parts into a folder, made when there is none, ``guard.json`` last."""
         parts = {"original": self.original} | ({"repaired": self.repaired} if self.repaired else {})
         for name, classifier in parts.items():
             if classifier.arch not in NETS:
@@ -93,8 +93,9 @@ class Guard:
                 raise DoorwardError(
                     f"guard: {name} net {classifier.arch!r} cannot be read back; expected one of {known}"
                 )
+        folder = Path(folder)
         for name, classifier in parts.items():
-            (folder / name).mkdir(exist_ok=True)
+            (folder / name).mkdir(parents=True, exist_ok=True)
             save_classifier(classifier, folder / name)
         watched = None
         if self.screen is not None:
@@ -103,8 +104,9 @@ class Guard:
         write_json(folder / "guard.json", {"repaired": self.repaired is not None, "screen": watched})
 
     @classmethod
-    def load(cls, folder: Path, device: torch.device | str = "cpu") -> Guard:
+    def load(cls, folder: Path | str, device: torch.device | str = "cpu") -> Guard:
         """Read a guard that `save` wrote."""
+        folder = Path(folder)
         about = read_json(folder / "guard.json")
         if not {"repaired", "screen"} <= set(about) or about["screen"] not in (None, "original", "repaired"):
             raise DoorwardError(f"{folder / 'guard.json'}: not a guard; expected one that doorward wrote")

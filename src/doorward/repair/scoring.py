@@ -55,7 +55,7 @@ def score_repair(
     if test is None:
         raise DoorwardError("score: a repair is measured on test images; expected --test SOURCE")
     attack = None if truth_file is None else load_attack(truth_file.parent / "attack")
-    test = _unseen(manifest, test)
+    test = unseen(manifest, test)
     rows = score_arms(_classifiers(run, manifest, device), test, attack, seed=seed)
     about = None
     if attack is not None and truth_file is not None:
@@ -70,7 +70,7 @@ def score_repair(
     return score
 
 
-def _unseen(manifest: dict[str, Any], test: ImageSet) -> ImageSet:
+def unseen(manifest: dict[str, Any], test: ImageSet) -> ImageSet:
     """The test images; of the very images that were repaired with, those that were held out."""
     settings = manifest["settings"]
     if "held_out" not in settings or settings.get("sha256") != test.hash:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -9,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from doorward.classifiers import measure_accuracy
-from doorward.data import load_images
+from doorward.data import load_images, load_test_images
 from doorward.errors import DoorwardError
 from doorward.images import ImageSet
 from doorward.methods import Settings, build_settings
@@ -60,16 +61,22 @@ def train_to_folder(
 ) -> dict[str, Any]:
     """Train and write the classifier as one run; returns the run's results. A killed run goes on where it was."""
     settings = build_settings(TrainSettings, "train", request.training)
+    if request.by is not None and request.without is None:
+        raise DoorwardError(f"train: --by {request.by} without a cleanse run; expected --without RUN with it")
     images = load_images(request.source, split=request.split)
     if request.without is not None:
         images = without_flagged(images, Path(request.without), request.by)
-    test = None if request.test is None else load_images(request.test, split="test")
+    test = None if request.test is None else load_test_images(request.test)
     if test is not None and (test.shape, test.classes) != (images.shape, images.classes):
-        raise DoorwardError(f"{request.test}: other image size or classes than {request.source}")
+        found, expected = (f"{len(i.classes)} classes of {'x'.join(map(str, i.shape))} images" for i in (test, images))
+        raise DoorwardError(f"{request.test}: {found}; expected those of {request.source}, {expected}")
     resolved = {**request.model_dump(mode="json"), "training": settings.model_dump(mode="json"), "sha256": images.hash}
     last: list[Progress] = []
 
     def told(p: Progress) -> None:
+        if not math.isfinite(p.loss):
+            checkpoint.unlink(missing_ok=True)  # nothing to go on from
+            raise DoorwardError(f"train: loss {p.loss} in epoch {p.epoch}; expected a smaller lr than {settings.lr:g}")
         last[:] = [p]
         if progress:
             progress(p)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,9 @@ def load_classifier(folder: Path, device: torch.device | str = "cpu") -> Classif
         raise DoorwardError(f"{folder / 'classifier.json'}: field {error} is missing or of a wrong type") from None
     if len(shape) != 3:
         raise DoorwardError(f"{folder / 'classifier.json'}: shape {list(shape)}; expected channels, height, width")
+    if not all(map(math.isfinite, (*conventions["mean"], *conventions["std"]))) or min(conventions["std"]) <= 0:
+        told = ", ".join(f"{k} {list(v)}" for k, v in conventions.items())
+        raise DoorwardError(f"{folder / 'classifier.json'}: {told}; expected finite numbers, std above 0")
     path = folder / "weights.safetensors"
     with torch.device("meta"):  # a size that is not the weights' is refused before memory is taken for it
         fitting_weights(build(arch, shape, len(classes)), path)

@@ -15,7 +15,7 @@ from doorward.report.sections._classes import Column, cards, distribution, matri
 from doorward.report.sections._rates import accuracy_domain, drawn
 from doorward.report.text import count, listing, name, percent, plural, quoted, visible
 
-_POOR_ACCURACY = 0.7
+POOR_ACCURACY = 0.7
 
 
 def build(run: RunFolder, thumbnail_bytes: int) -> Section:
@@ -90,7 +90,7 @@ def _warnings(results: CleanseResults) -> tuple[str, ...]:
     """What the methods warn of, after what this page doubts itself."""
     doubts = []
     accuracy = results.classifier.accuracy_on_images
-    if accuracy and accuracy.value is not None and accuracy.value < _POOR_ACCURACY:
+    if accuracy and accuracy.value is not None and accuracy.value < POOR_ACCURACY:
         doubts.append(
             f"The classifier is right on {percent(accuracy.value)} of these images only. The methods read its "
             "features; from a poor classifier they see little."

@@ -109,6 +109,8 @@ def test_folders_of_doorward_and_unlabelled_images(world: Path, call: Any) -> No
     save_classifier(doorward.Classifier(net, "two-layer", classifier.classes, classifier.shape), world / "model")
     code, printed, _ = call(world / "model", "--shape", "1,6,6", "-o", world / "noimages", "--json", *MARGIN[2:])
     assert code in (0, 1) and list(json.loads(printed)["methods"]) == ["margin"], "without images, what needs none"
+    own = (world / "model", "--images", world / "images", "--unlabelled", "-o", world / "own", *MARGIN)
+    assert call(*own)[0] in (0, 1), "an untrained net tells little under any range; the folder says its own"
     command = (*options(world, "planted"), "--unlabelled", "--method", "mask", "-o", world / "unlabelled", "--json")
     code, printed, _ = call(*command)
     assert code == 1 and json.loads(printed)["targets"][0]["label"] == TARGET

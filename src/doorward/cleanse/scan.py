@@ -191,7 +191,8 @@ def likelihood_ratio(centred: Matrix, model: Untangled, white: Matrix, within: f
 def _trusted(rows: Labels, labels: Labels) -> Labels:
     found = np.unique(np.asarray(rows))
     if found.dtype.kind not in "iu" or not len(found) or found[0] < 0 or found[-1] >= len(labels):
-        raise DoorwardError(f"cleanse scan: clean_images; expected row numbers from 0 to {len(labels) - 1}")
+        told = f"clean_images {str(rows)[:40]}; expected row numbers from 0 to {len(labels) - 1}, as [0, 1, 5]"
+        raise DoorwardError(f"cleanse scan: {told}")
     if (np.bincount(labels[found]) >= 2).sum() < 2:  # neither class means nor the variation about them otherwise
         told = f"clean_images: {len(found)} rows, fewer than two of any two classes"
         raise DoorwardError(f"cleanse scan: {told}; expected several images of every class")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +19,10 @@ def cleanse_command(
     setting: common.Set = None,
     know: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Declared knowledge: poisoning_rate, target_class, clean_images."),
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="Declared knowledge: poisoning_rate, target_class, clean_images (rows, as [0,1,5]).",
+        ),
     ] = None,
     split: common.Split = "train",
     seed: common.Seed = 0,
@@ -92,6 +96,5 @@ def _show(results: dict[str, Any], output: Path) -> None:
     for name, found in results["methods"].items():
         for warning in found["warnings"]:
             common.err.print(f"{name}: {common.escape(warning)}", soft_wrap=True)
-    common.out.print(
-        f"written to {common.escape(str(output))}; see it with: doorward report {common.escape(str(output))}"
-    )
+    shown = common.escape(shlex.quote(str(output)))
+    common.out.print(f"written to {common.escape(str(output))}; see it with: doorward report {shown}")

@@ -74,7 +74,8 @@ def invert_to_folder(
     references = [open_classifier(request.model_copy(update={"model": m}), images) for m in request.references]
     if images is not None and images.shape == classifier.shape:
         comparable = request.labelled and len(images.classes) == len(classifier.classes)
-        warnings += check_conventions(classifier, images, labelled=comparable, name=request.model)
+        if comparable or not _has_conventions(request):  # what Doorward wrote beside a net outweighs a guess
+            warnings += check_conventions(classifier, images, labelled=comparable, name=request.model)
     resolved = {**request.model_dump(mode="json"), "methods": list(chosen), "sha256": images and images.hash}
     with Run(output, "invert", resolved, overwrite, command) as run:
         reference_net = request.reference_net or like(classifier)
@@ -130,6 +131,11 @@ def _fitting(request: InvertRequest, images: ImageSet | None) -> tuple[Classifie
     return classifier, coloured, (f"{images.name}: grey images, repeated over three channels for a colour net",)
 
 
+def _has_conventions(request: InvertRequest) -> bool:
+    """Whether the model is a folder of ``doorward train``, which says itself how images go in."""
+    return (Path(request.model) / "classifier.json").exists()
+
+
 def open_images(source: str, split: Literal["train", "test"] | None) -> ImageSet:
     """The split asked for; else the test images where the source has some, for the classifier has not seen them."""
     return load_test_images(source) if split is None else load_images(source, split=split)
@@ -139,7 +145,7 @@ def open_classifier(request: InvertRequest, images: ImageSet | None) -> Classifi
     """The classifier of a request: a folder of ``doorward train``, or weights of others with ``arch``."""
     path, device = Path(request.model), pick_device(request.device)
     told = [f"--{n}" for n, v in (("mean", request.mean), ("std", request.std), ("range", request.value_range)) if v]
-    if request.arch is None or (path / "classifier.json").exists():
+    if request.arch is None or _has_conventions(request):
         if told and request.arch is None:
             raise DoorwardError(
                 f"{told[0]}: is for weights of others; a folder written by 'doorward train' has its own"

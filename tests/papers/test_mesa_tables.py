@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from doorward.papers.mesa import tables
+from doorward.papers.mesa import make_plan, tables
 from doorward.papers.mesa.collect import Found
 from doorward.papers.mesa.figures import plane
+from doorward.papers.mesa.write import page_intro
 from doorward.papers.rows import pooled
 from doorward.stats import Rate
 
@@ -126,3 +127,11 @@ def test_the_plane_is_that_of_the_largest_variance() -> None:
     assert distances[0] == pytest.approx(distances[1], abs=0.05), "a rotation keeps distances"
     assert seen.std(axis=0)[0] > seen.std(axis=0)[1]
     assert pooled([row("bw-04", "x", 3), row("bw-12", "x", 4)], "asr") == Rate(7, 3600)
+
+
+def test_a_page_says_when_its_cases_start_from_several_clean_nets() -> None:
+    one = [row("bw-04", "clean", 40, right=1756), row("bw-12", "clean", 60, right=1756)]
+    plan = make_plan("quick")
+    assert "trainings of the clean net" not in page_intro(plan, Found(models=one))
+    two = [*one, row("colour-00", "clean", 30, right=1753)]
+    assert "They start from 2 trainings of the clean net" in page_intro(plan, Found(models=two))

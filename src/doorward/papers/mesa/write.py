@@ -50,7 +50,7 @@ def _page(plan: Plan, found: Found, drawn: Sequence[Path], commands: Sequence[st
         ("Time", tables.times(found)),
     ]
     ratios = [line for line in (tables.ratio(found, kind) for kind in ("black-white", "colour")) if line]
-    lines = ["# Defending backdoors by modelling the trigger distribution", "", _intro(plan, found), ""]
+    lines = ["# Defending backdoors by modelling the trigger distribution", "", page_intro(plan, found), ""]
     lines += [
         *(f"    {command}" for command in commands),
         "",
@@ -65,13 +65,18 @@ def _page(plan: Plan, found: Found, drawn: Sequence[Path], commands: Sequence[st
     return "\n".join([*lines, *_changed(plan), "", "## Settings", "", *_settings(plan), ""])
 
 
-def _intro(plan: Plan, found: Found) -> str:
+def page_intro(plan: Plan, found: Found) -> str:
+    """What was measured on what, in one paragraph."""
     free = {r["case"] for r in found.models if r["place"] == "free"}
     split = f"{100 * (1 - plan.evaluated):g} % of the test images"
+    trainings = len({r["accuracy_hits"] for r in found.models if r["arm"] == "clean"})
+    several = f" They start from {trainings} trainings of the clean net, since machines round differently." * (
+        trainings > 1
+    )
     return (
         f"Qiao, Yang and Li, NeurIPS 2019. Source {plan.source}, net {plan.net}, target class {plan.target}, seed "
-        f"{plan.seed}, {len(free)} triggers of 3 x 3 at random places, one attacked net each. Every defence has the "
-        f"net and {split} with their labels, and what the column 'told' says; all rates are measured on the other "
+        f"{plan.seed}, {len(free)} triggers of 3 x 3 at random places, one attacked net each.{several} Every defence "
+        f"has the net and {split} with their labels, and what the column 'told' says; all rates are measured on the other "
         f"{100 * plan.evaluated:g} %, ASR over the images that are not of the target class, the same images and places "
         "for all arms. Arms that retrain or fine-tune see the same images in the same order; unlearn, I-BAU and "
         "fine-pruning have the settings that `doorward repair` gives them. Rates in "

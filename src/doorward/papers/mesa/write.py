@@ -76,9 +76,9 @@ def page_intro(plan: Plan, found: Found) -> str:
     return (
         f"Qiao, Yang and Li, NeurIPS 2019. Source {plan.source}, net {plan.net}, target class {plan.target}, seed "
         f"{plan.seed}, {len(free)} triggers of 3 x 3 at random places, one attacked net each.{several} Every defence "
-        f"has the net and {split} with their labels, and what the column 'told' says; all rates are measured on the other "
-        f"{100 * plan.evaluated:g} %, ASR over the images that are not of the target class, the same images and places "
-        "for all arms. Arms that retrain or fine-tune see the same images in the same order; unlearn, I-BAU and "
+        f"has the net and {split} with their labels, and what the column 'told' says; all rates are measured on the "
+        f"other {100 * plan.evaluated:g} %, ASR over the images that are not of the target class, the same images and "
+        "places for all arms. Arms that retrain or fine-tune see the same images in the same order; unlearn, I-BAU and "
         "fine-pruning have the settings that `doorward repair` gives them. Rates in "
         "percent with 95 % Clopper-Pearson intervals over images, those of several triggers together, which leaves "
         "out how much trainings differ. The authors' figures are read off their poster. The "

@@ -53,7 +53,7 @@ def _each_trigger(found: Found, path: Path) -> Path:
 
     rows = [r for r in found.models if r["place"] == "free"]
     cases = list(by_case(rows))
-    figure, axes = pyplot.subplots(figsize=(max(7.0, 2 + 0.22 * len(cases)), 4.2), layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(max(10.0, 5 + 0.22 * len(cases)), 4.2), layout="constrained")
     shown = [arm for arm in main_arms(found) if arm in _STYLES]
     for number, arm in enumerate(shown):
         colour, marker = _STYLES[arm]
@@ -77,7 +77,8 @@ def _each_trigger(found: Found, path: Path) -> Path:
     title = f"attack success after repair (before: at least {100 * low:.1f} %)"
     axes.set_yscale("symlog", linthresh=1)  # what repairs leave lies far below what the controls leave
     axes.set_yticks(_TICKS, [f"{tick:g}" for tick in _TICKS])
-    axes.set(title=title, ylabel="ASR %", ylim=(-0.3, 130))
+    figure.suptitle(title, fontsize=11)  # the legend leaves the axes too narrow for it
+    axes.set(ylabel="ASR %", ylim=(-0.3, 130))
     axes.grid(alpha=0.25)
     axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(path, dpi=130)

@@ -107,7 +107,7 @@ def test_arms_are_told_what_they_need_and_no_more(cifar: None) -> None:
     case = next(c for c in plan.cases if c.beyond and c.place == "free")
     told = {arm.name: set(arm.told) for arm in arms(plan, case)}
     assert told["oracle"] == {"true trigger"} and told["fine-tune"] == told["refresh"] == told["mask"] == set()
-    assert told["ibau"] == told["prune"] == set()
+    assert told["ibau"] == told["prune"] == told["mask-default"] == set()
     searching = ("mesa-ensemble", "pixel", "pixel-short", "mesa-beta-0.9", "mesa-default", "unlearn")
     assert all(told[name] == {"target class", "size"} for name in searching)
     assert told["mesa-5"] == told["pixel-alpha-7"] == {"target class"} and told["mesa-unknown"] == {"size"}

@@ -131,6 +131,7 @@ def _every_arm(plan: Plan, case: Case) -> list[Arm]:
     if case.beyond:
         found.append(Arm("mesa-unknown", ("size",), inversion="mesa-unknown", by_verdict=True))
         found.append(Arm("mask", (), inversion="mask", rank=0, by_verdict=True))
+        found.append(Arm("mask-default", (), inversion="mask", rank=0, by_verdict=True, by_default=True))
     return found
 
 

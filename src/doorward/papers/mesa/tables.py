@@ -27,6 +27,7 @@ LABELS = {
     "prune": "fine-pruning",
     "mesa-unknown": "retrain, MESA, class from the verdict of `mask`",
     "mask": "retrain, the mask of the verdict's class",
+    "mask-default": "retrain as `doorward repair` does, the mask of the verdict's class",
 }
 _CONTROLS = ("fine-tune", "refresh")
 _DEFAULTS = ("mesa-default", "pixel-default")

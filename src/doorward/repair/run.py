@@ -8,7 +8,6 @@ from typing import Any
 from doorward import methods as registry
 from doorward.classifiers import Classifier
 from doorward.errors import DoorwardError
-from doorward.methods import KNOWLEDGE
 from doorward.repair.repaired import Repaired
 from doorward.repair.stamping import Triggers
 
@@ -37,11 +36,7 @@ def repair(
     """
     found = registry.get("repair", method)
     configured = found.configure(settings)
-    known = knowledge or {}
-    for name in sorted(set(known) - KNOWLEDGE):
-        raise DoorwardError(f"repair: knowledge {name!r}; expected one of {', '.join(sorted(KNOWLEDGE))}")
-    for name in sorted(found.knowledge - set(known)):
-        raise DoorwardError(f"repair {method}: needs {name}, which was not given")
+    known = registry.check_knowledge("repair", knowledge or {}, [found], classifier.classes)
     if "triggers" in found.given and not triggers:
         raise DoorwardError(f"repair {method}: needs triggers, which were not given; expected those of an inversion")
     available = {"classifier": classifier, "seed": seed, "triggers": triggers}

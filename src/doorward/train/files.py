@@ -47,11 +47,11 @@ def load_classifier(folder: Path, device: torch.device | str = "cpu") -> Classif
     if not all(map(math.isfinite, (*conventions["mean"], *conventions["std"]))) or min(conventions["std"]) <= 0:
         told = ", ".join(f"{k} {list(v)}" for k, v in conventions.items())
         raise DoorwardError(f"{folder / 'classifier.json'}: {told}; expected finite numbers, std above 0")
-    path = folder / "weights.safetensors"
     with torch.device("meta"):  # a size that is not the weights' is refused before memory is taken for it
-        fitting_weights(build(arch, shape, len(classes)), path)
+        outline = build(arch, shape, len(classes))
+    tensors = fitting_weights(outline, folder / "weights.safetensors")
     net = build(arch, shape, len(classes))
-    net.load_state_dict(fitting_weights(net, path))
+    net.load_state_dict(tensors)
     place_net(net, device).eval()
     return Classifier(net, arch, classes, shape, conventions["mean"], conventions["std"], layer)
 

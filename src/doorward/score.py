@@ -102,9 +102,8 @@ def score_run(
         name: detection(samples[f"{name}_flag"].astype(bool), samples[f"{name}_score"], poisoned, inside).json()
         for name in results["methods"]
     }
-    for _, folder in models:  # one set for all of them, so that they compare
-        if test is not None and (folder / "run.json").exists() and (made := Run.read(folder))["verb"] == "repair":
-            test = unseen(made, test)
+    if test is not None:
+        test = _unseen_by_all([folder for _, folder in models], test)
     score = {
         "attack": attack
         and {
@@ -118,6 +117,16 @@ def score_run(
     }
     write_json(run / "score.json", score)
     return score
+
+
+def _unseen_by_all(folders: Sequence[Path], test: ImageSet) -> ImageSet:
+    """One set for all models, so that they compare: what a repair that worked on these very images held out, or all."""
+    made = [Run.read(folder) for folder in folders if (folder / "run.json").exists()]
+    parts = [unseen(run, test) for run in made if run["verb"] == "repair"]
+    apart = {part.hash: part for part in parts if part is not test}
+    if len(apart) > 1:
+        raise DoorwardError("score: repairs that held out other images of the test set; expected one of them at a time")
+    return next(iter(apart.values()), test)
 
 
 def _truth(file: Path | None, labels: NDArray[np.int64], sha256: str) -> tuple[Flags, Attack | None, list[int]]:

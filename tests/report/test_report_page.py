@@ -168,6 +168,18 @@ def test_ten_flagged_classes_in_colour_stay_under_three_megabytes(make_run: Any,
     assert len(compose([run] * 40).html.encode()) < 3_000_000
 
 
+@pytest.mark.parametrize("size", [28, 96, 224])
+def test_every_picture_on_a_page_decodes_to_the_thumbnail_it_stands_for(make_run: Any, size: int) -> None:
+    images = Parsed(compose(make_run(size=size, channels=3)).html).all("img")
+    assert len(images) > 50
+    for image in images:
+        kind, _, data = (image["src"] or "").partition(",")
+        assert kind == "data:image/png;base64"
+        with Image.open(io.BytesIO(base64.b64decode(data, validate=True))) as picture:
+            picture.load()
+            assert picture.format == "PNG" and max(picture.size) == min(size, 64)
+
+
 def test_many_runs_get_a_table_and_the_worst_a_section(make_run: Any) -> None:
     bad, good = make_run("bad"), make_run("good", poisoned=0, kinds=("impurity",))
     page = compose([good] * 45 + [bad] * 5)

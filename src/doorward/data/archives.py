@@ -1,12 +1,17 @@
-"""Archives: unpacked once into the cache folder, where no entry can leave its place."""
+"""Archives: unpacked once into the cache folder, where no entry can leave its place.
+
+Every entry is written by us, as a new file below folders that we made; links and devices are refused.
+"""
 
 from __future__ import annotations
 
+import os
 import shutil
 import stat
 import tarfile
 import zipfile
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from doorward.data.cache import cache_root, file_state, fingerprint, need_space, new_folder, touch_and_prune
 from doorward.data.checks import MAX_DEFLATE, guarded, show
@@ -15,6 +20,8 @@ from doorward.errors import DoorwardError
 ENDINGS = (".tar", ".tar.gz", ".tgz", ".zip")
 _MAX_ENTRIES = 5_000_000
 _MAX_PADDING = 16 * 2**20
+_MAX_NAME = 255  # bytes of one component, as file systems have it
+_MAX_DEPTH = 64
 
 
 def is_archive(path: Path) -> bool:
@@ -32,7 +39,7 @@ def unpacked(path: Path) -> Path:
     """The folder with the content of a ``.tar``, ``.tar.gz`` or ``.zip`` file; the same file is unpacked once.
 
     Raises:
-        DoorwardError: an entry that leaves the folder, is a link to outside or a device, or a broken archive.
+        DoorwardError: an entry that leaves the folder, is a link or a device, or a broken archive.
     """
     entry = cache_root() / "archives" / fingerprint("archive", file_state([path.resolve()]))
     if not entry.is_dir():
@@ -54,25 +61,62 @@ def _inner(folder: Path) -> Path:
 
 
 def untar(path: Path, folder: Path, only: str = "") -> None:
-    """Unpack a tar file with Python's ``data`` filter; ``only`` picks entries below that folder of the archive."""
+    """Unpack the files and folders of a tar file; ``only`` picks entries below that folder of the archive.
+
+    Nothing is left to `tarfile`: before Python 3.11.13 its ``data`` filter let links and over-long paths write outside
+    (CVE-2025-4517). No link is ever made here, so no later entry can go through one.
+
+    Raises:
+        DoorwardError: an entry that is a link, a device or sparse, leaves the folder, or comes twice; a bomb.
+    """
     with tarfile.open(path, "r:*") as archive:
-        written = 0
+        written, most = 0, MAX_DEFLATE * (path.stat().st_size + _MAX_PADDING)
         for number, member in enumerate(archive):
             if number >= _MAX_ENTRIES:
                 raise DoorwardError(f"{show(path)}: more than {_MAX_ENTRIES} entries; expected fewer")
             if not member.name.startswith(only):
                 continue
             written += member.size
+            where = _where(path, member.name)
+            if written > most:
+                raise DoorwardError(f"{where}: {path.stat().st_size} bytes cannot unpack to {written}; a bomb")
             if written > 2**30:
                 need_space(folder, member.size, path)
-            try:
-                archive.extract(member, folder, filter="data")
-            except tarfile.FilterError as error:
-                raise DoorwardError(
-                    f"{show(path)}: entry {ascii(member.name)[:200]}: {show(error).split(':')[0][:200]}; "
-                    "expected files and folders that stay inside the archive's folder"
-                ) from None
+            if not (member.isdir() or member.isreg()) or member.issparse():
+                raise DoorwardError(f"{where} is a link or a device; expected files and folders")
+            _write(archive.extractfile(member), folder, _components(member.name, where), where)
         _expect_end(archive, path)
+
+
+def _where(path: Path, name: str) -> str:
+    return f"{show(path)}: entry {ascii(name)[:200]}"
+
+
+def _components(name: str, where: str) -> tuple[str, ...]:
+    """The parts of an entry's name, each one checked to be a plain name below the folder."""
+    parts = PurePosixPath(name).parts
+    bad = any(part == ".." or "\\" in part or "\0" in part or len(part.encode()) > _MAX_NAME for part in parts)
+    if not name or name.startswith("/") or bad or (parts and ":" in parts[0]) or len(parts) > _MAX_DEPTH:
+        raise DoorwardError(f"{where} leaves the archive's folder; expected names that stay inside")
+    return parts
+
+
+def _write(source: IO[bytes] | None, folder: Path, parts: tuple[str, ...], where: str) -> None:
+    """Make one folder (no source) or one new file, below folders that are no links."""
+    place = folder
+    for part in parts if source is None else parts[:-1]:
+        place = place / part
+        place.mkdir(exist_ok=True)
+        if not stat.S_ISDIR(place.lstat().st_mode):
+            raise DoorwardError(f"{where} goes through something that is no folder; expected files and folders")
+    if source is None:
+        return
+    try:
+        made = os.open(place / parts[-1], os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o600)
+    except (FileExistsError, IndexError):
+        raise DoorwardError(f"{where} is there already; expected every file once") from None
+    with source, os.fdopen(made, "wb") as out:
+        shutil.copyfileobj(source, out, 2**20)
 
 
 def _expect_end(archive: tarfile.TarFile, path: Path) -> None:
@@ -95,22 +139,15 @@ def _unzip(path: Path, folder: Path) -> None:
             _check_entry(path, info)
         need_space(folder, sum(info.file_size for info in infos), path)
         for info in infos:
-            target = folder / PurePosixPath(info.filename)
-            if info.is_dir():
-                target.mkdir(parents=True, exist_ok=True)
-                continue
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with archive.open(info) as source, target.open("xb") as out:
-                shutil.copyfileobj(source, out, 2**20)
+            where = _where(path, info.orig_filename)
+            source = None if info.is_dir() else archive.open(info)
+            _write(source, folder, _components(info.orig_filename, where), where)
 
 
 def _check_entry(path: Path, info: zipfile.ZipInfo) -> None:
-    name = info.orig_filename
-    parts = PurePosixPath(name).parts
     kind = stat.S_IFMT(info.external_attr >> 16)
-    where = f"{show(path)}: entry {ascii(name)[:200]}"
-    if not parts or name.startswith("/") or ".." in parts or "\\" in name or ":" in parts[0] or "\0" in name:
-        raise DoorwardError(f"{where} leaves the archive's folder; expected names that stay inside")
+    where = _where(path, info.orig_filename)
+    _components(info.orig_filename, where)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         raise DoorwardError(f"{where} is a link or a device; expected files and folders")
     if info.file_size > MAX_DEFLATE * (info.compress_size + 1024):

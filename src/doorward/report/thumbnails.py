@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 LONGEST_STRIP = 16
@@ -23,7 +24,7 @@ Key = TypeVar("Key", bound=Hashable)
 class Thumbnail:
     """One image as the page holds it."""
 
-    uri: str
+    uri: Markup  # our own base64: as text from outside it would be cut at some length
     pixelated: bool
 
 
@@ -37,7 +38,7 @@ def encode(pixels: NDArray[np.uint8]) -> Thumbnail:
         image.thumbnail((_LARGEST_SIDE, _LARGEST_SIDE))
     file = io.BytesIO()
     image.save(file, format="PNG", optimize=True)
-    return Thumbnail("data:image/png;base64," + base64.b64encode(file.getvalue()).decode(), small)
+    return Thumbnail(Markup("data:image/png;base64," + base64.b64encode(file.getvalue()).decode()), small)
 
 
 def strips(pixels: NDArray[np.uint8], rows: Mapping[Key, list[int]], budget: int) -> dict[Key, list[Thumbnail]]:

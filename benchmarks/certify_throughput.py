@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from benchmarks.table import spread, write
-from doorward.certify.learners.nearest_centroid import NearestCentroid
-from doorward.certify.learners.two_layer import TwoLayer, initial_weights, two_layer
-from doorward.certify.montecarlo import Learner, smooth
-from doorward.certify.noise import Noise
-from doorward.certify.task import NoisyBlock, SmoothingTask, cells_of, draw_split
-from doorward.data import load_images
+from doorward.certification.smoothing.learners.nearest_centroid import NearestCentroid
+from doorward.certification.smoothing.learners.two_layer import TwoLayer, initial_weights, two_layer
+from doorward.certification.smoothing.montecarlo import Learner, smooth
+from doorward.certification.smoothing.noise import Noise
+from doorward.certification.smoothing.task import NoisyBlock, SmoothingTask, cells_of, draw_split
+from doorward.data.sources import load_images
 
 TESTS, ROUNDS, PLAIN_MODELS, CROSS_CHECKED = 1000, 3, 16, 64
 SETTINGS = TwoLayer(hidden=128, steps=100, learning_rate=0.1, init=1.0)

@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.table import spread, write
-from doorward.cleanse import ActivationSettings, ImpuritySettings, SpectralSettings, activation, impurity, spectral
-from doorward.cleanse.run import one_thread
+from doorward.cleansers.cleanse import one_thread
+from doorward.cleansers.methods.activation import ActivationSettings, activation
+from doorward.cleansers.methods.impurity import ImpuritySettings, impurity
+from doorward.cleansers.methods.spectral import SpectralSettings, spectral
 
 COUNT, DIMENSIONS, CLASSES, ROUNDS = 50_000, 64, 10, 3
 Floats = NDArray[np.float32]
@@ -88,7 +90,7 @@ def art_methods() -> dict[str, Callable[[Floats, NDArray[np.int64]], None]]:
 
 
 def as_the_verb(method: Callable[..., object], *arguments: object, **more: object) -> object:
-    """Call a method as `doorward.cleanse` does: on one thread."""
+    """Call a method as `doorward.cleansers` does: on one thread."""
     with one_thread():
         return method(*arguments, **more)
 

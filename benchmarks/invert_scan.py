@@ -11,12 +11,16 @@ import torch
 
 from benchmarks.invert_speed import BATCH, CLASSES, plain_mask
 from benchmarks.table import write
-from doorward.attack import asr, attack
-from doorward.classifiers import Classifier, measure_accuracy, to_float
-from doorward.data import load_images
-from doorward.images import ImageSet
-from doorward.invert import Inversion, MaskSettings, invert
-from doorward.train import TrainSettings, load_classifier, save_classifier, train
+from doorward.attacks.attack import attack
+from doorward.attacks.rate import asr
+from doorward.core.classifier import Classifier, measure_accuracy, to_float
+from doorward.core.images import ImageSet
+from doorward.data.sources import load_images
+from doorward.inversion.invert import Inversion, invert
+from doorward.inversion.methods.mask import MaskSettings
+from doorward.models.files import load_classifier, save_classifier
+from doorward.models.train.loop import train
+from doorward.models.train.settings import TrainSettings
 
 STORE = Path("runs/invert-scan")
 TARGET, TRAINED_ON, SEEN, SEED = 3, 20_000, 1000, 0

@@ -11,16 +11,17 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.table import spread, write
-from doorward.classifiers import Classifier
-from doorward.invert import Frozen, MaskSettings, MesaSettings, Scene
-from doorward.invert.generators import generate, make_generators
-from doorward.invert.information import make_statistics, statistics, trainable_bound
-from doorward.invert.loop import optimise
-from doorward.invert.mask import MaskObjective, squash
-from doorward.invert.mask import start as start_masks
-from doorward.invert.mesa import MesaObjective
-from doorward.invert.mesa import start as start_generators
-from doorward.nets import build
+from doorward.core.classifier import Classifier
+from doorward.inversion.methods.mask import MaskObjective, MaskSettings, squash
+from doorward.inversion.methods.mask import start as start_masks
+from doorward.inversion.methods.mesa.generators import generate, make_generators
+from doorward.inversion.methods.mesa.information import make_statistics, statistics, trainable_bound
+from doorward.inversion.methods.mesa.mesa import MesaObjective, MesaSettings
+from doorward.inversion.methods.mesa.mesa import start as start_generators
+from doorward.inversion.search.frozen import Frozen
+from doorward.inversion.search.loop import optimise
+from doorward.inversion.search.scene import Scene
+from doorward.models.nets.catalogue import build
 
 CLASSES, BATCH, ROUNDS = 10, 32, 3
 

@@ -15,17 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.table import RESULTS, write
-from doorward.attack import asr, attack
-from doorward.classifiers import Classifier, measure_accuracy
-from doorward.data import load_images
-from doorward.engine import Arrays, Item, run_tasks
-from doorward.images import ImageSet
-from doorward.invert import invert, judge, train_references
-from doorward.invert.references import like
-from doorward.invert.verdict import OrderTest, combine
+from doorward.attacks.attack import attack
+from doorward.attacks.rate import asr
+from doorward.core.classifier import Classifier, measure_accuracy
+from doorward.core.images import ImageSet
+from doorward.core.stats import Rate
+from doorward.data.sources import load_images
+from doorward.inversion.invert import invert
+from doorward.inversion.judge.order_test import OrderTest, combine
+from doorward.inversion.judge.references import like, train_references
+from doorward.inversion.search.runner import judge
+from doorward.jobs.tasks import Arrays, Item, run_tasks
+from doorward.models.train.loop import train
+from doorward.models.train.settings import TrainSettings
 from doorward.papers.rows import write_rows
-from doorward.stats import Rate
-from doorward.train import TrainSettings, train
 
 STORE = Path("runs/invert-validation")
 LEVEL, REFERENCES, METHODS = 0.05, 3, ("mask", "universal")

@@ -21,7 +21,7 @@ LIMIT_GIB = 4
 
 def make_source(folder: Path, count: int) -> None:
     """Images of ten classes: a bright bar at a place of its class's, over noise; written piece by piece."""
-    from doorward.images import ImageSet
+    from doorward.core.images import ImageSet
 
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -41,10 +41,12 @@ def make_source(folder: Path, count: int) -> None:
 
 def stage(name: str, folder: Path) -> None:
     """One stage, in a process of its own, so that its peak memory is its own."""
-    from doorward.attack.command import AttackRequest, attack_to_folder
-    from doorward.cleanse.command import CleanseRequest, cleanse_to_folder
-    from doorward.data import load_images
-    from doorward.train import TrainSettings, save_classifier, train
+    from doorward.attacks.job import AttackRequest, attack_to_folder
+    from doorward.cleansers.job import CleanseRequest, cleanse_to_folder
+    from doorward.data.sources import load_images
+    from doorward.models.files import save_classifier
+    from doorward.models.train.loop import train
+    from doorward.models.train.settings import TrainSettings
 
     if name == "make":
         make_source(folder / "source", int(os.environ.get("DOORWARD_BENCH_IMAGES", COUNT)))

@@ -11,9 +11,10 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.table import spread, write
-from doorward.images import ImageSet
-from doorward.nets import build
-from doorward.train import TrainSettings, train
+from doorward.core.images import ImageSet
+from doorward.models.nets.catalogue import build
+from doorward.models.train.loop import train
+from doorward.models.train.settings import TrainSettings
 
 IMAGES, BATCH, ROUNDS = 2560, 128, 5
 

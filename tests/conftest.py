@@ -9,7 +9,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does;
 import numpy as np
 import pytest
 
-from doorward.images import ImageSet
+from doorward.core.images import ImageSet
 
 
 def make_images(
@@ -30,6 +30,6 @@ def images() -> ImageSet:
 @pytest.fixture(scope="session")
 def digits() -> tuple[ImageSet, ImageSet]:
     """Training and test digits of the bundled MNIST sample."""
-    from doorward.data import load_images
+    from doorward.data.sources import load_images
 
     return load_images("mnist-5k"), load_images("mnist-5k", split="test")

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from doorward.runs import Run
-from doorward.tables import read_parquet
+from doorward.core.runs import Run
+from doorward.core.tables import read_parquet
 from tests.cli.conftest import Call
 
 TRAINING = ("--epochs", 6, "--set", "batch=64", "--set", "lr=0.05")
@@ -72,7 +72,7 @@ def test_a_clean_set_ends_with_zero(way: Path, call: Call) -> None:
 
 
 def test_truth_is_not_among_what_a_defence_loads(way: Path) -> None:
-    from doorward.data import load_images
+    from doorward.data.sources import load_images
 
     images = load_images(str(way / "poisoned"))
     assert set(vars(images)) - {"hash"} == {"pixels", "labels", "classes", "name", "provenance"}
@@ -133,7 +133,7 @@ def test_flags_of_another_set_do_not_apply(way: Path, call: Call) -> None:
 def test_an_interrupted_training_goes_on_with_the_same_command(
     way: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from doorward.train import loop
+    from doorward.models.train import loop
 
     original, calls = loop._run_epoch, []
 
@@ -257,7 +257,7 @@ def test_a_set_without_splits_can_be_tested_on(tmp_path: Path, call: Call) -> No
 def test_a_bug_ends_with_2_and_its_traceback_since_1_means_findings(
     call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from doorward.attack import command
+    from doorward.attacks import job as command
 
     monkeypatch.setattr(command, "build_attack", lambda *_: 1 / 0)
     answer = call("attack", "mnist-5k", "-o", tmp_path / "p")

@@ -9,18 +9,18 @@ from typing import Any
 import pytest
 import torch
 
-from doorward.attack import save_attack, save_truth
-from doorward.attack.poison import poison
-from doorward.data import load_images
-from doorward.errors import DoorwardError
-from doorward.images import ImageSet
-from doorward.repair import score_repair
-from doorward.runs import Run, read_json
-from doorward.tensors import read_tensors
-from doorward.train import load_classifier, save_classifier
+from doorward.attacks.files import save_attack, save_truth
+from doorward.attacks.poison import poison
+from doorward.core.errors import DoorwardError
+from doorward.core.images import ImageSet
+from doorward.core.runs import Run, read_json
+from doorward.core.tensors import read_tensors
+from doorward.data.sources import load_images
+from doorward.models.files import load_classifier, save_classifier
+from doorward.scoring.repairs import score_repair
 from tests.cli.conftest import Call
-from tests.invert.worlds import SPOT, TARGET, row_classifier, row_images
-from tests.repair.world import make_world
+from tests.inversion.worlds import SPOT, TARGET, row_classifier, row_images
+from tests.repairs.world import make_world
 
 QUICK = ("--set", "retrain.epochs=3", "--set", "retrain.precision=fp32")
 FACTORY = """
@@ -58,15 +58,15 @@ def command(place: Path, *more: object) -> tuple[object, ...]:
 
 @pytest.fixture(scope="module")
 def repaired(place: Path) -> Path:
-    from doorward.repair.arms_command import ArmsRequest, arms_to_folder
+    from doorward.repairs.job import RepairRequest, repair_to_folder
 
-    request = ArmsRequest(
+    request = RepairRequest(
         model=str(place / "model"),
         source="mnist-5k",
         triggers=str(place / "found"),
         settings={"retrain": {"epochs": 2, "precision": "fp32"}},
     )
-    arms_to_folder(request, place / "repaired")
+    repair_to_folder(request, place / "repaired")
     return place / "repaired"
 
 
@@ -107,7 +107,7 @@ def test_without_triggers_it_unlearns_adversarially(place: Path, call: Call, tmp
 def test_an_interrupted_repair_goes_on_with_the_arm_it_was_in(
     place: Path, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from doorward.repair import arms
+    from doorward.repairs import arms
 
     run: list[str] = []
     whole = arms.Bench.run

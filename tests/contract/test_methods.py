@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from doorward import methods
-from doorward.classifiers import Classifier
-from doorward.cleanse import Suspicion, cleanse
-from doorward.errors import DoorwardError
-from doorward.images import ImageSet
-from doorward.methods import KNOWLEDGE, Method
-from doorward.train import TrainSettings, train
+from doorward.cleansers.cleanse import cleanse
+from doorward.cleansers.suspicion import Suspicion
+from doorward.core import methods
+from doorward.core.classifier import Classifier
+from doorward.core.errors import DoorwardError
+from doorward.core.images import ImageSet
+from doorward.core.methods import KNOWLEDGE, Method
+from doorward.models.train.loop import train
+from doorward.models.train.settings import TrainSettings
 from tests.conftest import make_images
 
 Trained = tuple[ImageSet, Classifier]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from doorward.images import ImageSet
+from doorward.core.images import ImageSet
 
 Make = Callable[..., ImageSet]
 

@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from doorward.data import load_images
-from doorward.errors import DoorwardError
-from doorward.images import ImageSet
+from doorward.core.errors import DoorwardError
+from doorward.core.images import ImageSet
+from doorward.data.sources import load_images
 
 IDX_LABELS = struct.pack(">2I", 0x801, 4) + bytes([0, 0, 1, 1])
 

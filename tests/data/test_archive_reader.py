@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from doorward.data import load_images
-from doorward.errors import DoorwardError
+from doorward.core.errors import DoorwardError
+from doorward.data.sources import load_images
 
 FILES = ("a/0.png", "a/1.png", "b/0.png", "b/1.png")
 

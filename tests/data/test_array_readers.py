@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from doorward.classifiers import to_float
-from doorward.data import load_images
-from doorward.errors import DoorwardError
-from doorward.images import ImageSet
+from doorward.core.classifier import to_float
+from doorward.core.errors import DoorwardError
+from doorward.core.images import ImageSet
+from doorward.data.sources import load_images
 
 PIXELS = hnp.arrays(
     np.uint8, st.tuples(st.integers(4, 8), st.integers(4, 9), st.integers(4, 9), st.sampled_from([1, 3]))

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from doorward.cli.data import app
-from doorward.errors import DoorwardError
+from doorward.core.errors import DoorwardError
 
 runner = CliRunner()
 

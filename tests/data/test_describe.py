@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from doorward.data import describe, load_images
-from doorward.data.summary import channel_statistics, duplicates
-from doorward.images import ImageSet
+from doorward.core.images import ImageSet
+from doorward.data.sources import load_images
+from doorward.data.summary import channel_statistics, describe, duplicates
 
 
 def images_of(pixels: np.ndarray, labels: list[int]) -> ImageSet:

@@ -19,12 +19,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from doorward.core.errors import DoorwardError
+from doorward.core.images import ImageSet
 from doorward.data import download as download_module
-from doorward.data import fetch, load_images, named
-from doorward.data.download import checked
+from doorward.data import named
+from doorward.data.download import checked, fetch
 from doorward.data.named import CLASS_NAMES, find
-from doorward.errors import DoorwardError
-from doorward.images import ImageSet
+from doorward.data.sources import load_images
 
 TRAIN, TEST, BLOCK = 60, 20, 12  # five blocks, as CIFAR-10 has
 

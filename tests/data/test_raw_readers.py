@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from doorward.data import load_images
-from doorward.data.cifar import CIFAR10
-from doorward.errors import DoorwardError
+from doorward.core.errors import DoorwardError
+from doorward.data.readers.cifar import CIFAR10
+from doorward.data.sources import load_images
 
 GREY = hnp.arrays(np.uint8, st.tuples(st.integers(4, 9), st.integers(1, 9), st.integers(1, 9)))
 

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from doorward.data import load_images
+from doorward.core.errors import DoorwardError
 from doorward.data.safe_pickle import loads
-from doorward.errors import DoorwardError
+from doorward.data.sources import load_images
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text() | st.binary(),

@@ -11,9 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from doorward.data import assemble, folder, load_images
-from doorward.errors import DoorwardError
-from doorward.images import ImageSet
+from doorward.core.errors import DoorwardError
+from doorward.core.images import ImageSet
+from doorward.data import assemble
+from doorward.data.readers import folder
+from doorward.data.sources import load_images
 
 
 def refusal(source: object) -> str:

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from doorward.data import load_images
-from doorward.data.parquet import _locked
-from doorward.errors import DoorwardError
+from doorward.core.errors import DoorwardError
+from doorward.data.readers.parquet import _locked
+from doorward.data.sources import load_images
 
 PIXELS = hnp.arrays(np.uint8, st.tuples(st.integers(4, 8), st.integers(1, 6), st.integers(1, 6), st.just(3)))
 

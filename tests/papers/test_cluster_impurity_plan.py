@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from doorward.errors import DoorwardError
+from doorward.core.errors import DoorwardError
+from doorward.models.train.settings import TrainSettings
 from doorward.papers.accessory import draw_sunglasses
-from doorward.papers.cluster_impurity import FAITHFUL, FAST, Case, Plan, Wishes, check, make_plan, only
-from doorward.papers.cluster_impurity.trainers import SIZES, TABLE_2
-from doorward.train import TrainSettings
+from doorward.papers.cluster_impurity.plan import Case, Plan, Wishes, check, make_plan, only
+from doorward.papers.cluster_impurity.trainers import FAITHFUL, FAST, SIZES, TABLE_2
 
 QUICK = TrainSettings(epochs=1)
 
@@ -19,7 +19,7 @@ QUICK = TrainSettings(epochs=1)
 @pytest.fixture
 def cifar(monkeypatch: pytest.MonkeyPatch) -> None:
     """Digits in place of CIFAR-10, which may not have been fetched: ten classes either way."""
-    from doorward.data import load_images
+    from doorward.data.sources import load_images
     from doorward.papers.cluster_impurity import plan
 
     monkeypatch.setattr(plan, "load_images", lambda source, **more: load_images("mnist-5k", **more))

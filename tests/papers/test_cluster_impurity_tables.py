@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from doorward.attack.files import save_truth
-from doorward.attack.poison import Truth
+from doorward.attacks.files import save_truth
+from doorward.attacks.poison import Truth
+from doorward.core.stats import Rate
+from doorward.core.tables import write_parquet
 from doorward.papers.cluster_impurity import tables
 from doorward.papers.cluster_impurity.collect import Found, _clusters, _variants
 from doorward.papers.cluster_impurity.plan import Case
 from doorward.papers.rows import pooled
-from doorward.stats import Rate
-from doorward.tables import write_parquet
 
 
 def row(method: str, form: str, seed: int, tpr: int, fpr: int, fpr_target: int) -> dict[str, Any]:

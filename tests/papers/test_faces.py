@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
-from doorward.errors import DoorwardError
+from doorward.core.errors import DoorwardError
 from doorward.papers.hackml.accessories import NAMES, face_trigger
 from doorward.papers.hackml.faces import ORL_CREDIT, draw_faces, load_orl, split_faces
 
@@ -77,7 +77,7 @@ def test_triggers_lie_inside_a_face(name: str) -> None:
     faces, trigger = draw_faces(2, 1), face_trigger(name)
     import torch
 
-    from doorward.classifiers import to_float
+    from doorward.core.classifier import to_float
 
     stamped = trigger.apply(to_float(faces.pixels))
     changed = (stamped - to_float(faces.pixels)).abs().amax((0, 1)) > 0

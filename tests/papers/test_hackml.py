@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from doorward.errors import DoorwardError, OutputExistsError
-from doorward.papers.hackml import Plan, Wishes, check, make_plan, only, reproduce, work, write_results
+from doorward.core.errors import DoorwardError, OutputExistsError
+from doorward.core.runs import Run
+from doorward.core.tables import read_parquet
+from doorward.models.files import load_classifier
+from doorward.papers.hackml import work
 from doorward.papers.hackml.collect import collect, true_mask
-from doorward.papers.hackml.stages import run_case, stages
-from doorward.repair.guard import STAMPED, Guard
-from doorward.runs import Run
-from doorward.tables import read_parquet
-from doorward.train.files import load_classifier
+from doorward.papers.hackml.plan import Plan, Wishes, check, make_plan, only
+from doorward.papers.hackml.stages import reproduce, run_case, stages
+from doorward.papers.hackml.write import write_results
+from doorward.repairs.guard import STAMPED, Guard
 
 HURRIED: dict[str, dict[str, Any]] = {
     "train": {"epochs": 12, "lr": 2e-3},

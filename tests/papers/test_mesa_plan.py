@@ -8,25 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from doorward.errors import DoorwardError
-from doorward.papers.mesa import Case, Plan, Wishes, check, make_plan, only, skip
-from doorward.papers.mesa.arms import arms, inversions
-from doorward.papers.mesa.patterns import (
-    black_white,
-    black_white_masks,
-    orbit,
-    random_colour,
-    spread_over,
-    square,
-)
+from doorward.core.errors import DoorwardError
+from doorward.papers.mesa.arms import arms, inversions, skip
+from doorward.papers.mesa.patterns import black_white, black_white_masks, orbit, random_colour, spread_over, square
+from doorward.papers.mesa.plan import Case, Plan, Wishes, check, make_plan, only
 from doorward.papers.mesa.profiles import PUBLISHED
-from doorward.repair import AUTHORS
+from doorward.repairs.methods.retrain import AUTHORS
 
 
 @pytest.fixture
 def cifar(monkeypatch: pytest.MonkeyPatch) -> None:
     """Digits in place of CIFAR-10, which may not have been fetched: ten classes either way."""
-    from doorward.data import load_images
+    from doorward.data.sources import load_images
     from doorward.papers.mesa import plan
 
     monkeypatch.setattr(plan, "load_images", lambda source, **more: load_images("mnist-5k", **more))

@@ -16,20 +16,23 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from doorward.cli.app import app
-from doorward.errors import DoorwardError, OutputExistsError
-from doorward.images import ImageSet
-from doorward.invert import TriggerDistribution
-from doorward.invert.files import load_stamps
-from doorward.papers.mesa import Case, Plan, dry_run, only, reproduce, stages, work, write_results
+from doorward.core.errors import DoorwardError, OutputExistsError
+from doorward.core.images import ImageSet
+from doorward.core.runs import Run
+from doorward.core.tables import read_parquet
+from doorward.inversion.files import load_stamps
+from doorward.inversion.methods.mesa.distribution import TriggerDistribution
+from doorward.models.train.settings import TrainSettings
+from doorward.papers.mesa import stages, work
 from doorward.papers.mesa.arms import arms, stamps
 from doorward.papers.mesa.collect import collect
+from doorward.papers.mesa.estimate import dry_run
 from doorward.papers.mesa.patterns import black_white
-from doorward.papers.mesa.stages import run_case
+from doorward.papers.mesa.plan import Case, Plan, only
+from doorward.papers.mesa.stages import reproduce, run_case
 from doorward.papers.mesa.stages import stages as stages_of
+from doorward.papers.mesa.write import write_results
 from doorward.papers.rows import read_rows
-from doorward.runs import Run
-from doorward.tables import read_parquet
-from doorward.train import TrainSettings
 
 CASES = (
     Case(kind="black-white", number=49, beyond=True, shown=True),

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from doorward.papers.mesa import make_plan, tables
+from doorward.core.stats import Rate
+from doorward.papers.mesa import tables
 from doorward.papers.mesa.collect import Found
 from doorward.papers.mesa.figures import plane
+from doorward.papers.mesa.plan import make_plan
 from doorward.papers.mesa.write import page_intro
 from doorward.papers.rows import pooled
-from doorward.stats import Rate
 
 TOLD = "target class, size"
 

@@ -23,7 +23,7 @@ from doorward.cli.report import report_command
 from doorward.cli.reproduce import app as reproduce_app
 from doorward.cli.score import score_command
 from doorward.cli.train import train_command
-from doorward.errors import DoorwardError
+from doorward.core.errors import DoorwardError
 
 app = typer.Typer(
     add_completion=False,

@@ -34,8 +34,8 @@ def attack_command(
 
     Example: doorward attack mnist-5k --recipe pixel --target 0 --rate 0.02 --seed 1 -o poisoned/
     """
-    from doorward.attack.command import AttackRequest, attack_to_folder
-    from doorward.methods import build_settings
+    from doorward.attacks.job import AttackRequest, attack_to_folder
+    from doorward.core.methods import build_settings
 
     asked = {
         "source": source,

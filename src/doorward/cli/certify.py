@@ -50,8 +50,8 @@ def certify_command(
 
     Example: doorward certify mnist-5k --classes 1,7 --train 100 --test 500 --keep 0.9 --trials 10000 -o run/
     """
-    from doorward.certify.command import CertifyRequest, certify_to_folder
-    from doorward.methods import build_settings
+    from doorward.certification.job import CertifyRequest, certify_to_folder
+    from doorward.core.methods import build_settings
 
     asked = {
         "source": source,
@@ -128,7 +128,7 @@ def verify_command(
 
     Example: doorward verify run/certificate.json
     """
-    from doorward.verify import verify
+    from doorward.verifier import verify
 
     report = verify(certificate, train_sha256, test_sha256)
     if as_json:

@@ -36,8 +36,8 @@ def cleanse_command(
 
     Example: doorward cleanse poisoned/ --model model/ --method impurity --method spectral -o run/
     """
-    from doorward.cleanse.command import CleanseRequest, cleanse_to_folder
-    from doorward.methods import build_settings
+    from doorward.cleansers.job import CleanseRequest, cleanse_to_folder
+    from doorward.core.methods import build_settings
 
     asked = {
         "source": source,
@@ -68,7 +68,7 @@ def cleanse_command(
 
 
 def _show(results: dict[str, Any], output: Path) -> None:
-    from doorward.report.sections.cleanse import POOR_ACCURACY
+    from doorward.reports.sections.cleanse import POOR_ACCURACY
 
     names = results["images"]["classes"]
     rows = []

@@ -17,7 +17,7 @@ from rich.markup import escape as escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from doorward.errors import DoorwardError
+from doorward.core.errors import DoorwardError
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)

@@ -24,7 +24,7 @@ def list_command(json: AsJson = False) -> None:
 
     Example: doorward data list
     """
-    from doorward.data import catalogue
+    from doorward.data.named import catalogue
 
     sets = [
         {
@@ -65,7 +65,7 @@ def fetch_command(
 
     Example: doorward data fetch cifar10
     """
-    from doorward.data import fetch
+    from doorward.data.download import fetch
 
     if not json:
         err.print(f"fetching {escape(name)} ...")
@@ -86,7 +86,8 @@ def describe_command(
 
     Example: doorward data describe mnist-5k
     """
-    from doorward.data import describe, load_images
+    from doorward.data.sources import load_images
+    from doorward.data.summary import describe
 
     found = describe(load_images(source, split=cast("Literal['train', 'test']", split)))
     if json:

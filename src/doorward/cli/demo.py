@@ -26,9 +26,9 @@ def demo_command(
     """
     import time
 
-    from doorward.demo import demo, prepare, steps
-    from doorward.demo_table import COLUMNS, NARROW, markdown, rows
-    from doorward.runs import Run
+    from doorward.core.runs import Run
+    from doorward.demo.run import demo, prepare, steps
+    from doorward.demo.table import COLUMNS, NARROW, markdown, rows
 
     started = time.monotonic()
     wanted = list(range(seed, seed + seeds))

@@ -54,8 +54,8 @@ def invert_command(
 
     Example: doorward invert model/ --images mnist-5k --method mask --method margin -o run/
     """
-    from doorward.invert.command import InvertRequest, invert_to_folder
-    from doorward.methods import build_settings
+    from doorward.core.methods import build_settings
+    from doorward.inversion.job import InvertRequest, invert_to_folder
 
     asked = {
         **models.of_model(model, arch, mean, std, value_range),

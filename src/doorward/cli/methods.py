@@ -17,8 +17,8 @@ def methods_command(
 
     Example: doorward methods cleanse
     """
-    from doorward import methods
-    from doorward.errors import DoorwardError
+    from doorward.core import methods
+    from doorward.core.errors import DoorwardError
 
     if verb not in methods.VERBS:
         raise DoorwardError(f"verb {verb!r}; expected one of {', '.join(methods.VERBS)}")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from doorward.errors import DoorwardError
+from doorward.core.errors import DoorwardError
 
 Model = Annotated[Path, typer.Argument(help="Folder written by 'doorward train', or a file of weights.")]
 Arch = Annotated[

@@ -54,8 +54,8 @@ def repair_command(
 
     Example: doorward repair model/ --images mnist-5k --triggers run/ --method retrain -o repaired/
     """
-    from doorward.methods import build_settings
-    from doorward.repair.arms_command import ArmsRequest, arms_to_folder
+    from doorward.core.methods import build_settings
+    from doorward.repairs.job import RepairRequest, repair_to_folder
 
     asked = {
         **models.of_model(model, arch, mean, std, value_range),
@@ -72,14 +72,14 @@ def repair_command(
         "seed": seed,
         "device": device,
     }
-    request = build_settings(ArmsRequest, "repair", asked)
+    request = build_settings(RepairRequest, "repair", asked)
     with common.bar() as progress:
         task = progress.add_task("repair", total=1, note="")
 
         def told(arm: str, done: int, total: int) -> None:
             progress.update(task, description=f"repair: {arm}", completed=done, total=total, note=f"{done} of {total}")
 
-        results = arms_to_folder(request, output, overwrite=overwrite, command=common.command_line(), progress=told)
+        results = repair_to_folder(request, output, overwrite=overwrite, command=common.command_line(), progress=told)
     if as_json:
         common.print_json(results)
     else:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from doorward.cli import common
-from doorward.errors import DoorwardError
+from doorward.core.errors import DoorwardError
 
 if TYPE_CHECKING:
-    from doorward.report.page import Page
+    from doorward.reports.page import Page
 
 
 def report_command(
@@ -31,8 +31,8 @@ def report_command(
 
     Example: doorward report run/ -o report.html --sarif findings.sarif
     """
-    from doorward.report.page import compose, refuse_if_taken, write_text
-    from doorward.report.sarif import sarif as as_sarif
+    from doorward.reports.page import compose, refuse_if_taken, write_text
+    from doorward.reports.sarif import sarif as as_sarif
 
     if sarif is not None and sarif.resolve() == output.resolve():
         raise DoorwardError(f"--sarif {sarif}: is the page's own file; expected another name")

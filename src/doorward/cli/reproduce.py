@@ -41,7 +41,7 @@ def smoothing_mnist17(
 
     Example: doorward reproduce smoothing-mnist17 --profile mnist-5k -o runs/smoothing
     """
-    from doorward.errors import DoorwardError
+    from doorward.core.errors import DoorwardError
     from doorward.papers import smoothing_mnist17 as paper
 
     if profile not in ("mnist", "mnist-5k"):
@@ -106,7 +106,7 @@ def cluster_impurity(
     """
     import tempfile
 
-    from doorward.methods import build_settings
+    from doorward.core.methods import build_settings
     from doorward.papers import cluster_impurity as paper
     from doorward.papers.accessory import draw_sunglasses
 
@@ -136,7 +136,7 @@ def cluster_impurity(
 
 
 def _show_plan(plan: Any, output: Path, as_json: bool) -> None:
-    from doorward.papers.cluster_impurity import dry_run
+    from doorward.papers.cluster_impurity.estimate import dry_run
 
     estimates, speed = dry_run(plan, output)
     total = sum(e.seconds for e in estimates)

@@ -45,7 +45,7 @@ def hackml_command(
 
     Example: doorward reproduce hackml --only sunglasses -o runs/hackml
     """
-    from doorward.methods import build_settings
+    from doorward.core.methods import build_settings
     from doorward.papers import hackml as paper
 
     asked: dict[str, Any] = {

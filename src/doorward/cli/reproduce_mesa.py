@@ -54,7 +54,7 @@ def mesa_command(
 
     Example: doorward reproduce mesa --profile quick -o runs/mesa-quick
     """
-    from doorward.methods import build_settings
+    from doorward.core.methods import build_settings
     from doorward.papers import mesa as paper
 
     asked: dict[str, Any] = {
@@ -79,7 +79,7 @@ def mesa_command(
 
 
 def _show_plan(plan: Any, output: Path, jobs: int, as_json: bool) -> None:
-    from doorward.papers.mesa import dry_run
+    from doorward.papers.mesa.estimate import dry_run
 
     estimates, seconds = dry_run(plan, output, jobs)
     if as_json:

@@ -31,9 +31,9 @@ def score_command(
 
     Example: doorward score run/ --truth poisoned/truth.parquet --test mnist-5k --model before=model/
     """
-    from doorward.data import load_test_images
-    from doorward.errors import DoorwardError
-    from doorward.runs import Run
+    from doorward.core.errors import DoorwardError
+    from doorward.data.sources import load_test_images
+    from doorward.scoring.score import score
 
     if (truth is None) != clean:
         raise DoorwardError("score: expected either --truth FILE or --clean")
@@ -42,22 +42,13 @@ def score_command(
         name, equals, folder = given.partition("=")
         models.append((name, Path(folder)) if equals else (Path(given).name, Path(given)))
     images = None if test is None else load_test_images(test)
-    if Run.read(run)["verb"] == "repair":
-        from doorward.repair.scoring import score_repair
-
-        if models:
-            raise DoorwardError("score: --model is for cleanse runs; the arms of a repair run are all measured")
-        score = score_repair(run, truth, images, seed=seed, device=device)
-    else:
-        from doorward.score import score_run
-
-        score = score_run(run, truth, test=images, models=models, seed=seed, device=device)
+    found = score(run, truth, test=images, models=models, seed=seed, device=device)
     if as_json:
-        common.print_json(score)
+        common.print_json(found)
         return
-    told = score["attack"]["description"] if score["attack"] else "clean control"
+    told = found["attack"]["description"] if found["attack"] else "clean control"
     common.out.print(common.escape(common.printable(told)))
-    show_score(score)
+    show_score(found)
 
 
 def percent(rate: dict[str, Any]) -> str:

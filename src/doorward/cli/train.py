@@ -35,9 +35,9 @@ def train_command(
 
     Example: doorward train poisoned/ --net small-cnn --epochs 10 --seed 1 -o model/
     """
-    from doorward.methods import build_settings
-    from doorward.train.command import TrainRequest, train_to_folder
-    from doorward.train.loop import Progress
+    from doorward.core.methods import build_settings
+    from doorward.models.train.job import TrainRequest, train_to_folder
+    from doorward.models.train.loop import Progress
 
     asked = {
         "source": source,

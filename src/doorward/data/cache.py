@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from doorward.core.errors import DoorwardError
 from doorward.data.checks import show
-from doorward.errors import DoorwardError
 
 _UNUSED_DAYS = 30
 _ABANDONED_DAYS = 7

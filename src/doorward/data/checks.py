@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from doorward.errors import DoorwardError
+from doorward.core.errors import DoorwardError
 
 Split = Literal["train", "test"]
 

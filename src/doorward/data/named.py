@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from doorward.core.errors import DoorwardError
+from doorward.core.images import ImageSet
 from doorward.data.cache import cache_root
 from doorward.data.checks import Split, guarded, show
-from doorward.data.cifar import CIFAR10
-from doorward.errors import DoorwardError
-from doorward.images import ImageSet
+from doorward.data.readers.cifar import CIFAR10
 
 DIGITS = tuple("0123456789")
 CLASS_NAMES = {"mnist": DIGITS, "cifar10": CIFAR10}

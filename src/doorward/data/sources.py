@@ -5,22 +5,22 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from doorward.data.archives import is_archive, unpacked, without_ending
-from doorward.data.arrays import from_arrays
+from doorward.core.errors import DoorwardError, NoSplitError
+from doorward.core.images import ImageSet
+from doorward.core.runs import read_json
 from doorward.data.checks import Split, check_auditable, class_names, guarded, show
-from doorward.data.cifar import find_binary, find_python, read_binary, read_python
-from doorward.data.dataset import read_dataset
-from doorward.data.folder import read_class_folders, visible
-from doorward.data.idx import find_idx, is_idx, read_idx
 from doorward.data.named import catalogue, find, load_named
-from doorward.data.npz import read_npz
-from doorward.data.parquet import read_parquet
-from doorward.data.tables import read_csv
-from doorward.errors import DoorwardError, NoSplitError
-from doorward.images import ImageSet
-from doorward.runs import read_json
+from doorward.data.readers.archives import is_archive, unpacked, without_ending
+from doorward.data.readers.arrays import from_arrays
+from doorward.data.readers.cifar import find_binary, find_python, read_binary, read_python
+from doorward.data.readers.dataset import read_dataset
+from doorward.data.readers.folder import read_class_folders, visible
+from doorward.data.readers.idx import find_idx, is_idx, read_idx
+from doorward.data.readers.npz import read_npz
+from doorward.data.readers.parquet import read_parquet
+from doorward.data.readers.tables import read_csv
 
 _KINDS = (
     "a named set (see: doorward data list), a folder of class folders, a doorward run, .npz, .csv, .parquet, "
@@ -186,3 +186,8 @@ def _saved(path: Path) -> ImageSet:
             "expected a set that was not changed after it was written"
         )
     return images
+
+
+def open_images(source: str, split: Literal["train", "test"] | None) -> ImageSet:
+    """The split asked for; else the test images where the source has some, for a classifier has not seen them."""
+    return load_test_images(source) if split is None else load_images(source, split=split)

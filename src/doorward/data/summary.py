@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from doorward.core.images import ImageSet
+from doorward.core.memmaps import release
 from doorward.data.progress import track
-from doorward.images import ImageSet
-from doorward.memmaps import release
 
 FEW_IMAGES = 20
 _SQUARES = np.arange(256, dtype=np.int64) ** 2

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from doorward.core.runs import read_json, write_json
+from doorward.jobs.stages import refuse_other
 from doorward.papers.rows import Row, read_rows
-from doorward.papers.staging import refuse_other
-from doorward.runs import read_json, write_json
 
 MANIFEST = "made-with.json"
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from doorward.stats import Rate
-from doorward.tables import read_parquet, write_parquet
+from doorward.core.stats import Rate
+from doorward.core.tables import read_parquet, write_parquet
 
 Row = dict[str, Any]
 

@@ -15,9 +15,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from doorward.certify.command import CertifyRequest, certify_to_folder
-from doorward.runs import Run
-from doorward.tables import write_parquet
+from doorward.certification.job import CertifyRequest, certify_to_folder
+from doorward.core.runs import Run
+from doorward.core.tables import write_parquet
 
 Told = Callable[[str], None]
 RADII = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20)
@@ -216,7 +216,7 @@ def _tightness(found: Sequence[tuple[Curve, list[dict[str, Any]]]]) -> list[str]
 
 
 def _settings(runs: Sequence[dict[str, Any]]) -> str:
-    from doorward import methods
+    from doorward.core import methods
 
     settings = runs[0]["settings"]
     resolved = methods.get("certify", settings["learner"]).configure(settings["settings"]).model_dump(mode="json")

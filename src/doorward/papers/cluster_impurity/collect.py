@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from doorward.attack.files import load_truth
-from doorward.cleanse.leftovers import misfits
+from doorward.attacks.files import load_truth
+from doorward.cleansers.parts.leftovers import misfits
+from doorward.core.runs import Run, read_json
+from doorward.core.tables import read_parquet
 from doorward.papers.cluster_impurity.plan import Case, Plan
 from doorward.papers.cluster_impurity.stages import forms, stages
 from doorward.papers.cluster_impurity.trainers import AUTHORS_THRESHOLD
 from doorward.papers.rows import Row
-from doorward.runs import Run, read_json
-from doorward.score import detection
-from doorward.tables import read_parquet
+from doorward.scoring.cleansing import detection
 
 
 @dataclass(frozen=True)

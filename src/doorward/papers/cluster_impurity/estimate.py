@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from doorward.data import load_images
+from doorward.data.sources import load_images
+from doorward.models.train.loop import Progress, train
 from doorward.papers.cluster_impurity.plan import Plan
 from doorward.papers.cluster_impurity.stages import Stage, stages
-from doorward.repair.prune import PruneSettings
-from doorward.train.loop import Progress, train
+from doorward.repairs.methods.prune import PruneSettings
 
 _MEASURED = 20  # batches per epoch of the measurement
 _PASSES = {"blind": 2}  # over the images: plain, and filtered for cluster impurity; the other forms remember them

@@ -9,14 +9,14 @@ from typing import Any, Literal, get_args
 import torch
 from pydantic import Field
 
-from doorward.attack.command import AttackRequest, build_attack
-from doorward.classifiers import pick_device
-from doorward.data import load_images
-from doorward.errors import DoorwardError
-from doorward.images import class_number
-from doorward.methods import Settings, build_settings
+from doorward.attacks.job import AttackRequest, build_attack
+from doorward.core.classifier import pick_device
+from doorward.core.errors import DoorwardError
+from doorward.core.images import class_number
+from doorward.core.methods import Settings, build_settings
+from doorward.data.sources import load_images
+from doorward.models.train.settings import TrainSettings
 from doorward.papers.cluster_impurity.trainers import SIZES, TRAINERS
-from doorward.train.settings import TrainSettings
 
 Scenario = Literal["multiple-source", "single-source", "beyond", "control"]
 SCENARIOS = get_args(Scenario)  # in the order of tables

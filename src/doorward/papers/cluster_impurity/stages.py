@@ -10,20 +10,20 @@ from typing import Any, Literal
 
 import numpy as np
 
-from doorward.attack.command import attack_to_folder
-from doorward.attack.files import load_truth
-from doorward.cleanse.command import CleanseRequest, cleanse_to_folder
-from doorward.cleanse.observe import ObserveOnce
-from doorward.data import load_images
+from doorward.attacks.files import load_truth
+from doorward.attacks.job import attack_to_folder
+from doorward.cleansers.job import CleanseRequest, cleanse_to_folder
+from doorward.cleansers.observe import ObserveOnce
+from doorward.core.runs import Run, read_json, write_json
+from doorward.data.sources import load_images
+from doorward.jobs.processes import Told, default_jobs, run_side_by_side
+from doorward.jobs.stages import MANIFEST, claim_folder, refuse_other, run_once
+from doorward.models.train.job import TrainRequest, train_to_folder
+from doorward.models.train.loop import Progress
 from doorward.papers.accessory import draw_sunglasses
 from doorward.papers.cluster_impurity.plan import Case, Plan, with_picture
-from doorward.papers.staging import MANIFEST, claim_folder, refuse_other, run_once
-from doorward.repair.command import RepairRequest, repair_to_folder
-from doorward.runs import Run, read_json, write_json
-from doorward.score import score_run
-from doorward.side_by_side import Told, default_jobs, run_side_by_side
-from doorward.train.command import TrainRequest, train_to_folder
-from doorward.train.loop import Progress
+from doorward.papers.cluster_impurity.pruned import PruneRequest, prune_to_folder
+from doorward.scoring.cleansing import score_cleansing
 
 BLIND = ("impurity", "activation", "spectral", "scan")
 DECLARED = ("activation", "spectral", "spectre", "scan")
@@ -185,7 +185,7 @@ def _repairs(plan: Plan, case: Case, training: TrainRequest, here: Path) -> Iter
         request = training.model_copy(update={"without": str(run), "by": method})
         needed = partial(_flagged, run, method)
         yield _training(plan, case, f"retrain after {name}", request, here / f"after-{name}", needed)
-    repair = RepairRequest(
+    repair = PruneRequest(
         model=str(here / "model"),
         method="prune",
         clean=plan.source,
@@ -193,7 +193,7 @@ def _repairs(plan: Plan, case: Case, training: TrainRequest, here: Path) -> Iter
         seed=case.seed,
         device=plan.device,
     )
-    prune = partial(repair_to_folder, repair, here / "after-FP", command=plan.command)
+    prune = partial(prune_to_folder, repair, here / "after-FP", command=plan.command)
     yield Stage(case, "fine-prune", "fine-prune", here / "after-FP", lambda _: prune())
 
 
@@ -225,4 +225,4 @@ def score(plan: Plan, folder: Path, case: Case, told: Told = lambda _: None) -> 
             continue
         if measured and test is None:
             test = load_images(plan.source, split="test")
-        score_run(file.parent, truth, test=test, models=measured, seed=case.seed, device=plan.device)
+        score_cleansing(file.parent, truth, test=test, models=measured, seed=case.seed, device=plan.device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from doorward.train.settings import TrainSettings
+from doorward.models.train.settings import TrainSettings
 
 # What "ResNet-20, 200 epochs, mini-batch size of 32" most likely is: the Keras example cifar10_resnet.py, which the
 # poster does not name. Its penalty l2(1e-4) adds 2e-4 times the weight to the gradient; its shifts are of 10 %.

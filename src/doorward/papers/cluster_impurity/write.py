@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from doorward.errors import DoorwardError
+from doorward.core.errors import DoorwardError
 from doorward.papers.cluster_impurity import figures, tables
 from doorward.papers.cluster_impurity.collect import Found, collect
 from doorward.papers.cluster_impurity.plan import SCENARIOS, Plan
 from doorward.papers.cluster_impurity.trainers import CLEAN_ACCURACY, DEVIATIONS, TRAINERS
 from doorward.papers.kept import with_kept
 from doorward.papers.rows import Row, write_rows
-from doorward.report import report
+from doorward.reports.page import report
 
 _WHOLE = {"seed", "flagged", "poisoned", "gathered"}  # columns of whole numbers; *_hits and *_trials are too
 _REPORTED = 24  # sections that the report's page has

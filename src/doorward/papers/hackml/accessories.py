@@ -8,10 +8,10 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from doorward.errors import DoorwardError
+from doorward.core.errors import DoorwardError
+from doorward.core.triggers import Placement, Trigger
 from doorward.papers.accessory import draw_sunglasses
 from doorward.papers.hackml.faces import HEIGHT, WIDTH
-from doorward.triggers import Placement, Trigger
 
 NAMES = ("sunglasses", "hat", "patch")
 

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from doorward.core.runs import Run
+from doorward.core.triggers import Trigger
 from doorward.papers.hackml.accessories import face_trigger
 from doorward.papers.hackml.faces import HEIGHT, WIDTH
 from doorward.papers.hackml.plan import Case, Plan
 from doorward.papers.hackml.stages import shared_stages, stages
 from doorward.papers.hackml.work import found_triggers
 from doorward.papers.rows import Row
-from doorward.runs import Run
-from doorward.triggers import Trigger
 
 _OPAQUE = 0.5
 

@@ -9,8 +9,8 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from doorward.errors import DoorwardError
-from doorward.images import ImageSet
+from doorward.core.errors import DoorwardError
+from doorward.core.images import ImageSet
 
 HEIGHT, WIDTH = 55, 47  # of the DeepID nets of CSAW HackML
 ORL_CREDIT = "The Database of Faces (ORL), AT&T Laboratories Cambridge; Samaria and Harter 1994"

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from doorward.classifiers import to_float, to_uint8
-from doorward.images import ImageSet
+from doorward.core.classifier import to_float, to_uint8
+from doorward.core.images import ImageSet
+from doorward.core.runs import Run
 from doorward.papers.hackml.accessories import face_trigger
 from doorward.papers.hackml.collect import true_mask
 from doorward.papers.hackml.plan import Case, Plan
 from doorward.papers.hackml.work import faces_of, found_triggers
-from doorward.runs import Run
 
 _SHOWN = 4  # suspects in a net's picture
 _DASHES = {"strip": "-", "ada": "--", "inverted": ":"}

@@ -8,17 +8,17 @@ from typing import Any
 
 from pydantic import Field
 
-from doorward import methods as registry
-from doorward.attack import Attack, Pairing
-from doorward.classifiers import pick_device
-from doorward.errors import DoorwardError
-from doorward.images import ImageSet
-from doorward.invert.window import WindowSettings
-from doorward.methods import Settings, build_settings
+from doorward.attacks.plan import Attack, Pairing
+from doorward.core import methods as registry
+from doorward.core.classifier import pick_device
+from doorward.core.errors import DoorwardError
+from doorward.core.images import ImageSet
+from doorward.core.methods import Settings, build_settings
+from doorward.inversion.methods.window.window import WindowSettings
+from doorward.models.open.foreign import load_foreign
+from doorward.models.train.settings import TrainSettings
 from doorward.papers.hackml.accessories import face_trigger
 from doorward.papers.hackml.faces import HEIGHT, TRAINING_PICTURES, WIDTH, draw_faces, load_orl
-from doorward.train.foreign import load_foreign
-from doorward.train.settings import TrainSettings
 
 SHAPE = (3, HEIGHT, WIDTH)
 ARCH = "deepid"

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from doorward.core.runs import write_json
+from doorward.jobs.processes import Told, default_jobs, run_side_by_side
+from doorward.jobs.stages import MANIFEST, claim_folder, naming, run_once
 from doorward.papers.hackml import work
 from doorward.papers.hackml.plan import Case, Plan
-from doorward.papers.staging import MANIFEST, claim_folder, naming, run_once
-from doorward.runs import write_json
-from doorward.side_by_side import Told, default_jobs, run_side_by_side
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from doorward.core.stats import Rate
 from doorward.papers.hackml.collect import Found
 from doorward.papers.rows import Row, markdown, pick
-from doorward.stats import Rate
 
 
 def rate(row: Row, name: str) -> str:

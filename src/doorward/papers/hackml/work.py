@@ -8,23 +8,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from doorward import methods as registry
-from doorward.attack import Attack, asr, load_attack, poison, save_attack
-from doorward.classifiers import Classifier, measure_accuracy, pick_device, to_float, to_uint8
-from doorward.images import ImageSet
-from doorward.invert.command import InvertRequest, invert_to_folder
-from doorward.invert.evidence import rank_targets
-from doorward.invert.files import load_stamps
+from doorward.attacks.files import load_attack, save_attack
+from doorward.attacks.plan import Attack
+from doorward.attacks.poison import poison
+from doorward.attacks.rate import asr
+from doorward.core import methods as registry
+from doorward.core.classifier import Classifier, measure_accuracy, pick_device, to_float, to_uint8
+from doorward.core.images import ImageSet
+from doorward.core.runs import Run
+from doorward.core.triggers import Trigger
+from doorward.inversion.files import load_stamps
+from doorward.inversion.job import InvertRequest, invert_to_folder
+from doorward.inversion.judge.evidence import rank_targets
+from doorward.jobs.processes import Told
+from doorward.models.files import load_classifier, save_classifier
+from doorward.models.open.foreign import load_foreign
+from doorward.models.train.loop import train
 from doorward.papers.hackml.faces import split_faces
 from doorward.papers.hackml.plan import ARCH, SCREENS, SHAPE, Case, Plan
-from doorward.repair import repair_with_controls, score_arms
-from doorward.runs import Run
-from doorward.screen import fit, roc
-from doorward.side_by_side import Told
-from doorward.train.files import load_classifier, save_classifier
-from doorward.train.foreign import load_foreign
-from doorward.train.loop import train
-from doorward.triggers import Trigger
+from doorward.repairs.arms import repair_with_controls
+from doorward.scoring.repairs import score_arms
+from doorward.screens.base import roc
+from doorward.screens.screen import fit
 
 WORKS = 0.5  # success from which a trigger counts as found, and is repaired
 _FALSE_REJECTION = 0.05

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from doorward.errors import DoorwardError
+from doorward.core.errors import DoorwardError
 from doorward.papers.hackml import figures, tables
 from doorward.papers.hackml.collect import Found, collect
 from doorward.papers.hackml.faces import ORL_CREDIT

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from doorward.attack import load_attack
-from doorward.errors import DoorwardError
-from doorward.invert import TriggerDistribution
-from doorward.invert.files import load_stamps
+from doorward.attacks.files import load_attack
+from doorward.core.errors import DoorwardError
+from doorward.core.runs import Run
+from doorward.core.triggers import Stamp
+from doorward.inversion.files import load_stamps
+from doorward.inversion.methods.mesa.distribution import TriggerDistribution
 from doorward.papers.mesa.plan import SIZES, Case, Plan
 from doorward.papers.mesa.profiles import AUTHORS_SEARCH
-from doorward.runs import Run
-from doorward.triggers import Stamp
 
 Told = Literal["target class", "size", "true trigger"]
 BEFORE = "before"  # the backdoored net as it is

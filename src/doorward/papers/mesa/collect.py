@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from doorward.core.runs import Run
 from doorward.papers.mesa.arms import BEFORE, arms, inversions
 from doorward.papers.mesa.plan import Case, Plan
 from doorward.papers.mesa.stages import shared_stages, stages
 from doorward.papers.rows import Row
-from doorward.runs import Run
 
 
 @dataclass(frozen=True)

@@ -12,16 +12,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from doorward.classifiers import Classifier, to_float
-from doorward.data import load_images
-from doorward.images import ImageSet
-from doorward.invert import Frozen
+from doorward.core.classifier import Classifier, to_float
+from doorward.core.images import ImageSet
+from doorward.data.sources import load_images
+from doorward.inversion.search.frozen import Frozen
+from doorward.jobs.processes import default_jobs
+from doorward.models.train.loop import Progress, train
 from doorward.papers.mesa.arms import Inversion
 from doorward.papers.mesa.plan import Plan
 from doorward.papers.mesa.stages import Stage, shared_stages, stages
 from doorward.papers.mesa.work import IMAGES, SAMPLES
-from doorward.side_by_side import default_jobs
-from doorward.train.loop import Progress, train
 
 _BATCHES = 12
 

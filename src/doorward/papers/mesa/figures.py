@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from doorward.core.runs import Run
+from doorward.core.tensors import read_tensors
 from doorward.papers.mesa.arms import BEFORE
 from doorward.papers.mesa.collect import Found
 from doorward.papers.mesa.plan import Plan
 from doorward.papers.mesa.tables import BASELINE, by_case, label, main_arms
 from doorward.papers.rows import pick
-from doorward.runs import Run
-from doorward.tensors import read_tensors
 
 Arrays = Mapping[str, NDArray[Any]]
 _STYLES = {

@@ -9,19 +9,21 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from doorward.attack import Attack, Pairing
-from doorward.classifiers import pick_device
-from doorward.data import load_images
-from doorward.errors import DoorwardError
-from doorward.images import class_number
-from doorward.invert import MaskSettings, MesaSettings, PixelSettings
-from doorward.methods import Settings, build_settings
-from doorward.nets import NETS
+from doorward.attacks.plan import Attack, Pairing
+from doorward.core.classifier import pick_device
+from doorward.core.errors import DoorwardError
+from doorward.core.images import class_number
+from doorward.core.methods import Settings, build_settings
+from doorward.core.triggers import Placement, Trigger
+from doorward.data.sources import load_images
+from doorward.inversion.methods.mask import MaskSettings
+from doorward.inversion.methods.mesa.mesa import MesaSettings
+from doorward.inversion.methods.pixel import PixelSettings
+from doorward.models.nets.catalogue import NETS
+from doorward.models.train.settings import TrainSettings
 from doorward.papers.mesa.patterns import COLOURS, SIDE, black_white, black_white_masks, random_colour, spread_over
 from doorward.papers.mesa.profiles import PROFILES, TABLE, Profile
-from doorward.repair import RetrainSettings
-from doorward.train.settings import TrainSettings
-from doorward.triggers import Placement, Trigger
+from doorward.repairs.methods.retrain import RetrainSettings
 
 Shape = tuple[int, int, int]
 Kind = Literal["black-white", "colour"]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from doorward.invert import MaskSettings, MesaSettings, PixelSettings
+from doorward.inversion.methods.mask import MaskSettings
+from doorward.inversion.methods.mesa.mesa import MesaSettings
+from doorward.inversion.methods.pixel import PixelSettings
+from doorward.models.train.settings import TrainSettings
 from doorward.papers.mesa.patterns import COLOURS, black_white_masks, spread_over
-from doorward.repair import AUTHORS, RetrainSettings
-from doorward.train.settings import TrainSettings
+from doorward.repairs.methods.retrain import AUTHORS, RetrainSettings
 
 PROFILES = ("cpu", "gpu", "quick")
 

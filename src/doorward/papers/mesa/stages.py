@@ -8,12 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from doorward.core.runs import write_json
+from doorward.jobs.processes import Told, default_jobs, run_side_by_side
+from doorward.jobs.stages import MANIFEST, claim_folder, naming, run_once
 from doorward.papers.mesa import work
 from doorward.papers.mesa.arms import Arm, Inversion, arms, inversions, verdict
 from doorward.papers.mesa.plan import Case, Plan
-from doorward.papers.staging import MANIFEST, claim_folder, naming, run_once
-from doorward.runs import write_json
-from doorward.side_by_side import Told, default_jobs, run_side_by_side
 
 
 @dataclass(frozen=True)

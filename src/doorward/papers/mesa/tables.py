@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import mean
 
+from doorward.core.stats import Rate
 from doorward.papers.mesa.arms import BEFORE, PEERS
 from doorward.papers.mesa.collect import Found
 from doorward.papers.mesa.profiles import PUBLISHED
 from doorward.papers.rows import Row, markdown, pick, pooled
-from doorward.stats import Rate
 
 LABELS = {
     "clean": "net before the attack",

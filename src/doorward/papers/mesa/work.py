@@ -9,25 +9,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from doorward.attack import Attack, BatchStamping, asr, load_attack, save_attack
-from doorward.classifiers import Classifier, measure_accuracy, pick_device, to_float, to_uint8
-from doorward.data import load_images
-from doorward.images import ImageSet
-from doorward.invert import TriggerDistribution
-from doorward.invert.command import InvertRequest, invert_to_folder
-from doorward.invert.files import load_stamps
-from doorward.invert.stamping import corners, stamp_windows
+from doorward.attacks.files import load_attack, save_attack
+from doorward.attacks.plan import Attack, BatchStamping
+from doorward.attacks.rate import asr
+from doorward.core.classifier import Classifier, measure_accuracy, pick_device, to_float, to_uint8
+from doorward.core.images import ImageSet
+from doorward.core.runs import Run
+from doorward.core.tensors import write_tensors
+from doorward.core.triggers import Trigger
+from doorward.data.sources import load_images
+from doorward.inversion.files import load_stamps
+from doorward.inversion.job import InvertRequest, invert_to_folder
+from doorward.inversion.methods.mesa.distribution import TriggerDistribution
+from doorward.inversion.search.stamping import corners, stamp_windows
+from doorward.jobs.processes import Told
+from doorward.models.files import load_classifier, save_classifier
+from doorward.models.train.job import TrainRequest, train_to_folder
+from doorward.models.train.loop import Progress, train
 from doorward.papers.mesa.arms import PEERS, Arm, Inversion, stamps, verdict
 from doorward.papers.mesa.plan import Case, Plan
-from doorward.repair import FineTuneSettings, RefreshSettings, Repaired, RetrainSettings, fine_tune, refresh, retrain
-from doorward.repair import repair as repair_by
-from doorward.runs import Run
-from doorward.side_by_side import Told
-from doorward.tensors import write_tensors
-from doorward.train.command import TrainRequest, train_to_folder
-from doorward.train.files import load_classifier, save_classifier
-from doorward.train.loop import Progress, train
-from doorward.triggers import Trigger
+from doorward.repairs.methods.controls import FineTuneSettings, RefreshSettings, fine_tune, refresh
+from doorward.repairs.methods.retrain import RetrainSettings, retrain
+from doorward.repairs.repair import repair as repair_by
+from doorward.repairs.repaired import Repaired
 
 ENOUGH = 0.95  # of training images: an attack that succeeds on so many is not trained further
 SAMPLES, IMAGES = 150, 32  # in the figure: triggers per level, images per trigger

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from doorward.errors import DoorwardError
+from doorward.core.errors import DoorwardError
 from doorward.papers.kept import with_kept
 from doorward.papers.mesa import figures, tables
 from doorward.papers.mesa.arms import BEFORE

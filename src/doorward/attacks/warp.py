@@ -1,0 +1,35 @@
+"""`Warp`: a stamp that moves pixels instead of painting them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from doorward.core.errors import DoorwardError
+from doorward.core.tensors import write_tensors
+
+
+@dataclass(frozen=True, eq=False)
+class Warp:
+    """A fixed displacement field ``[2, H, W]`` (x, y) in pixels; sampling is bilinear, edges repeated."""
+
+    field: Tensor
+
+    def apply(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Warp ``[B, C, H, W]`` images in [0, 1]."""
+        _, height, width = self.field.shape
+        if images.shape[2:] != self.field.shape[1:]:
+            size = f"{images.shape[2]} x {images.shape[3]}"
+            raise DoorwardError(f"warp for images of {height} x {width} on images of {size}")
+        y, x = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
+        pixel = torch.tensor([2 / max(width - 1, 1), 2 / max(height - 1, 1)]).view(2, 1, 1)
+        grid = (torch.stack([x, y]) + self.field * pixel).permute(1, 2, 0)
+        grid = grid.to(images).expand(len(images), -1, -1, -1)
+        return torch.nn.functional.grid_sample(images, grid, padding_mode="border", align_corners=True)
+
+    def save(self, path: Path) -> None:
+        """Write safetensors."""
+        write_tensors(path, {"warp": self.field})

@@ -1,0 +1,1 @@
+"""Certification: how much poisoning a training procedure withstands."""

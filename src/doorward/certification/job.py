@@ -1,0 +1,181 @@
+"""From a request in plain values to a certificate in a run folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from doorward.certification.certificate import Certificate, radii_of_votes
+from doorward.certification.certify import certify, noise_blocks
+from doorward.certification.smoothing.montecarlo import Counts
+from doorward.certification.smoothing.noise import Noise
+from doorward.certification.smoothing.task import SmoothingTask, cells_of, draw_split
+from doorward.certification.smoothing.votes import trials_needed, vote_table
+from doorward.certification.tightness import attack_search
+from doorward.core import methods as registry
+from doorward.core.errors import DoorwardError
+from doorward.core.images import ImageSet
+from doorward.core.methods import Settings
+from doorward.core.runs import Run
+from doorward.data.sources import load_images
+
+_SEARCHED_TRAINING_IMAGES = 1000  # the search takes seconds up to here
+
+Told = Callable[[int, float, dict[int, float]], None]
+
+
+class CertifyRequest(Settings):
+    """What ``doorward certify`` was asked for."""
+
+    source: str
+    split: Literal["train", "test"] = "train"
+    classes: tuple[str, ...] = ()
+    train: int = Field(100, ge=1)
+    test: int = Field(1000, ge=1)
+    learner: str = "two-layer"
+    settings: dict[str, Any] = Field(default_factory=dict)
+    keep: str = "0.9"
+    keep_labels: str | None = None
+    keep_test: str | None = None
+    trials: int = Field(10_000, ge=1)
+    alpha: str = "0.001"
+    radius: int | None = Field(None, ge=0)
+    binarise: int | None = 128
+    draw: int = Field(0, ge=0)
+    skip: int = Field(0, ge=0, description="leave out the first so many images of the classes: others were tuned on")
+    seed: int = Field(0, ge=0)
+    workers: int = Field(0, ge=0, description="processes; 0: as many as pay")
+    engine: Literal["local", "ray"] = "local"
+    search: bool | None = None
+    device: str = "auto"
+
+
+def certify_to_folder(
+    request: CertifyRequest, output: Path, *, overwrite: bool = False, command: str = "", told: Told | None = None
+) -> dict[str, Any]:
+    """Certify a draw of training and test images and write the run; returns the run's results.
+
+    ``draw`` decides which images are drawn, ``seed`` the noise. Finished shards stay with an interrupted run.
+    """
+    deterministic = "noise" not in registry.get("certify", request.learner).given
+    images = load_images(request.source, split=request.split)
+    images = images.subset(_drawable(images, request))
+    train, test = draw_split(images, request.classes, request.train, request.test, request.draw)
+    if request.radius is not None and not deterministic:
+        _refuse_radius_out_of_reach(request, train)
+    settings = {**request.model_dump(mode="json"), "train_sha256": train.hash, "test_sha256": test.hash}
+    # workers, engine and the radius asked for change no vote, so a resume may change them
+    resumed_by = {k: v for k, v in settings.items() if k not in ("workers", "engine", "radius")}
+    with Run(output, "certify", resumed_by, overwrite, command) as run:
+        rates: list[float] = []
+
+        def progress(done: int, rate: float, counts: Counts) -> None:
+            rates[:] = [rate]
+            if told is not None:
+                told(done, rate, so_far(request, train, test, done, counts))
+
+        certificate = certify(
+            train,
+            test,
+            request.learner,
+            settings=request.settings,
+            keep=request.keep,
+            keep_labels=request.keep_labels,
+            keep_test=request.keep_test,
+            trials=request.trials,
+            alpha=request.alpha,
+            seed=request.seed,
+            binarise=request.binarise,
+            store=run.work / "shards",
+            workers=request.workers or _workers(request),
+            engine=request.engine,
+            device=request.device,
+            progress=progress,
+        )
+        certificate.save(run.work / "certificate.json")
+        run.results = summary(certificate, request.learner, rates[0] if rates else None)
+        if deterministic and _search_pays(request):
+            run.results["attack_search"] = _search(train, test, certificate)
+        shutil.rmtree(run.work / "shards", ignore_errors=True)  # the certificate holds their sum
+    return run.results
+
+
+def _search_pays(request: CertifyRequest) -> bool:
+    return request.train <= _SEARCHED_TRAINING_IMAGES if request.search is None else request.search
+
+
+def _search(train: ImageSet, test: ImageSet, certificate: Certificate) -> dict[str, Any]:
+    """How far the radii are from the truth: images by (smallest attack found - 1 - certified radius)."""
+    gaps = attack_search(train, test, certificate).gaps()
+    return {"attacked": sum(gaps.values()), "gaps": {str(gap): count for gap, count in gaps.items()}}
+
+
+def _drawable(images: ImageSet, request: CertifyRequest) -> NDArray[np.bool_]:
+    """Which images may be drawn ``[N]``: all but the first ``skip`` of the classes asked for."""
+    named = [images.classes.index(c) for c in request.classes if c in images.classes]
+    chosen = np.isin(images.labels, named) if named else np.ones(len(images), bool)
+    return ~chosen | (np.cumsum(chosen) > request.skip)
+
+
+def _workers(request: CertifyRequest) -> int:
+    """All cores where training takes minutes; closed forms finish before other processes have started."""
+    quick = request.learner != "two-layer" and request.trials <= 100_000
+    return 1 if quick else os.cpu_count() or 1
+
+
+def summary(certificate: Certificate, learner: str, rate: float | None) -> dict[str, Any]:
+    """The figures of a certificate as plain values: fractions of the test images, with 95 % intervals beside them."""
+    curve = certificate.curve()
+    return {
+        "learner": learner,
+        "test_images": len(certificate),
+        "certified_accuracy": {str(r): value.value for r, value in enumerate(curve)},
+        "intervals": {str(r): list(value.interval) for r, value in enumerate(curve)},
+        "jointly_certified_accuracy": {str(r): v.value for r, v in enumerate(certificate.curve(joint=True))},
+        "clean_accuracy": certificate.clean_accuracy().value,
+        "abstained": certificate.abstained(),
+        "trials": certificate.trials,
+        "trials_per_second": None if rate is None else round(rate, 1),
+    }
+
+
+def so_far(request: CertifyRequest, train: ImageSet, test: ImageSet, trials: int, counts: Counts) -> dict[int, float]:
+    """Certified accuracy per radius if the run ended now."""
+    task, noise = _task(request, train, test)
+    radii = radii_of_votes(counts, vote_table(trials, noise_blocks(noise, task), Fraction(request.alpha)))
+    right = counts.argmax(axis=1) == test.labels
+    return {r: float((right & (radii >= r)).mean()) for r in range(1, int(radii.max(initial=0)) + 1)}
+
+
+def _task(request: CertifyRequest, train: ImageSet, test: ImageSet) -> tuple[SmoothingTask, Noise]:
+    noise = Noise.of(
+        request.keep,
+        classes=len(train.classes),
+        domain=256 if request.binarise is None else 2,
+        keep_labels=request.keep_labels,
+        keep_test=request.keep_test,
+    )
+    cells = cells_of(train, request.binarise), train.labels, cells_of(test, request.binarise)
+    return SmoothingTask(*cells, len(train.classes), noise, train.shape), noise
+
+
+def _refuse_radius_out_of_reach(request: CertifyRequest, train: ImageSet) -> None:
+    """Say before the work that no vote can reach the radius asked for, and how many trials it takes."""
+    assert request.radius is not None
+    first = train.subset(np.arange(1))
+    task, noise = _task(request, first, first)
+    if len(vote_table(request.trials, noise_blocks(noise, task), Fraction(request.alpha))) > request.radius:
+        return
+    needed = trials_needed(request.radius, noise.train.keep, noise.train.domain, Fraction(request.alpha))
+    raise DoorwardError(
+        f"certify: radius {request.radius} cannot be reached with {request.trials:,} trials at keep {request.keep} "
+        f"and alpha {request.alpha}, even if all of them agree; expected at least {needed:,} trials"
+    )

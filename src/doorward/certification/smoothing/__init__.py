@@ -1,0 +1,1 @@
+"""Randomized smoothing of the whole train-and-predict procedure."""

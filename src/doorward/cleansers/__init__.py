@@ -1,0 +1,1 @@
+"""Cleansing of training sets: images and a classifier trained on them to suspects."""

@@ -1,0 +1,164 @@
+"""Cluster impurity."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from doorward.cleansers.parts.filters import FILTERS
+from doorward.cleansers.parts.leftovers import lookalikes, misfits
+from doorward.cleansers.parts.mixture import fit_mixture
+from doorward.cleansers.suspicion import Group, Suspicion, list_classes, members_by_class
+from doorward.core.methods import Settings, method
+
+Floats = NDArray[np.float32]
+
+
+class ImpuritySettings(Settings):
+    """Settings of cluster impurity."""
+
+    filter: str = Field("mean2", description=f"one of {', '.join(FILTERS)}")
+    threshold: float = Field(
+        1.61, gt=0, description="a cluster is flagged when S is above this: 1.61 is p < .2; the authors' code has .5"
+    )
+    clusters: int = Field(10, ge=1, description="most clusters tried per class")
+    dimensions: int = Field(
+        16, ge=0, description="cluster in so many principal components of each class; 0 for all features, as the poster"
+    )
+    images_per_parameter: float = Field(
+        8.0, gt=0, description="images per covariance parameter to which the features of a small class are projected"
+    )
+    misfits: bool = Field(
+        False, description="in a class with a flagged cluster, flag what is decided as another class than its label too"
+    )
+    lookalikes: bool = Field(
+        False, description="in such a class, flag what changes under the filter and lies nearer to the flagged ones too"
+    )
+    fit_limit: int = Field(10_000, ge=100, description="images per class used to fit the mixture; all are assigned")
+
+
+@method(
+    "cleanse",
+    "impurity",
+    settings=ImpuritySettings,
+    given={"features", "logits", "filtered_logits", "labels", "seed"},
+)
+def impurity(
+    features: Floats,
+    logits: Floats,
+    filtered_logits: Floats,
+    labels: NDArray[np.int64],
+    s: ImpuritySettings,
+    *,
+    seed: int,
+) -> Suspicion:
+    """Flag feature clusters whose members change their decision under blur.
+
+    Cluster impurity, Xiang, Miller and Kesidis, MLSP 2019, slide "CI Defense (continued)": a full-covariance
+    Gaussian mixture per class on the penultimate features, number of clusters by BIC, hard assignment; then
+    p = P(f(h(x)) = w | f(x) = w) over the cluster and S = KL([1, 0] || [p, 1 - p]) = -log p. p is estimated as
+    (unchanged + .5) / (n + 1), so that S is finite when every decision changes; a cluster none of whose members is
+    classified as w is not judged.
+
+    Deviations: the threshold is log 5, four in five decisions changed. The poster gives none; the authors' code has
+    .5, which a class of clean images passes that does not stand blurring. Log 5 lies between the clean and the poisoned
+    clusters of CIFAR-10 nets that no table reports (1.12 and 4.6).
+    With fewer images than the covariance has parameters the features of the class are projected on their leading
+    principal components, and a warning says so. How many (8 images per parameter) was chosen on seeds 0 to 5, 21 and
+    24 of the demo's attacks, which no table reports: with 1 per parameter the penalty of the criterion outweighs a
+    small cluster, which then stays merged in one of eight seeds.
+
+    Also a deviation: the mixture is fitted in 16 principal components of each class. In all features (``s.dimensions``
+    0, the poster) a cluster must hold several hundred images to be worth its covariance: 150 images of CIFAR-10 with a
+    3 x 3 patch stay merged in 64 dimensions and are found (149, nothing else) in 16. The number was seen on four nets,
+    two of them with 150 poisoned images; on eleven nets the highest S of a clean cluster is .67 to 1.41.
+
+    Args:
+        features: penultimate features ``[N, t]``.
+        logits, filtered_logits: ``[N, K]``, of the images and of their filtered versions.
+        labels: training labels ``[N]``.
+        seed: of the mixtures.
+
+    Returns: an image's score is the S of its cluster; a group per cluster, its statistic S. ``s.misfits`` and
+        ``s.lookalikes`` (not in the poster) flag more images and leave scores and groups as they are.
+
+    Fails when: the filter leaves the trigger's effect alone (large smooth triggers: sinusoids), the poison shares its
+        clusters with clean images, or the classifier's decisions on clean images change under the filter.
+    """
+    before, after = logits.argmax(axis=1), filtered_logits.argmax(axis=1)
+    score = np.zeros(len(labels), np.float32)
+    flag = np.zeros(len(labels), bool)
+    groups: list[Group] = []
+    projected: dict[int, int] = {}
+    wanted = min(s.dimensions or features.shape[1], features.shape[1])
+    for label, rows in members_by_class(labels):
+        values = features[rows].astype(np.float64)
+        affordable = affordable_dimensions(len(rows), values.shape[1], s.images_per_parameter)
+        if affordable < wanted:
+            projected[label] = affordable
+        values = principal_components(values, min(affordable, wanted))
+        assignment = fit_mixture(values, most=s.clusters, seed=seed, fit_limit=s.fit_limit).assignment
+        for cluster in np.unique(assignment):
+            inside = rows[assignment == cluster]
+            value = cluster_impurity(before[inside], after[inside], label)
+            flagged = value is not None and value > s.threshold
+            score[inside] = value or 0.0
+            flag[inside] = flagged
+            size = len(inside)
+            groups.append(Group(label, int(cluster), size, value or 0.0, s.threshold, size if flagged else 0))
+    extra = misfits(flag, before, labels) if s.misfits else np.zeros_like(flag)
+    if s.lookalikes:
+        extra |= lookalikes(flag, features, after, labels)
+    flag |= extra
+    return Suspicion(score, flag, tuple(groups), _warnings(projected, wanted, before, after))
+
+
+def cluster_impurity(before: NDArray[np.int64], after: NDArray[np.int64], label: int) -> float | None:
+    """S = -log p of one cluster from decisions before and after the filter; None when no decision was ``label``."""
+    decided = before == label
+    total = int(decided.sum())
+    if total == 0:
+        return None
+    kept = int((after[decided] == label).sum())
+    p = (kept + 0.5) / (total + 1) if kept < total else 1.0
+    return float(-np.log(p))
+
+
+def affordable_dimensions(count: int, dimensions: int, images_per_parameter: float) -> int:
+    """Dimensions in which to cluster ``count`` images.
+
+    All of them when a full covariance, t (t + 1) / 2 parameters, has no more parameters than there are images, as in
+    the poster; else as many as leave ``images_per_parameter`` images for each parameter.
+    """
+    if count >= dimensions * (dimensions + 1) // 2:
+        return dimensions
+    affordable = int((np.sqrt(1 + 8 * count / images_per_parameter) - 1) / 2)
+    return max(1, min(dimensions, affordable))
+
+
+def principal_components(values: NDArray[np.float64], dimensions: int) -> NDArray[np.float64]:
+    """Leading principal components ``[n, dimensions]``; directions without variance are left out."""
+    centred = values - values.mean(axis=0)
+    eigenvalues, vectors = np.linalg.eigh(centred.T @ centred)
+    alive = int((eigenvalues > 1e-9 * max(eigenvalues[-1], 1e-300)).sum())
+    kept = max(1, min(dimensions, alive))
+    return centred @ vectors[:, ::-1][:, :kept]
+
+
+def _warnings(
+    projected: dict[int, int], dimensions: int, before: NDArray[np.int64], after: NDArray[np.int64]
+) -> tuple[str, ...]:
+    told = []
+    if projected:
+        fewest = min(projected.values())
+        told.append(
+            f"classes {list_classes(list(projected))}: too few images for covariances of {dimensions} dimensions; "
+            f"projected on {fewest} principal components or more"
+        )
+    changed = float((before != after).mean())
+    if changed > 0.3:
+        told.append(
+            f"the filter changes {100 * changed:.0f} % of all decisions; impurity says little about this classifier"
+        )
+    return tuple(told)

@@ -1,0 +1,1 @@
+"""The vocabulary: images, triggers, classifiers, methods, runs, intervals, errors. Imports nothing above."""

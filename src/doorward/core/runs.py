@@ -1,0 +1,188 @@
+"""`Run`: a folder that holds results and everything needed to repeat them.
+
+A run is written as ``NAME.partial`` and renamed to ``NAME`` when it is complete, so that ``NAME`` is never
+half-written. A killed run leaves ``NAME.partial``; the same command with the same settings goes on from there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from doorward.core.errors import DoorwardError, OutputExistsError
+
+_VERSIONED = ("doorward", "torch", "numpy", "scipy", "scikit-learn", "safetensors", "pillow", "duckdb")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON under a temporary name, flush it to disk, rename: the file is whole or absent."""
+    text = json.dumps(value, indent=1, allow_nan=False) + "\n"
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; one clear line when it is absent or broken."""
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise DoorwardError(f"{path}: {error}; expected a JSON file written by doorward") from None
+    if not isinstance(value, dict):
+        raise DoorwardError(f"{path}: holds a {type(value).__name__}; expected a JSON object")
+    return value
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide a result."""
+    found = {"python": platform.python_version()}
+    for package in _VERSIONED:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
+
+
+@dataclass
+class Run:
+    """A run being written; use as a context manager.
+
+    Args:
+        path: the folder that the finished run will have.
+        verb: what made it (``attack``, ``train``, ...).
+        settings: all settings, resolved; plain JSON values. Equal settings resume an interrupted run.
+        overwrite: replace a finished run of that name, once this one is complete.
+        command: the command line that repeats it.
+
+    Raises:
+        OutputExistsError: ``path`` exists and ``overwrite`` is False, or is a folder that no run wrote.
+
+    On an ordinary exception nothing is left but what can be resumed; ``path`` itself appears only when complete.
+    """
+
+    path: Path
+    verb: str
+    settings: dict[str, Any]
+    overwrite: bool = False
+    command: str = ""
+    results: dict[str, Any] = field(default_factory=dict)
+    resumed: bool = False
+    _started: float = 0.0
+    _earlier: float = 0.0
+
+    @property
+    def work(self) -> Path:
+        """The folder to write into until the run is complete."""
+        return self.path.with_name(self.path.name + ".partial")
+
+    def __enter__(self) -> Run:
+        self.path = self.path.absolute()
+        self._refuse_if_taken()
+        self._started = time.monotonic()
+        try:
+            self._prepare_work()
+        except OSError as error:
+            raise DoorwardError(
+                f"{self.work}: cannot be written ({error.strerror}); expected a writable place"
+            ) from None
+        return self
+
+    def _refuse_if_taken(self) -> None:
+        if not self.path.exists():
+            return
+        if not self.overwrite:
+            raise OutputExistsError(f"{self.path}: exists already; expected a new folder, or --overwrite to replace it")
+        for name, value in self.settings.items():
+            if isinstance(value, str) and value and Path(value).absolute().is_relative_to(self.path):
+                raise OutputExistsError(f"{self.path}: is what this run reads ({name}); expected another folder")
+        is_run = (self.path / "run.json").exists()
+        if not self.path.is_dir() or (not is_run and any(self.path.iterdir())):
+            raise OutputExistsError(f"{self.path}: was not written by doorward, so --overwrite does not replace it")
+
+    def _prepare_work(self) -> None:
+        state = {"verb": self.verb, "settings": self.settings, "versions": versions()}
+        manifest = self.work / "partial.json"
+        if self.work.exists():
+            known = read_json(manifest) if manifest.exists() else {}
+            if {k: known.get(k) for k in state} == json.loads(json.dumps(state)):
+                self.resumed, self._earlier = True, float(known.get("seconds", 0.0))
+                return
+            if not known and any(self.work.iterdir()):
+                raise OutputExistsError(f"{self.work}: was not written by doorward; expected that name to be free")
+            if known and not self.overwrite:
+                hint = "repeat its settings, or --overwrite to drop it"
+                raise OutputExistsError(f"{self.work}: an unfinished run with other settings; {hint}")
+            shutil.rmtree(self.work)
+        self.work.mkdir(parents=True)
+        write_json(manifest, state)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        seconds = self._earlier + time.monotonic() - self._started
+        if kind is not None:
+            self._keep_or_drop(seconds)
+            if isinstance(error, OSError) and not isinstance(error, DoorwardError):
+                told = f"{error.filename or self.work}: {error.strerror or f'{error} (is the disk full?)'}"
+                raise DoorwardError(f"{told}; what was finished is kept for a resume") from None
+            return
+        write_json(
+            self.work / "run.json",
+            {
+                "verb": self.verb,
+                "command": self.command,
+                "settings": self.settings,
+                "results": self.results,
+                "versions": versions(),
+                "platform": platform.platform(),
+                "seconds": round(seconds, 3),
+            },
+        )
+        (self.work / "partial.json").unlink(missing_ok=True)
+        if self.path.exists():
+            old = self.path.with_name(self.path.name + ".old")
+            self.path.rename(old)
+            self.work.rename(self.path)
+            shutil.rmtree(old)
+        else:
+            self.work.rename(self.path)
+
+    def _keep_or_drop(self, seconds: float) -> None:
+        """Keep finished work for a resume; leave no trace when there is none."""
+        left = [p for p in self.work.iterdir() if p.name != "partial.json"]
+        with suppress(OSError):
+            if left:
+                manifest = self.work / "partial.json"
+                write_json(manifest, {**read_json(manifest), "seconds": seconds})
+            else:
+                shutil.rmtree(self.work)
+
+    @staticmethod
+    def read(path: Path, verb: str | None = None) -> dict[str, Any]:
+        """The manifest of a finished run, checked to be of ``verb`` when one is given."""
+        manifest = path / "run.json"
+        if not manifest.exists():
+            partial = path.with_name(path.name + ".partial").exists()
+            hint = (
+                "its run was interrupted; repeat the command to finish it"
+                if partial
+                else "expected a folder written by doorward"
+            )
+            raise DoorwardError(f"{path}: holds no run.json; {hint}")
+        run = read_json(manifest)
+        if verb is not None and run.get("verb") != verb:
+            raise DoorwardError(
+                f"{path}: was written by 'doorward {run.get('verb')}'; expected a run of 'doorward {verb}'"
+            )
+        return run

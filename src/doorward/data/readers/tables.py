@@ -1,0 +1,72 @@
+"""Manifests: CSV or Parquet tables with a path and a label per image."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from doorward.core.errors import DoorwardError
+from doorward.core.images import ImageSet
+from doorward.data.checks import guarded, name_labels, show, text_labels
+from doorward.data.readers.folder import decode_files
+
+_EXPECTED = "a CSV file with columns path and label"
+
+
+def read_csv(path: Path) -> ImageSet:
+    """Read a CSV manifest: columns ``path`` (relative to the manifest's folder) and ``label``; others are ignored.
+
+    Raises:
+        DoorwardError: missing columns or values, a path that leaves the folder, a file that cannot be decoded.
+    """
+    paths: list[str] = []
+    labels: list[str] = []
+    with guarded(path, _EXPECTED), path.open(newline="", encoding="utf-8-sig") as file:
+        rows = csv.reader(file, strict=True)
+        header = [name.strip().lower() for name in next(rows, [])]
+        if "path" not in header or "label" not in header:
+            raise DoorwardError(f"{show(path)}: columns {show(', '.join(header)) or 'none'}; expected {_EXPECTED}")
+        at_path, at_label = header.index("path"), header.index("label")
+        for row in rows:
+            if not row:
+                continue
+            if len(row) != len(header):
+                raise DoorwardError(
+                    f"{show(path)}: line {rows.line_num} has {len(row)} fields; expected {len(header)} as in the header"
+                )
+            paths.append(row[at_path].strip())
+            labels.append(row[at_label].strip())
+    return read_rows(path, paths, labels)
+
+
+def read_rows(
+    manifest: Path, paths: Sequence[str], labels: Sequence[str], names: Sequence[str] | None = None
+) -> ImageSet:
+    """The set that a manifest's rows describe."""
+    targets, classes = name_labels(text_labels(labels), len(paths), names, manifest)
+    return decode_files(manifest, _resolve(manifest, paths), targets, classes)
+
+
+def _resolve(manifest: Path, paths: Sequence[str]) -> list[Path]:
+    """Paths of existing files inside the manifest's folder, whatever links lie on the way."""
+    root = manifest.resolve().parent
+    known: dict[str, str] = {}
+    found = []
+    for row, text in enumerate(paths, 1):
+        folder, name = os.path.split(text)
+        where = f"{show(manifest)}: row {row}: path {show(text)!r}"
+        if not name or "\0" in text or Path(text).is_absolute():
+            raise DoorwardError(f"{where}; expected a file's path relative to {show(root)}")
+        if folder not in known:
+            known[folder] = os.path.realpath(root / folder)
+        path = Path(known[folder], name)
+        if name == ".." or not Path(known[folder]).is_relative_to(root):
+            raise DoorwardError(f"{where} leaves {show(root)}; expected paths inside it")
+        if path.is_symlink() and not path.resolve().is_relative_to(root):
+            raise DoorwardError(f"{where} is a symbolic link that leaves {show(root)}; expected paths inside it")
+        if not path.is_file():
+            raise DoorwardError(f"{where} is not a file; expected an image")
+        found.append(path)
+    return found

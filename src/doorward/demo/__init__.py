@@ -1,0 +1,1 @@
+"""The demo: attacks and a clean control on bundled digits."""

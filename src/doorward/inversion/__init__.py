@@ -1,0 +1,1 @@
+"""Trigger inversion: a classifier and clean images to triggers per class and a verdict."""

@@ -1,0 +1,154 @@
+"""The verb: one look at the classifier, every method on it, one verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from doorward.core import methods as registry
+from doorward.core.classifier import Classifier
+from doorward.core.errors import DoorwardError
+from doorward.core.images import ImageSet
+from doorward.core.methods import Settings
+from doorward.inversion.judge.order_test import FEWEST_CLASSES, combine
+from doorward.inversion.search.runner import Bench, Outcome
+
+DEFAULT_METHODS = ("mask", "universal")
+FEWEST_IMAGES = 10
+
+Decision = Literal["backdoor", "nothing found", "undecided"]
+
+
+@dataclass(frozen=True, eq=False)
+class Inversion:
+    """What `invert` gives.
+
+    Args:
+        decision: ``backdoor`` when a class stands out at ``level``; ``undecided`` when no method allows a verdict.
+        p_value: of the model, corrected for the number of methods; None when undecided.
+        classes: p-value per class ``[K]``, corrected for classes and methods; NaN when undecided.
+        targets: classes at or below ``level``, most suspicious first.
+    """
+
+    classifier: Classifier
+    outcomes: dict[str, Outcome]
+    decision: Decision
+    p_value: float | None
+    classes: NDArray[np.float64]
+    targets: tuple[int, ...]
+    level: float
+
+
+def invert(
+    classifier: Classifier,
+    images: ImageSet | None = None,
+    methods: Sequence[str] = DEFAULT_METHODS,
+    *,
+    labelled: bool = True,
+    held_out: float = 0.3,
+    settings: dict[str, dict[str, Any]] | None = None,
+    knowledge: dict[str, Any] | None = None,
+    references: Sequence[Classifier] = (),
+    level: float = 0.05,
+    prescreen: int = 0,
+    exclude: Sequence[int] = (),
+    seed: int = 0,
+    folder: Path | None = None,
+    progress: Callable[[str, int, int, int], None] | None = None,
+) -> Inversion:
+    """Look for a backdoor in a classifier: for each class, triggers that lead to it, and one verdict.
+
+    Args:
+        classifier: the net under suspicion; left as it was.
+        images: clean images; None when all methods do without (``margin``).
+        methods: names of registered inversions.
+        labelled: False to use the classifier's own decisions for labels.
+        held_out: share of the images on which triggers are measured and not made; none of fewer than 40 images.
+        settings: per method.
+        knowledge: what an auditor does not have in practice and the caller declares to know (``target_class``, by
+            name or number).
+        references: clean classifiers for the same classes and image size, of any architecture. Some classes are
+            easier to reach than others for any net; what the references show of that is subtracted, which makes
+            p-values exact where they were cautious and backdoors stand out further. Two or three are enough.
+        level: the verdict's chance of a false alarm on a clean classifier.
+        prescreen: invert only so many classes, those of the largest margin (see `margin`); 0 for all.
+        exclude: classes that are left out and can be no target, such as targets that are known (`invert_repeatedly`).
+        seed: of everything random.
+        folder: where a method in progress keeps its state, so that the same call goes on from there.
+        progress: called with (method, steps done, steps in all, classes or pairs left).
+
+    Raises:
+        DoorwardError: images that do not fit the classifier, or too few; weights or logits that are not finite.
+    """
+    chosen = [registry.get("invert", name) for name in dict.fromkeys(methods)]
+    configured = {m.name: m.configure((settings or {}).get(m.name)) for m in chosen}
+    _check(configured, settings or {}, level, held_out)
+    known = registry.check_knowledge("invert", knowledge or {}, chosen, classifier.classes)
+    if prescreen and not FEWEST_CLASSES <= prescreen <= len(classifier.classes):
+        told = f"expected {FEWEST_CLASSES} to {len(classifier.classes)} classes, or 0 for all"
+        raise DoorwardError(f"invert: prescreen {prescreen}; {told}")
+    for net in references:
+        if (net.shape, len(net.classes)) != (classifier.shape, len(classifier.classes)):
+            told = f"{'x'.join(map(str, net.shape))}, {len(net.classes)} classes"
+            raise DoorwardError(f"reference {net.arch}: {told}; expected the classifier's own image size and classes")
+    bench = Bench(classifier, seed, folder, progress, frozenset(exclude))
+    if images is not None:
+        bench.split(_prepared(classifier, images, labelled), held_out)
+    outcomes: dict[str, Outcome] = {}
+    candidates = tuple(k for k in range(len(classifier.classes)) if k not in bench.exclude)
+    if prescreen:
+        outcomes["margin"] = bench.run(
+            registry.get("invert", "margin"), configured.get("margin"), known, (), references
+        )
+        ranked = np.argsort(-outcomes["margin"].inverted.statistic, kind="stable")  # left-out classes, NaN, last
+        candidates = tuple(sorted(int(k) for k in ranked[:prescreen]))
+    for method in chosen:
+        if method.name not in outcomes:
+            outcomes[method.name] = bench.run(method, configured[method.name], known, candidates, references)
+    bench.clear()
+    return _decide(classifier, {m.name: outcomes[m.name] for m in chosen}, level)
+
+
+def _check(configured: dict[str, Settings], settings: dict[str, dict[str, Any]], level: float, held_out: float) -> None:
+    if not configured:
+        raise DoorwardError("invert: no methods; expected at least one")
+    for name in set(settings) - set(configured):
+        raise DoorwardError(f"invert: settings for {name!r}, which does not run; methods: {', '.join(configured)}")
+    if not 0 < level < 1:
+        raise DoorwardError(f"invert: level {level}; expected a number between 0 and 1")
+    if not 0 <= held_out < 1:
+        raise DoorwardError(f"invert: held_out {held_out}; expected a share from 0 to below 1")
+
+
+def _prepared(classifier: Classifier, images: ImageSet, labelled: bool) -> ImageSet:
+    """The images, checked to fit, with the classifier's decisions for labels when they have none."""
+    if images.shape != classifier.shape:
+        found, expected = ("x".join(map(str, s)) for s in (images.shape, classifier.shape))
+        raise DoorwardError(f"{images.name}: images of {found}; the classifier takes {expected}")
+    if len(images) < FEWEST_IMAGES:
+        raise DoorwardError(f"{images.name}: {len(images)} images; expected at least {FEWEST_IMAGES}")
+    if labelled and len(images.classes) != len(classifier.classes):
+        found, expected = str(len(images.classes)), str(len(classifier.classes))
+        raise DoorwardError(
+            f"{images.name}: {found} classes, the classifier has {expected}; expected the same, or unlabelled images"
+        )
+    if labelled:
+        return images
+    decided = classifier.predict(images.pixels)
+    return ImageSet(images.pixels, decided, classifier.classes, images.name)
+
+
+def _decide(classifier: Classifier, outcomes: dict[str, Outcome], level: float) -> Inversion:
+    """Combine the methods and compare with the level."""
+    tests = [o.test for o in outcomes.values() if o.test is not None]
+    if not tests:
+        return Inversion(classifier, outcomes, "undecided", None, np.full(len(classifier.classes), np.nan), (), level)
+    combined = combine(tests)
+    p_value, classes = combined.p_value, combined.classes
+    targets = tuple(int(k) for k in np.argsort(classes, kind="stable") if classes[k] <= level)
+    return Inversion(classifier, outcomes, "backdoor" if targets else "nothing found", p_value, classes, targets, level)

@@ -1,0 +1,1 @@
+"""From statistics per class to p-values and evidence."""

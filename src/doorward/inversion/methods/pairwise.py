@@ -1,0 +1,174 @@
+"""Additive perturbations per pair of classes: a target class is unusually easy to reach from some source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+from doorward.core.errors import DoorwardError
+from doorward.core.methods import method
+from doorward.core.triggers import Trigger
+from doorward.inversion.inverted import Inverted
+from doorward.inversion.judge.order_test import gamma_p_value
+from doorward.inversion.search.loop import Lanes, LoopSettings, Objective, Tensors, Watch, optimise
+from doorward.inversion.search.scene import Scene
+
+
+class PairwiseSettings(LoopSettings):
+    """Settings of pairwise perturbations."""
+
+    steps: int = Field(300, ge=1)
+    batch: int = Field(16, ge=1, description="images of the source class per pair")
+    success: float = Field(0.9, gt=0, le=1, description="share of the source's images that must be decided as target")
+    stride: float = Field(0.05, gt=0, description="L2 length of a step, in root mean square grey values per 100 pixels")
+    halve_from: int = Field(1 << 30, ge=2, description="never by default: all pairs are compared")
+
+
+class Stride(torch.optim.Optimizer):
+    """A step of fixed L2 length per lane against the gradient: the norm grows evenly, so first successes compare."""
+
+    def __init__(self, trained: list[Tensor], length: float) -> None:
+        super().__init__(trained, {"length": length})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Move every lane by ``length``."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    gradient = parameter.grad.flatten(1)
+                    norm = gradient.norm(dim=1, keepdim=True).clamp(min=1e-20)
+                    parameter.sub_((group["length"] * gradient / norm).view_as(parameter))
+
+
+class PairwiseObjective(Objective):
+    """Cross-entropy of clip(x + v) to the target over images of the source, until enough of them are decided so."""
+
+    def __init__(self, scene: Scene, s: PairwiseSettings) -> None:
+        self.scene, self.s = scene, s
+
+    def loss(self, lanes: Lanes, drawn: Tensors) -> tuple[Tensor, Tensors]:
+        """Mean cross-entropy per pair; tells the share decided as target and the perturbation's norm."""
+        images = self.scene.pixels[lanes.held["rows"]]
+        stamped = (images + lanes.trained["perturbation"][:, None]).clamp(0, 1)
+        logits = self.scene.model.logits(self.scene.model.normalise(stamped))
+        target = lanes.held["label"][:, None].expand(images.shape[:2])
+        each = functional.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none").view(target.shape)
+        rate = (logits.detach().argmax(2) == target).float().mean(1)
+        norm = lanes.trained["perturbation"].detach().flatten(1).norm(dim=1)
+        return each.mean(1), {"rate": rate, "norm": norm}
+
+    def optimiser(self, trained: list[Tensor]) -> torch.optim.Optimizer:
+        """Steps of fixed length."""
+        _, height, width = self.scene.model.shape
+        return Stride(trained, self.s.stride * (height * width) ** 0.5 / 10)
+
+    def note(self, lanes: Lanes, told: Tensors, step: int) -> None:
+        """Keep the first perturbation that works, the shortest; its norm is interpolated between the last two steps."""
+        held = lanes.held
+        first = (told["rate"] >= self.s.success) & ~held["best_norm"].isfinite()
+        share = (self.s.success - held["rate"]) / (told["rate"] - held["rate"]).clamp(min=1e-6)
+        before = torch.where(held["norm"].isfinite(), held["norm"], told["norm"])
+        between = before + share.clamp(0, 1) * (told["norm"] - before)
+        held["best_norm"] = torch.where(first, between, held["best_norm"])
+        held["norm"].copy_(told["norm"])
+        held["rate"].copy_(told["rate"])
+        held["best"] = torch.where(first[:, None, None, None], lanes.trained["perturbation"].detach(), held["best"])
+
+    def done(self, lanes: Lanes) -> Tensor:
+        """Pairs that work."""
+        return lanes.held["best_norm"].isfinite()
+
+    def promise(self, lanes: Lanes) -> Tensor:
+        """Short perturbations first."""
+        return -torch.minimum(lanes.held["best_norm"], lanes.held["norm"])
+
+
+@method("invert", "pairwise", settings=PairwiseSettings, given={"scene", "seed", "watch"})
+def pairwise(scene: Scene, s: PairwiseSettings, *, seed: int, watch: Watch) -> Inverted:
+    """Find, for every pair of classes, the shortest additive perturbation that leads from one to the other.
+
+    Xiang, Miller and Kesidis 2020 (post-training detection, reference [5] of the cluster-impurity poster): v minimises
+    the surrogate loss over images of the source class, and its size counts when a share ``success`` of them is decided
+    as the target; statistic 1 / |v|. The authors' order-statistic p-value (gamma null over all pairs) is shown. The
+    verdict is the common one, on each target's most reachable source, so that one source class is enough.
+    Deviation: steps of fixed L2 length, so that the norm at the first success is the shortest to one step.
+
+    Args:
+        scene: the frozen net and clean images; classes without images are no source.
+        seed: which images of a class are taken.
+
+    Returns: statistic -log of the shortest norm into the class; its perturbation as an additive trigger.
+
+    Fails when: the trigger is a visible patch (its norm is no smaller than that of a natural change); every class is
+        a target; the images are too few to stand for their class.
+    """
+    pairs, rows = _pairs(scene, s, seed)
+    shape, device = scene.pixels.shape[1:], scene.pixels.device
+    zeros = torch.zeros(len(pairs), *shape, device=device)
+    infinite = torch.full((len(pairs),), torch.inf, device=device)
+    held = {"label": torch.tensor([t for _, t in pairs], device=device), "rows": rows.to(device), "best": zeros}
+    held |= {"best_norm": infinite, "norm": infinite.clone(), "rate": torch.zeros_like(infinite)}
+    lanes = Lanes({"perturbation": zeros.clone()}, held)
+    lanes = optimise(PairwiseObjective(scene, s), lanes, s, seed=seed, watch=watch)
+    return _result(scene, lanes, pairs)
+
+
+def _pairs(scene: Scene, s: PairwiseSettings, seed: int) -> tuple[list[tuple[int, int]], Tensor]:
+    """(source, target) of every lane, and its images ``[lanes, batch]``; short classes repeat theirs."""
+    labels, generator = scene.labels.cpu(), torch.Generator().manual_seed(seed)
+    chosen: dict[int, Tensor] = {}
+    for label in labels.unique().tolist():
+        members = (labels == label).nonzero()[:, 0]
+        members = members[torch.randperm(len(members), generator=generator)]
+        if len(members) >= 2:
+            chosen[label] = members[torch.arange(s.batch) % len(members)]
+    if len(chosen) < 2:
+        raise DoorwardError(
+            f"invert pairwise: {len(chosen)} classes with two images or more; expected images of at least two classes"
+        )
+    pairs = [(source, target) for target in scene.candidates for source in chosen if source != target]
+    return pairs, torch.stack([chosen[source] for source, _ in pairs])
+
+
+def _result(scene: Scene, lanes: Lanes, pairs: list[tuple[int, int]]) -> Inverted:
+    classes, held = scene.model.classes, lanes.held
+    works = held["best_norm"].isfinite().cpu().numpy()
+    norm = torch.where(held["best_norm"].isfinite(), held["best_norm"], held["norm"]).cpu().numpy().astype(np.float64)
+    dropped = held["dropped"].cpu().numpy()
+    targets = np.array([t for _, t in pairs])
+    size, source, triggers = np.full(classes, np.nan), [-1] * classes, {}
+    converged, ran_out = np.zeros(classes, bool), np.zeros(classes, bool)
+    for label in scene.candidates:
+        mine = np.flatnonzero(targets == label)
+        # a pair that never worked is longer than it got, so pairs that worked come first
+        best = int(mine[np.lexsort((norm[mine], ~works[mine]))[0]])
+        size[label], converged[label], source[label] = norm[best], works[best], pairs[best][0]
+        ran_out[label] = not dropped[mine].all()
+        tensor = held["best"] if works[best] else lanes.trained["perturbation"]
+        pattern = tensor[best].permute(2, 0, 1).cpu().clamp(-1, 1).contiguous()
+        triggers[label] = (Trigger(pattern, torch.ones(1, *pattern.shape[1:]), blend="add"),)
+    missing = int((~converged[list(scene.candidates)]).sum())
+    details: dict[str, Any] = {
+        "source": source,
+        "published_p_value": gamma_p_value(1 / np.maximum(norm, 1e-9)),
+        "pairs": [[s, t, float(n) if w else None] for (s, t), n, w in zip(pairs, norm, works, strict=True)],
+    }
+    told = f"{missing} of {len(scene.candidates)} classes were reached from no source"
+    return Inverted(
+        -np.log(np.maximum(size, 1e-9)),
+        "-log of the shortest perturbation's L2 norm",
+        converged,
+        converged,
+        ran_out,
+        triggers,
+        size,
+        details=details,
+        warnings=(told,) if missing else (),
+    )

@@ -1,0 +1,1 @@
+"""The moving window of the HackML extension."""

@@ -1,0 +1,1 @@
+"""The batched loop that all inversions share."""

@@ -1,0 +1,1 @@
+"""Many tasks, processes side by side, and resumable stages."""

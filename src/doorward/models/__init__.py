@@ -1,0 +1,1 @@
+"""Networks: architectures, training, and one way in for weights of any origin."""

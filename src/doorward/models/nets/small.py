@@ -1,0 +1,48 @@
+"""Small nets: trained in seconds on one core."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from torch import nn
+
+from doorward.core.errors import DoorwardError
+
+
+def two_layer(shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """Fully connected, one hidden layer of 128 ReLUs (the net of Wang, Cao, Jia and Gong 2020; width ours)."""
+    channels, height, width = shape
+    return nn.Sequential(
+        OrderedDict(
+            flatten=nn.Flatten(),
+            hidden=nn.Linear(channels * height * width, 128),
+            relu=nn.ReLU(inplace=True),
+            output=nn.Linear(128, classes),
+        )
+    )
+
+
+def _block(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(2),
+    )
+
+
+def small_cnn(shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """Two 3x3 convolutions (16, 32 channels, batch norm, pooling) and a hidden layer of 64: images of 8x8 or more."""
+    channels, height, width = shape
+    if min(height, width) < 8:
+        raise DoorwardError(f"small-cnn: images of {height} x {width}; expected at least 8 x 8")
+    return nn.Sequential(
+        OrderedDict(
+            block1=_block(channels, 16),
+            block2=_block(16, 32),
+            flatten=nn.Flatten(),
+            hidden=nn.Linear(32 * (height // 4) * (width // 4), 64),
+            relu=nn.ReLU(inplace=True),
+            output=nn.Linear(64, classes),
+        )
+    )

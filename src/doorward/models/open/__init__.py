@@ -1,0 +1,1 @@
+"""Weights of others: own architectures, Keras, input conventions."""

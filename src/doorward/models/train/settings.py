@@ -1,0 +1,46 @@
+"""Settings of a training, and the two recipes of the CIFAR-10 experiments."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from doorward.core.methods import Settings
+
+
+class TrainSettings(Settings):
+    """Everything that decides a training besides the images, the net and the seed.
+
+    ``adam`` decouples its weight decay from the gradient (AdamW); ``adam-l2`` adds ``weight_decay`` times the weights
+    to the gradient, as a penalty of half that in the loss does (Keras: ``l2(1e-4)`` is a weight decay of 2e-4).
+    ``one-cycle``: linear from 0 to ``lr`` over the first ``warmup`` share of all steps, then linear to 0.
+    ``step``: ``lr`` times ``step_factors[i]`` from epoch ``step_epochs[i]`` on.
+    """
+
+    epochs: int = Field(10, ge=1)
+    batch: int = Field(128, ge=2)
+    optimiser: Literal["sgd", "adam", "adam-l2"] = "sgd"
+    lr: float = Field(0.1, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(5e-4, ge=0)
+    schedule: Literal["one-cycle", "step", "constant"] = "one-cycle"
+    warmup: float = Field(0.25, ge=0, lt=1)
+    step_epochs: tuple[int, ...] = ()
+    step_factors: tuple[float, ...] = ()
+    flip: bool = False
+    shift: int = Field(0, ge=0, description="largest shift in pixels, each direction, edges repeated")
+    plain_epochs: int = Field(0, ge=0, description="last epochs, in which images are neither flipped nor shifted")
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+
+    def rate(self, step: int, steps: int) -> float:
+        """Learning rate at step ``step`` of ``steps``."""
+        if self.schedule == "one-cycle":
+            rise = max(1, round(self.warmup * steps))
+            return self.lr * ((step + 1) / rise if step < rise else (steps - step) / (steps - rise + 1))
+        factor = 1.0
+        if self.schedule == "step":
+            epoch = step * self.epochs // steps
+            for start, value in zip(self.step_epochs, self.step_factors, strict=True):
+                factor = value if epoch >= start else factor
+        return self.lr * factor

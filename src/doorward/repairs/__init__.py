@@ -1,0 +1,1 @@
+"""Repair: a classifier and clean images to a classifier without its backdoor."""

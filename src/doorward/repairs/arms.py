@@ -1,0 +1,231 @@
+"""Repairs side by side: the chosen methods, the control arms, the oracle; all measured on the same unseen images."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from doorward.core import methods as registry
+from doorward.core.classifier import Classifier, measure_accuracy
+from doorward.core.errors import DoorwardError
+from doorward.core.images import ImageSet
+from doorward.core.stats import Rate
+from doorward.repairs.methods.controls import FineTuneSettings
+from doorward.repairs.parts.stamping import Triggers, checked, success_by_target, total
+from doorward.repairs.parts.tuning import HeldOutSettings, divide
+from doorward.repairs.repair import repair
+from doorward.repairs.repaired import Repaired
+
+Role = Literal["given", "repair", "control", "oracle"]
+CONTROLS = ("fine-tune", "refresh")
+ORACLE, AS_GIVEN = "oracle", "as given"
+
+
+@dataclass(frozen=True, eq=False)
+class Planned:
+    """An arm before it is run. ``settings`` are what the method is configured with."""
+
+    name: str
+    role: Role
+    method: str
+    settings: dict[str, Any]
+    triggers: Triggers | None
+
+
+@dataclass(frozen=True, eq=False)
+class Arm:
+    """An arm that was run.
+
+    Args:
+        planned: what was run; its role is ``given`` for the classifier as it was.
+        repaired: the classifier and what the method says of it.
+        accuracy: on the held-out clean images.
+        success: per target, of the inverted triggers on the same images, never of the attacker's own; empty without.
+    """
+
+    planned: Planned
+    repaired: Repaired
+    accuracy: Rate
+    success: dict[int, Rate]
+    seconds: float
+
+    def row(self) -> dict[str, Any]:
+        """The arm as plain values, for tables and ``run.json``."""
+        method = self.planned.method
+        found = registry.get("repair", method) if method else None
+        return {
+            "name": self.planned.name,
+            "role": self.planned.role,
+            "method": method,
+            "accuracy": self.accuracy.json(),
+            "asr": total(self.success).json() if self.success else None,
+            "targets": {str(target): rate.json() for target, rate in self.success.items()},
+            "seconds": round(self.seconds, 3),
+            "settings": found.configure(self.planned.settings).model_dump(mode="json") if found else {},
+            "given": sorted(found.given) if found else [],
+            "knowledge": sorted(found.knowledge) if found else [],
+            "steps": [step.json() for step in self.repaired.steps],
+            "details": self.repaired.details,
+            "warnings": list(self.repaired.warnings),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """What all arms of one comparison share: the classifier, images to repair with, images to measure on.
+
+    Args:
+        targets: target class and its inverted triggers mixed; empty without triggers.
+    """
+
+    classifier: Classifier
+    fitted: ImageSet
+    held: ImageSet
+    triggers: Triggers
+    seed: int
+
+    def as_given(self) -> Arm:
+        """The classifier before any repair."""
+        plain = Planned(AS_GIVEN, "given", "", {}, None)
+        return self._measured(plain, Repaired(self.classifier, (), {}), 0.0)
+
+    def run(self, planned: Planned) -> Arm:
+        """Run one arm and measure it."""
+        started = time.monotonic()
+        repaired = repair(
+            self.classifier,
+            planned.method,
+            triggers=planned.triggers,
+            settings=planned.settings,
+            knowledge={"clean_images": self.fitted},
+            seed=self.seed,
+        )
+        return self._measured(planned, repaired, time.monotonic() - started)
+
+    def _measured(self, planned: Planned, repaired: Repaired, seconds: float) -> Arm:
+        targets = checked(planned.name, self.triggers, self.classifier) if self.triggers else ()
+        success = success_by_target(repaired.classifier, self.held, targets, self.seed)
+        return Arm(planned, repaired, measure_accuracy(repaired.classifier, self.held), success, seconds)
+
+
+def make_bench(
+    classifier: Classifier, clean_images: ImageSet, triggers: Triggers | None, *, held_out: float, seed: int
+) -> Bench:
+    """Split the clean images: no arm sees the held-out ones, on which all are measured."""
+    if not 0 < held_out < 1:
+        raise DoorwardError(f"repair: held_out {held_out:g}; expected a share above 0 and below 1")
+    fitted, held = divide("arms", classifier, clean_images, held_out, seed)
+    assert held is not None
+    if triggers:
+        checked("arms", triggers, classifier)
+    return Bench(classifier, fitted, held, triggers or {}, seed)
+
+
+def plan_arms(
+    methods: Sequence[str],
+    *,
+    triggers: Triggers | None = None,
+    settings: dict[str, dict[str, Any]] | None = None,
+    oracle: Triggers | None = None,
+    controls: bool = True,
+) -> tuple[Planned, ...]:
+    """The arms of a comparison: methods as chosen, then fine-tuning with their budgets, refresh, oracle.
+
+    Raises:
+        DoorwardError: no method, an unknown one, wrong settings, or one that needs triggers where there are none.
+    """
+    asked = dict(settings or {})
+    chosen = list(dict.fromkeys(methods))
+    if not chosen:
+        raise DoorwardError("repair: no method; expected at least one of " + ", ".join(registry.names("repair")))
+    used = {*chosen, *(CONTROLS if controls else ()), *(("retrain",) if oracle else ())}
+    for name in sorted(set(asked) - used):
+        told = f"expected one of {', '.join(sorted(used))}"
+        raise DoorwardError(f"repair: settings for {name!r}, which is not run; {told}")
+    arms = []
+    for name in chosen:
+        role: Role = "control" if name in CONTROLS else "repair"
+        arms.append(_planned(name, role, name, asked.get(name, {}), triggers))
+    if controls:
+        arms += _controls(arms, asked)
+    if oracle:
+        arms.append(_planned(ORACLE, "oracle", "retrain", asked.get("retrain", {}), oracle))
+    return tuple(arms)
+
+
+def repair_with_controls(
+    classifier: Classifier,
+    clean_images: ImageSet,
+    methods: Sequence[str] = ("retrain",),
+    *,
+    triggers: Triggers | None = None,
+    settings: dict[str, dict[str, Any]] | None = None,
+    oracle: Triggers | None = None,
+    controls: bool = True,
+    held_out: float = 0.2,
+    seed: int = 0,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> tuple[Arm, ...]:
+    """Run repairs beside what they come to without triggers, and measure all on the same unseen clean images.
+
+    Args:
+        classifier: left as it was.
+        clean_images: images known to be clean, with their labels; ``held_out`` of every class is for measuring.
+        methods: names of registered repairs.
+        triggers: target class to stamps, of an inversion; for methods that need them, and to measure all arms with.
+        settings: per method.
+        oracle: the attacker's own triggers, for an arm that retrains with them. Truth: for scoring alone.
+        controls: run ``fine-tune`` with the budget of each method that trains, and ``refresh``.
+        seed: of everything random; the same for all arms.
+        progress: called with (arm, arms done, arms in all).
+
+    Returns: the classifier as given, then the arms in the order methods, controls, oracle.
+
+    Raises:
+        DoorwardError: methods, settings, images or triggers that do not fit.
+    """
+    planned = plan_arms(methods, triggers=triggers, settings=settings, oracle=oracle, controls=controls)
+    bench = make_bench(classifier, clean_images, triggers, held_out=held_out, seed=seed)
+    arms = [bench.as_given()]
+    for number, arm in enumerate(planned):
+        if progress:
+            progress(arm.name, number, len(planned))
+        arms.append(bench.run(arm))
+    return tuple(arms)
+
+
+def _planned(name: str, role: Role, method: str, settings: dict[str, Any], triggers: Triggers | None) -> Planned:
+    """An arm, checked. All its images are for working on, since the comparison holds out its own."""
+    found = registry.get("repair", method)
+    configured = found.configure(settings)
+    if "triggers" in found.given and not triggers:
+        raise DoorwardError(f"repair {method}: needs triggers, which were not given; expected those of an inversion")
+    if isinstance(configured, HeldOutSettings):
+        settings = {"held_out": 0.0, **settings}
+    return Planned(name, role, method, settings, triggers if "triggers" in found.given else None)
+
+
+def _controls(arms: Sequence[Planned], asked: dict[str, dict[str, Any]]) -> list[Planned]:
+    """Fine-tuning once per budget, and refresh; not again where they were chosen by name."""
+    found: list[Planned] = []
+    budgets: list[dict[str, Any]] = []
+    for arm in arms:
+        budget = _budget(arm)
+        if arm.role == "repair" and budget not in budgets and "fine-tune" not in {a.name for a in arms}:
+            name = f"fine-tune-{arm.name}" if budgets else "fine-tune"
+            budgets.append(budget)
+            found.append(_planned(name, "control", "fine-tune", {**budget, **asked.get("fine-tune", {})}, None))
+    if "refresh" not in {a.name for a in arms}:
+        found.append(_planned("refresh", "control", "refresh", asked.get("refresh", {}), None))
+    return found
+
+
+def _budget(arm: Planned) -> dict[str, Any]:
+    """Epochs, batch, learning rate ... of a method that trains by SGD; nothing, so the defaults, for the others."""
+    configured = registry.get("repair", arm.method).configure(arm.settings)
+    if not getattr(configured, "epochs", 0):
+        return {}
+    shared = set(FineTuneSettings.model_fields) & set(type(configured).model_fields) - {"held_out"}
+    return {name: getattr(configured, name) for name in sorted(shared)}

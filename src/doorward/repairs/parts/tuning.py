@@ -1,0 +1,152 @@
+"""What the repairs that train on share: settings, the split, one call of the training loop, the record."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from doorward.core.classifier import Classifier, measure_accuracy
+from doorward.core.errors import DoorwardError
+from doorward.core.images import ImageSet
+from doorward.core.methods import Settings
+from doorward.core.stats import Rate
+from doorward.models.train.loop import BatchAttack, train
+from doorward.models.train.settings import TrainSettings
+from doorward.repairs.repaired import Repaired, Step
+
+_TRIES, BACK_OFF = 4, 3.0  # trainings at most, each at a third of the rate before
+_MOST_RATE = 0.01
+_MOVEMENT = 0.62  # rate times steps of Qiao, Yang and Li 2019: 0.001, 10 epochs, 8,000 images in batches of 128
+_FORGOTTEN = 0.2  # so many fewer right answers on clean images that it was trained on are not the repair's price
+_ASKED = 1000  # of these images; a share of them has a standard error of at most .016
+
+
+class HeldOutSettings(Settings):
+    """Base of the settings of every repair that keeps some clean images for its record."""
+
+    held_out: float = Field(0.2, ge=0, lt=1, description="share kept for the record; 0 uses all and measures nothing")
+
+
+class TuneSettings(HeldOutSettings):
+    """Settings of SGD on the clean images.
+
+    Qiao, Yang and Li 2019 take 10 epochs, batches of 128, a constant rate of 0.001, momentum 0.9 and no decay. Only
+    the rate differs here: at 0.001 little happens within 10 epochs of a few hundred images. Unless ``lr`` is given, it
+    is as large as lets rate times steps be what it is with the authors' 8,000 images, and at most 0.01.
+    """
+
+    epochs: int = Field(10, ge=1)
+    batch: int = Field(128, ge=2)
+    lr: float | None = Field(
+        None, gt=0, description="unless given 0.62 by the number of steps, at most 0.01; the authors: 0.001"
+    )
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(0.0, ge=0)
+    schedule: Literal["constant", "one-cycle"] = "constant"
+    flip: bool = False
+    shift: int = Field(0, ge=0, description="largest shift in pixels, each direction")
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+
+    def rate(self, images: int) -> float:
+        """The learning rate for so many images."""
+        steps = self.epochs * math.ceil(images / self.batch)
+        return min(_MOST_RATE, _MOVEMENT / steps) if self.lr is None else self.lr
+
+    def training(self, lr: float) -> TrainSettings:
+        """The same for the training loop, at a rate."""
+        shared = {k: v for k, v in self.model_dump().items() if k in TrainSettings.model_fields}
+        return TrainSettings(**shared | {"lr": lr})
+
+
+def divide(
+    what: str, classifier: Classifier, clean_images: ImageSet, held_out: float, seed: int
+) -> tuple[ImageSet, ImageSet | None]:
+    """Images to work on and images for the record (None for a share of 0), both checked to fit the classifier."""
+    if (clean_images.shape, len(clean_images.classes)) != (classifier.shape, len(classifier.classes)):
+        raise DoorwardError(f"repair {what}: {clean_images.name} has other image size or classes than the classifier")
+    if not held_out:
+        return clean_images, None
+    if int(clean_images.counts().max()) * held_out < 1:
+        raise DoorwardError(f"repair {what}: {len(clean_images)} clean images; expected more, to hold some out")
+    return clean_images.split(held_out, seed)
+
+
+def trainable_copy(classifier: Classifier) -> Classifier:
+    """A copy whose weights can all be trained, in evaluation mode; the classifier itself stays as it was."""
+    return replace(classifier, net=copy.deepcopy(classifier.net).eval().requires_grad_(True))
+
+
+def sample(images: ImageSet, seed: int) -> ImageSet:
+    """At most 1,000 of the images, enough to ask a net whether it still knows its classes."""
+    return images.subset(np.random.default_rng(seed).permutation(len(images))[:_ASKED])
+
+
+def step(name: str, classifier: Classifier, held: ImageSet | None) -> Step:
+    """A row of the record."""
+    return Step(name, Rate(0, 0) if held is None else measure_accuracy(classifier, held))
+
+
+def finite(classifier: Classifier) -> bool:
+    """Whether every weight is a number."""
+    return all(bool(p.isfinite().all()) for p in classifier.net.parameters())
+
+
+def knows(classifier: Classifier, asked: ImageSet, knew: float, price: float) -> bool:
+    """Whether accuracy on these images is what it was (``knew``), less the price at most; never with broken weights."""
+    return finite(classifier) and measure_accuracy(classifier, asked).value >= knew - price
+
+
+def check_finite(what: str, classifier: Classifier, lr: float) -> None:
+    """Refuse weights that a too large learning rate blew up."""
+    if not finite(classifier):
+        raise DoorwardError(f"repair {what}: weights are no longer finite; expected a smaller lr than {lr:g}")
+
+
+def tune(
+    what: str,
+    classifier: Classifier,
+    clean_images: ImageSet,
+    s: TuneSettings,
+    *,
+    seed: int,
+    stamping: BatchAttack | None = None,
+    done: str = "",
+) -> Repaired:
+    """Train a copy of the classifier on, in training mode, each batch passing through ``stamping`` first.
+
+    A net without batch norm can forget its classes at a rate that suits others: when the copy is right on clearly fewer
+    of the clean images that it was trained on than before, it is trained again from the start at a third of the rate.
+
+    Order and augmentation of the batches depend on the seed alone, so that arms of one seed see the same images.
+
+    Args:
+        what: the method's name, for errors.
+        done: what the record says was done.
+    """
+    fitted, held = divide(what, classifier, clean_images, s.held_out, seed)
+    if len(fitted) < 2:
+        raise DoorwardError(f"repair {what}: {len(fitted)} clean image to train on; expected at least 2")
+    asked = sample(fitted, seed)
+    given, knew = step("as given", classifier, held), measure_accuracy(classifier, asked).value
+    device, rate, tries = str(classifier.device), s.rate(len(fitted)), []
+    for number in range(_TRIES):
+        repaired, training = trainable_copy(classifier), s.training(rate / BACK_OFF**number)
+        train(fitted, classifier.arch, training, seed=seed, device=device, batch_attack=stamping, start=repaired)
+        kept = knows(repaired, asked, knew, _FORGOTTEN)
+        if kept:
+            break
+        tries.append(step(f"{what}: forgot the classes at a rate of {training.lr:.2g}", repaired, held))
+    check_finite(what, repaired, training.lr)
+    after = step(done or f"{what}: {s.epochs} epochs", repaired, held)
+    details: dict[str, object] = {"fitted_images": len(fitted), "lr": training.lr}
+    told: tuple[str, ...] = ()
+    if not kept:
+        told = (f"the net forgets its classes at all rates from {rate:g} down to {training.lr:.2g}",)
+    elif tries:
+        told = (f"a rate of {rate:g} made the net forget its classes; {training.lr:.2g} was used",)
+    return Repaired(repaired, (given, *tries, after), details, told)

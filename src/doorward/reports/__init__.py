@@ -1,0 +1,1 @@
+"""Pages, SARIF and JSON; they read results and never decide."""

@@ -1,0 +1,168 @@
+"""The section of a cleanse run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from doorward.cleansers.verdict import RULE, findings, verdict
+from doorward.core.errors import DoorwardError
+from doorward.reports import charts
+from doorward.reports.knowledge import BLIND_SPOTS, notes, told
+from doorward.reports.run_files import CleanseResults, RunFolder, Score, read_samples
+from doorward.reports.sections import Cell, Check, Finding, Section
+from doorward.reports.sections._classes import Column, cards, distribution, matrix, strips
+from doorward.reports.sections._rates import accuracy_domain, drawn
+from doorward.reports.text import count, listing, name, percent, plural, quoted, visible
+
+POOR_ACCURACY = 0.7
+
+
+def build(run: RunFolder, thumbnail_bytes: int) -> Section:
+    """Read the run, weigh its flags, and lay out its section."""
+    results = run.results(CleanseResults)
+    _check(results, run)
+    samples = read_samples(run.path / "samples.parquet", list(results.methods), len(results.images.classes))
+    score = run.score()
+    found = findings(results, samples)
+    columns = [Column(m, told(r.knowledge), r, notes("cleanse", m)) for m, r in results.methods.items()]
+    images = strips(run.path / "thumbnails.npy", results.thumbnails, found, thumbnail_bytes)
+    return Section(
+        run=run,
+        subject=results.images.name,
+        verdict=verdict(results, found),
+        template="cleanse.html",
+        context={
+            "results": results,
+            "columns": columns,
+            "facts": _facts(results, run, found),
+            "rule": RULE,
+            "blind_spots": BLIND_SPOTS["cleanse"],
+            "matrix": matrix(columns, results.images, found),
+            "cards": cards(results, samples, found, images),
+            "distributions": [distribution(c.name, samples) for c in columns],
+            "score": _scored(score, results) if score else None,
+        },
+        overview=_overview(results, found, score),
+        inputs={"images": results.images.sha256},
+        findings=found,
+        checks=tuple(Check(c.name, c.notes.summary, c.result.flagged, c.result.knowledge) for c in columns),
+        warnings=_warnings(results),
+    )
+
+
+def _check(results: CleanseResults, run: RunFolder) -> None:
+    """Refuse labels that point past the class names."""
+    classes = len(results.images.classes)
+    if len(results.images.counts) != classes:
+        held = len(results.images.counts)
+        raise DoorwardError(f"{run.path / 'run.json'}: {held} counts; expected {classes}, one per class")
+    for method, result in results.methods.items():
+        for group in result.groups:
+            if group.label >= classes:
+                raise DoorwardError(
+                    f"{run.path / 'run.json'}: {visible(method, 40)}: group of label {group.label}; "
+                    f"expected labels below {classes}"
+                )
+
+
+def _facts(results: CleanseResults, run: RunFolder, found: Sequence[Finding]) -> list[tuple[str, str, str]]:
+    """Name, value and note of the figures that stand under the verdict."""
+    channels, height, width = results.images.shape
+    facts = [
+        ("Images", count(sum(results.images.counts)), f"{width} × {height}, {'grey' if channels == 1 else 'colour'}"),
+        ("Classes", count(len(results.images.classes)), f"{count(min(results.images.counts))} images or more each"),
+    ]
+    accuracy = results.classifier.accuracy_on_images
+    if accuracy:
+        note = f"of {name(results.classifier.arch)} on these images"
+        facts.append(("Classifier accuracy", percent(accuracy.value), note))
+    flagged = {f.label for f in found if f.weighs}
+    told_only = len({f.label for f in found} - flagged)
+    note = f"and {told_only} by a told method alone" if told_only else f"by {plural(len(results.methods), 'method')}"
+    facts.append(("Flagged classes", count(len(flagged)), note))
+    if run.manifest.seconds is not None:
+        facts.append(("Time", f"{run.manifest.seconds:,.1f} s", "for the whole run"))
+    return facts
+
+
+def _warnings(results: CleanseResults) -> tuple[str, ...]:
+    """What the methods warn of, after what this page doubts itself."""
+    doubts = []
+    accuracy = results.classifier.accuracy_on_images
+    if accuracy and accuracy.value is not None and accuracy.value < POOR_ACCURACY:
+        doubts.append(
+            f"The classifier is right on {percent(accuracy.value)} of these images only. The methods read its "
+            "features; from a poor classifier they see little."
+        )
+    own = [f"{name(m)}: {warning}" for m, r in results.methods.items() for warning in r.warnings]
+    return (*doubts, *own)
+
+
+def _overview(results: CleanseResults, found: Sequence[Finding], score: Score | None) -> dict[str, Cell]:
+    """This run as a row of the table of all runs."""
+    classes = results.images.classes
+    row = {"Images": Cell(name(results.images.name), plural(sum(results.images.counts), "image"))}
+    if score and score.attack is None:
+        row["Attack (ground truth)"] = Cell("none", "a control")
+    elif score and score.attack:
+        targets = [classes[t] if 0 <= t < len(classes) else str(t) for t in score.attack.targets]
+        note = f"into class {listing([quoted(t) for t in targets], 3)}" if targets else ""
+        row["Attack (ground truth)"] = Cell(name(score.attack.recipe), note)
+    for method, result in results.methods.items():
+        own = [f for f in found if f.method == method]
+        first = max(own, key=lambda f: f.flagged, default=None)
+        if first is None:
+            note = ""
+        elif len(own) == 1:
+            note = f"in class {quoted(first.class_name)}"
+        else:
+            note = f"in {len(own)} classes"
+        notes_shown = [note, f"told: {told(result.knowledge)}" if result.knowledge else ""]
+        agreed = any(f.level == "evidence" for f in own)
+        row[f"{name(method)}: flagged"] = Cell(
+            count(sum(f.flagged for f in own)), "; ".join(filter(None, notes_shown)), "flagged" if agreed else ""
+        )
+    return row
+
+
+_MEASURES = (
+    ("tpr", "Poisoned images found", "true positive rate"),
+    ("fpr", "Unpoisoned images flagged", "false positive rate, all classes"),
+    ("fpr_target", "… in the target class", "false positive rate there"),
+    ("precision", "Poisoned among the flagged", "precision"),
+)
+
+
+def _scored(score: Score, results: CleanseResults) -> dict[str, Any]:
+    """What was computed with ground truth, as tables with intervals drawn in."""
+    full = (0.0, 1.0)
+    methods = [
+        {
+            "name": method,
+            "told": told(results.methods[method].knowledge) if method in results.methods else "",
+            "cells": [drawn(getattr(s, key), full, "good" if key in ("tpr", "precision") else "bad", words)
+                      for key, words, _ in _MEASURES],
+            "auroc": s.auroc,
+        }
+        for method, s in score.methods.items()
+    ]  # fmt: skip
+    classes = results.images.classes
+    domain = accuracy_domain([m.clean_accuracy for m in score.models])
+    models = [
+        {
+            "name": m.name,
+            "asr": drawn(m.asr, full, "bad", "attack success rate"),
+            "accuracy": drawn(m.clean_accuracy, domain, "good", "clean accuracy"),
+        }
+        for m in score.models
+    ]
+    return {
+        "attack": score.attack,
+        "targets": [classes[t] for t in (score.attack.targets if score.attack else ()) if 0 <= t < len(classes)],
+        "measures": _MEASURES,
+        "methods": methods,
+        "models": models,
+        "axis": charts.interval_axis(full),
+        "accuracy_axis": charts.interval_axis(domain),
+    }

@@ -1,0 +1,1 @@
+"""Scoring against the truth; the only room that reads it."""

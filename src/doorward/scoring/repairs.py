@@ -1,0 +1,99 @@
+"""Repairs against the truth: true attack success and clean test accuracy of every arm. For scoring alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from doorward.attacks.files import load_attack, load_truth
+from doorward.attacks.plan import Attack
+from doorward.attacks.rate import asr
+from doorward.core.classifier import Classifier, measure_accuracy, pick_device
+from doorward.core.errors import DoorwardError
+from doorward.core.images import ImageSet
+from doorward.core.runs import Run, write_json
+from doorward.core.stats import Rate
+from doorward.models.files import load_classifier
+
+
+def score_arms(
+    arms: Mapping[str, Classifier], test: ImageSet, attack: Attack | None, *, seed: int = 0
+) -> list[dict[str, Any]]:
+    """Clean accuracy and attack success rate of classifiers, by name.
+
+    Args:
+        test: held-out clean images with their true labels, used by no arm.
+        attack: the attacker's own triggers and targets; None when there was no attack.
+        seed: of stamps of random place; the same for all arms.
+
+    Returns: one row per arm: ``name``, ``clean_accuracy`` and ``asr`` as `Rate.json` writes them.
+    """
+    rows = []
+    for name, classifier in arms.items():
+        if (classifier.shape, len(classifier.classes)) != (test.shape, len(test.classes)):
+            raise DoorwardError(f"{name}: takes other images or classes than {test.name}")
+        success = Rate(0, 0) if attack is None else asr(classifier, test, attack, seed=seed)
+        clean = measure_accuracy(classifier, test)
+        rows.append({"name": name, "clean_accuracy": clean.json(), "asr": success.json()})
+    return rows
+
+
+def score_repair(
+    run: Path, truth_file: Path | None, test: ImageSet | None, *, seed: int = 0, device: str = "auto"
+) -> dict[str, Any]:
+    """Score a repair run, write ``score.json`` into it and return it.
+
+    Args:
+        run: a finished repair run.
+        truth_file: ``truth.parquet`` of the attack; ``attack/`` lies beside it. None when there was no attack.
+        test: held-out clean images. Where they are the very images of the repair, those that it held out are used.
+
+    Raises:
+        DoorwardError: no test images, or arms whose net comes from the user's own file.
+    """
+    manifest = Run.read(run, "repair")
+    if test is None:
+        raise DoorwardError("score: a repair is measured on test images; expected --test SOURCE")
+    attack = None if truth_file is None else load_attack(truth_file.parent / "attack")
+    test = unseen(manifest, test)
+    rows = score_arms(_classifiers(run, manifest, device), test, attack, seed=seed)
+    about = None
+    if attack is not None and truth_file is not None:
+        about = {
+            "recipe": attack.recipe,
+            "description": attack.describe(test.classes),
+            "poisoned": int(load_truth(truth_file).poisoned.sum()),
+            "targets": sorted({p.target for p in attack.pairings if p.target is not None}),
+        }
+    score = {"attack": about, "methods": {}, "models": rows, "test": {"name": test.name, "images": len(test)}}
+    write_json(run / "score.json", score)
+    return score
+
+
+def unseen(manifest: dict[str, Any], test: ImageSet) -> ImageSet:
+    """The test images; of the very images that were repaired with, those that were held out."""
+    settings = manifest["settings"]
+    if "held_out" not in settings or settings.get("sha256") != test.hash:
+        return test
+    known = test.portion(float(settings["share"]), int(settings["seed"]))
+    return known.split(float(settings["held_out"]), int(settings["seed"]))[1]
+
+
+def _classifiers(run: Path, manifest: dict[str, Any], device: str) -> dict[str, Classifier]:
+    """The repaired classifiers of a run, and the one that was given where its folder is still there."""
+    where = pick_device(device)
+    given = Path(str(manifest["settings"]["model"]))
+    found = {}
+    if (given / "classifier.json").exists():
+        found["as given"] = load_classifier(given, where)
+    arms = manifest["results"].get("arms")
+    folders = {row["name"]: run / row["folder"] for row in arms if row["folder"]} if arms else {"repaired": run}
+    for name, folder in folders.items():
+        if not (folder / "classifier.json").exists():
+            own = manifest["settings"].get("arch")
+            raise DoorwardError(
+                f"{folder}: its net is made by {own}, which scoring does not run; expected a net's name"
+            )
+        found[name] = load_classifier(folder, where)
+    return found

@@ -1,0 +1,43 @@
+"""`score`: a finished run against the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from doorward.core.errors import DoorwardError
+from doorward.core.images import ImageSet
+from doorward.core.runs import Run
+from doorward.scoring.cleansing import score_cleansing
+from doorward.scoring.repairs import score_repair
+
+
+def score(
+    run: Path | str,
+    truth: Path | str | None,
+    *,
+    test: ImageSet | None = None,
+    models: Sequence[tuple[str, Path]] = (),
+    seed: int = 0,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Score a cleanse or repair run, write ``score.json`` into it and return it.
+
+    Args:
+        run: a finished run of ``cleanse`` or ``repair``.
+        truth: ``truth.parquet`` of the attack; ``attack/`` lies beside it. None for a clean control.
+        test: held-out clean images, for accuracy and attack success rate; a repair cannot be scored without.
+        models: (name, folder) of classifiers to measure beside a cleanse run.
+        seed: of stamps of random place.
+        device: ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        DoorwardError: a run of another verb, the truth of another set, or images that are missing.
+    """
+    run, file = Path(run), None if truth is None else Path(truth)
+    if Run.read(run)["verb"] != "repair":
+        return score_cleansing(run, file, test=test, models=models, seed=seed, device=device)
+    if models:
+        raise DoorwardError("score: --model is for cleanse runs; the arms of a repair run are all measured")
+    return score_repair(run, file, test, seed=seed, device=device)

@@ -1,0 +1,1 @@
+"""Screens of single images at test time: is this one stamped?"""

@@ -1,0 +1,103 @@
+"""What every screen has: a score per image, a threshold from clean images, and a form on disk."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from doorward.core.classifier import Classifier
+from doorward.core.errors import DoorwardError
+
+Floats = NDArray[np.float64]
+Pixels = NDArray[np.uint8]
+BATCH = 512  # images in one forward pass
+
+
+@dataclass(frozen=True, eq=False)
+class Screened:
+    """What a screen says about some images.
+
+    Args:
+        scores: ``[N]``, higher is more suspicious.
+        threshold: an image with a larger score is flagged.
+        flags: bool ``[N]``.
+    """
+
+    scores: Floats
+    threshold: float
+    flags: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Screen:
+    """A screen ready for use; made by `doorward.screens.fit`.
+
+    Args:
+        classifier: the net whose decisions it watches.
+        threshold: from clean images, see `threshold_at`.
+    """
+
+    name: ClassVar[str] = ""
+    classifier: Classifier
+    threshold: float
+
+    def scores(self, pixels: Pixels) -> Floats:
+        """Suspicion of uint8 images ``[N, H, W, C]``, ``[N]``."""
+        raise NotImplementedError
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """Everything but classifier and threshold, to be written to disk."""
+        raise NotImplementedError
+
+    @classmethod
+    def restore(cls, classifier: Classifier, threshold: float, arrays: dict[str, NDArray[np.generic]]) -> Screen:
+        """The screen that `arrays` was written from; KeyError when one of them is missing."""
+        raise NotImplementedError
+
+    def __call__(self, pixels: Pixels) -> Screened:
+        """Scores and flags of uint8 images ``[N, H, W, C]``."""
+        channels, height, width = self.classifier.shape
+        if pixels.ndim != 4 or pixels.shape[1:] != (height, width, channels):
+            found, expected = "x".join(map(str, pixels.shape[1:])), f"{height}x{width}x{channels}"
+            raise DoorwardError(f"screen {self.name}: images of {found}; the classifier takes {expected}")
+        scores = self.scores(pixels)
+        return Screened(scores, self.threshold, scores > self.threshold)
+
+
+def threshold_at(clean: Floats, false_rejection: float, what: str = "screen") -> float:
+    """The smallest clean score that is exceeded by a new clean image with probability ``false_rejection`` at most.
+
+    The ceil((1 - rate)(n + 1))-th smallest of n scores: exact for any distribution when the images that come are like
+    the clean ones (split conformal prediction; Vovk, Gammerman and Shafer 2005, proposition 4.1).
+
+    Raises:
+        DoorwardError: a rate outside (0, 1), or too few clean images for it.
+    """
+    if not 0 < false_rejection < 1:
+        raise DoorwardError(f"{what}: false rejection rate {false_rejection:g}; expected a number between 0 and 1")
+    rank = math.ceil((1 - false_rejection) * (len(clean) + 1) - 1e-9)
+    if rank > len(clean):
+        needed = math.ceil(1 / false_rejection - 1e-9) - 1
+        told = f"{len(clean)} clean images for a false rejection rate of {false_rejection:g}"
+        raise DoorwardError(f"{what}: {told}; expected at least {needed}")
+    return float(np.sort(clean)[rank - 1])
+
+
+def roc(clean: Floats, stamped: Floats) -> tuple[Floats, Floats, float]:
+    """False and true positive rates along all thresholds, and the area under the curve.
+
+    Args:
+        clean, stamped: scores of images that are, and that took no part in making the screen.
+    """
+    from sklearn.metrics import roc_auc_score, roc_curve
+
+    if not len(clean) or not len(stamped):
+        raise DoorwardError(f"roc: {len(clean)} clean and {len(stamped)} stamped scores; expected some of both")
+    truth = np.concatenate([np.zeros(len(clean)), np.ones(len(stamped))])
+    scores = np.concatenate([clean, stamped])
+    false, true, _ = roc_curve(truth, scores)
+    return np.asarray(false), np.asarray(true), float(roc_auc_score(truth, scores))

@@ -1,0 +1,1 @@
+"""One screen, one file; a file here is registered by being here."""

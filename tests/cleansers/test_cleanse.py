@@ -1,0 +1,133 @@
+"""The verb: one pass, exactly what was declared, and real digits from end to end."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from doorward import cleanse as cleanse_verb
+from doorward.attacks.attack import attack
+from doorward.attacks.rate import asr
+from doorward.cleansers.cleanse import cleanse
+from doorward.cleansers.observe import observe
+from doorward.cleansers.parts.filters import mean_filter
+from doorward.core.classifier import to_float
+from doorward.core.errors import DoorwardError
+from doorward.core.images import ImageSet
+from doorward.models.train.loop import train
+from doorward.models.train.settings import TrainSettings
+from tests.conftest import make_images
+
+TRAINING = TrainSettings(epochs=8, batch=64, lr=0.05)
+
+
+def test_observations_equal_one_by_one_calls(images: ImageSet, tmp_path: Path) -> None:
+    classifier = train(images, "small-cnn", TrainSettings(epochs=1, batch=16))
+    seen = observe(images, classifier, ["mean2"], batch=7)
+    for index in (0, 6, 7, 59):
+        one = to_float(images.pixels[index : index + 1])
+        assert np.allclose(seen.logits[index], classifier.logits(one).detach().numpy(), atol=1e-4)
+        filtered = classifier.logits(mean_filter(one, 2)).detach().numpy()
+        assert np.allclose(seen.filtered_logits["mean2"][index], filtered, atol=1e-4)
+    linear = [m for m in classifier.net.modules() if isinstance(m, torch.nn.Linear)][-1]
+    assert np.allclose(linear(torch.from_numpy(seen.features)).detach().numpy(), seen.logits, atol=1e-4)
+    on_disk = observe(images, classifier, ["mean2"], batch=7, folder=tmp_path)
+    assert isinstance(on_disk.features, np.memmap) and (on_disk.features == seen.features).all()
+
+
+def test_wrong_size_and_constant_features_are_refused(images: ImageSet) -> None:
+    classifier = train(images, "small-cnn", TrainSettings(epochs=1, batch=16))
+    with pytest.raises(DoorwardError, match="images of 3x9x9; the classifier takes 3x12x10"):
+        observe(make_images(shape=(9, 9, 3)), classifier)
+    torch.nn.init.zeros_(dict(classifier.net.named_modules())["hidden"].weight)  # type: ignore[arg-type]
+    with pytest.raises(DoorwardError, match="the same for every image"):
+        observe(images, classifier)
+    torch.nn.init.constant_(dict(classifier.net.named_modules())["hidden"].weight, float("nan"))  # type: ignore[arg-type]
+    with pytest.raises(DoorwardError, match="NaN or infinity"):
+        observe(images, classifier)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"methods": ["magic"]}, "no method 'magic'; expected one of"),
+        ({"methods": ["spectral"], "settings": {"impurity": {}}}, "settings for 'impurity', which does not run"),
+        ({"methods": ["impurity"], "settings": {"impurity": {"threshold": -1}}}, "'threshold' = -1"),
+        ({"methods": ["impurity"], "settings": {"impurity": {"filter": "sepia"}}}, "filter 'sepia'"),
+        ({"knowledge": {"shoe_size": 43}}, "knowledge 'shoe_size'; expected one of"),
+        ({"knowledge": {"poisoning_rate": 2}}, "poisoning_rate 2"),
+        ({"knowledge": {"poisoning_rate": "some"}}, "poisoning_rate some; expected a number between 0 and 1"),
+        ({"knowledge": {"poisoning_rate": float("nan")}}, "poisoning_rate nan; expected a number between 0 and 1"),
+        ({"knowledge": {"target_class": 3}}, r"target_class 3; expected one of .* or 0\.\.2"),
+        ({"knowledge": {"target_class": "fish"}}, r"target_class 'fish'; expected one of .* or 0\.\.2"),
+        ({"knowledge": {"target_class": 1.5}}, r"target_class 1\.5; expected one of"),
+        ({"knowledge": {"target_class": True}}, "target_class True; expected one of"),
+        ({"knowledge": {"true_trigger": 1}}, "knowledge 'true_trigger', which no method that runs uses; methods: impu"),
+        ({"methods": ["scan"], "knowledge": {"clean_images": [0]}}, "clean_images: 1 rows, fewer than two of any two"),
+        ({"methods": ["impurity"], "settings": {"impurity": {"threshold": float("inf")}}}, "'threshold' = inf.*finite"),
+    ],
+)
+def test_mistakes_are_one_clear_line(images: ImageSet, asked: dict[str, object], message: str) -> None:
+    classifier = train(images, "two-layer", TrainSettings(epochs=1, batch=16))
+    with pytest.raises(DoorwardError, match=message):
+        cleanse(images, classifier, **asked)  # type: ignore[arg-type]
+
+
+def test_folded_batch_norm_changes_no_observation_and_no_classifier(images: ImageSet) -> None:
+    classifier = train(images, "resnet20", TrainSettings(epochs=1, batch=16))
+    classifier.net.train()
+    before = {name: tensor.clone() for name, tensor in classifier.net.state_dict().items()}
+    seen = observe(images, classifier, batch=64)
+    assert classifier.net.training and all(p.requires_grad for p in classifier.net.parameters())
+    assert all(torch.equal(before[name], tensor) for name, tensor in classifier.net.state_dict().items())
+    classifier.net.eval()
+    with torch.inference_mode(), classifier.watching_features() as features:
+        logits = classifier.logits(to_float(images.pixels))
+    np.testing.assert_allclose(seen.logits, logits.numpy(), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(seen.features, features[0].numpy(), rtol=1e-3, atol=1e-4)
+
+
+def test_observe_once_looks_again_only_for_something_new(images: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("doorward.cleansers.observe")
+    looked: list[list[str]] = []
+    original = module.observe
+
+    def counted(*given: object, **more: object) -> object:
+        looked.append(list(given[2]))  # type: ignore[call-overload]
+        return original(*given, **more)
+
+    monkeypatch.setattr(module, "observe", counted)
+    classifier, look = train(images, "two-layer", TrainSettings(epochs=1, batch=16)), module.ObserveOnce()
+    first = cleanse(images, classifier, ["impurity"], look=look)
+    assert cleanse(images, classifier, ["spectral"], look=look).observations is first.observations
+    assert looked == [["mean2"]], "what is there is not made again"
+    cleanse(images, classifier, ["impurity"], settings={"impurity": {"filter": "mean3"}}, look=look)
+    with torch.no_grad():
+        next(classifier.net.parameters()).add_(1e-3)
+    cleanse(images, classifier, ["spectral"], look=look)
+    cleanse(images.subset(np.arange(40)), classifier, ["spectral"], look=look)
+    assert looked[1:] == [["mean3"], [], []], "another filter, other weights, other images"
+
+
+def test_knowledge_is_declared_in_the_outcome(images: ImageSet) -> None:
+    classifier = train(images, "two-layer", TrainSettings(epochs=1, batch=16))
+    blind = cleanse(images, classifier, ["spectral", "impurity"], knowledge={})
+    told = cleanse(images, classifier, ["spectral", "impurity"], knowledge={"poisoning_rate": 0.1})
+    assert blind.outcomes["spectral"].knowledge == ()
+    assert told.outcomes["spectral"].knowledge == ("poisoning_rate",) and told.outcomes["impurity"].knowledge == ()
+
+
+def test_one_pixel_backdoor_in_real_digits_is_found_and_removed(digits: tuple[ImageSet, ImageSet]) -> None:
+    training, test = digits
+    poisoned = attack(training, "pixel", rate=0.02, seed=21, settings={"size": 1.0, "row": 4, "column": 4})
+    classifier = train(poisoned.images, "small-cnn", TRAINING, seed=21)
+    assert asr(classifier, test, poisoned.attack).value > 0.9, "the attack must work before a defence is judged"
+    found = cleanse_verb(poisoned.images, classifier, ["impurity"], seed=21)  # type: ignore[operator]
+    flag, truth = found.outcomes["impurity"].suspicion.flag, poisoned.truth.poisoned
+    assert flag[truth].mean() > 0.95 and flag[~truth].mean() < 0.01
+    retrained = train(found.keep("impurity"), "small-cnn", TRAINING, seed=21)
+    assert asr(retrained, test, poisoned.attack).value < 0.03

@@ -1,0 +1,42 @@
+"""The demo's folder and table; the demo as a whole runs on one scenario."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from doorward.core.errors import OutputExistsError
+from doorward.demo.run import SCENARIOS, demo, prepare, steps
+from doorward.demo.table import _range, markdown, rows
+
+
+def test_mean_and_range() -> None:
+    assert _range([0.5, 0.7]) == "60.0 (50.0 to 70.0)" and _range([0.5, 0.5]) == "50.0" and _range([None, None]) == "-"
+
+
+def test_a_folder_of_other_things_is_never_touched(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("x")
+    for overwrite in (False, True):
+        with pytest.raises(OutputExistsError, match="was not written by the demo"):
+            prepare(tmp_path, [1], overwrite)
+    prepare(tmp_path / "demo", [1], False)
+    prepare(tmp_path / "demo", [1], False)  # goes on
+    with pytest.raises(OutputExistsError, match="demo of other seeds"):
+        prepare(tmp_path / "demo", [2], False)
+
+
+def test_the_control_alone_runs_from_end_to_end_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    control = SCENARIOS[-1:]
+    monkeypatch.setattr("doorward.demo.run.TRAINING", {"epochs": 1, "batch": 64, "lr": 0.05})
+    monkeypatch.setattr("doorward.demo.table.SCENARIOS", control)
+    stages: list[str] = []
+    report = demo(tmp_path, 3, told=stages.append, scenarios=control)
+    assert len(stages) == steps(control) and "clean-control" in report.read_text()
+    before = (tmp_path / "clean-control" / "model" / "run.json").stat().st_mtime_ns
+    demo(tmp_path, 3, scenarios=control)
+    assert (tmp_path / "clean-control" / "model" / "run.json").stat().st_mtime_ns == before, "finished: not run again"
+    table = rows([tmp_path])
+    assert [row[:2] for row in table] == [["clean-control", m] for m in ("impurity", "activation", "spectral")]
+    assert all(row[2] == "-" and row[4] == "-" for row in table)
+    assert "--seed 3 --seeds 1" in markdown([tmp_path], [3])

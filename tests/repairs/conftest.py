@@ -1,0 +1,13 @@
+"""The world is made once for the tests of all repairs."""
+
+from __future__ import annotations
+
+import pytest
+
+from doorward.core.images import ImageSet
+from tests.repairs.world import World, make_world
+
+
+@pytest.fixture(scope="session")
+def world(digits: tuple[ImageSet, ImageSet]) -> World:
+    return make_world(digits)

@@ -1,0 +1,201 @@
+"""Arms side by side: budgets, roles, the same unseen images for all, doubts in words, triggers of an inversion run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from doorward.core.errors import DoorwardError
+from doorward.core.runs import Run
+from doorward.core.stats import Rate
+from doorward.core.triggers import Placement, Trigger
+from doorward.repairs.arms import Planned, plan_arms, repair_with_controls
+from doorward.repairs.doubts import doubts
+from doorward.repairs.triggers import load_inverted
+from doorward.scoring.repairs import score_arms
+from tests.repairs.world import TARGET, World
+
+QUICK: dict[str, Any] = {"epochs": 2, "precision": "fp32"}
+
+
+def dot(value: float = 1.0) -> Trigger:
+    return Trigger(torch.full((1, 1, 1), value), torch.ones(1, 1, 1), Placement("fixed", 1, 1))
+
+
+def by_name(arms: tuple[Planned, ...]) -> dict[str, Planned]:
+    return {arm.name: arm for arm in arms}
+
+
+def test_controls_have_the_budget_of_the_methods_beside_them() -> None:
+    settings = {"retrain": {"epochs": 3, "lr": 0.02, "batch": 64, "share": 0.5}, "unlearn": {"epochs": 3}}
+    triggers = {TARGET: [dot()]}
+    arms = by_name(plan_arms(["retrain", "unlearn"], triggers=triggers, settings=settings, oracle=triggers))
+    assert list(arms) == ["retrain", "unlearn", "fine-tune", "fine-tune-unlearn", "refresh", "oracle"]
+    told = arms["fine-tune"].settings
+    assert (told["epochs"], told["lr"], told["batch"], told["momentum"]) == (3, 0.02, 64, 0.9)
+    assert "share" not in told and arms["fine-tune-unlearn"].settings["lr"] != 0.02
+    assert all(arm.settings["held_out"] == 0 for arm in arms.values()), "the comparison holds out its own images"
+    assert [arm.role for arm in arms.values()] == ["repair"] * 2 + ["control"] * 3 + ["oracle"]
+    assert arms["oracle"].method == "retrain" and arms["oracle"].settings["share"] == 0.5
+    assert arms["refresh"].triggers is None and arms["retrain"].triggers is triggers
+    same = {"retrain": {"epochs": 3}, "unlearn": {"epochs": 3}, "fine-tune": {"lr": 0.5}}
+    arms = by_name(plan_arms(["retrain", "unlearn"], triggers=triggers, settings=same))
+    assert list(arms) == ["retrain", "unlearn", "fine-tune", "refresh"] and arms["fine-tune"].settings["lr"] == 0.5
+    assert by_name(plan_arms(["ibau"]))["fine-tune"].settings == {"held_out": 0.0}, "no budget to copy: the defaults"
+    pruned = by_name(plan_arms(["prune"], settings={"prune": {"epochs": 7, "batch": 32}}))
+    assert (pruned["fine-tune"].settings["epochs"], pruned["fine-tune"].settings["batch"]) == (7, 32)
+    assert "held_out" not in pruned["prune"].settings, "pruning decides on images of its own"
+    assert [a.name for a in plan_arms(["fine-tune", "refresh"])] == ["fine-tune", "refresh"], "not twice"
+    assert [a.name for a in plan_arms(["ibau"], controls=False)] == ["ibau"]
+
+
+def test_plans_that_cannot_be_run_are_refused() -> None:
+    with pytest.raises(
+        DoorwardError, match="settings for 'retrain', which is not run; expected one of fine-tune, ibau, refresh"
+    ):
+        plan_arms(["ibau"], settings={"retrain": {"epochs": 1}})
+    with pytest.raises(DoorwardError, match="repair unlearn: needs triggers, which were not given"):
+        plan_arms(["unlearn"])
+    with pytest.raises(DoorwardError, match="repair: no method; expected at least one of"):
+        plan_arms([])
+    with pytest.raises(DoorwardError, match="repair: no method 'polish'"):
+        plan_arms(["polish"])
+    with pytest.raises(DoorwardError, match="repair retrain: setting 'share' = 7"):
+        plan_arms(["retrain"], triggers={0: [dot()]}, settings={"retrain": {"share": 7}})
+
+
+def test_all_arms_are_measured_on_images_that_none_saw(world: World) -> None:
+    told: list[tuple[str, int, int]] = []
+    arms = repair_with_controls(
+        world.classifier,
+        world.clean,
+        ["retrain"],
+        triggers=world.triggers,
+        oracle=world.triggers,
+        settings={"retrain": QUICK},
+        held_out=0.25,
+        seed=1,
+        progress=lambda *step: told.append(step),
+    )
+    assert [arm.planned.name for arm in arms] == ["as given", "retrain", "fine-tune", "refresh", "oracle"]
+    assert told == [("retrain", 0, 4), ("fine-tune", 1, 4), ("refresh", 2, 4), ("oracle", 3, 4)]
+    given, retrained, tuned, _, oracle = arms
+    assert given.repaired.classifier is world.classifier
+    assert {arm.accuracy.trials for arm in arms} == {100}
+    assert all(arm.repaired.details["fitted_images"] == 300 for arm in arms[1:])
+    assert given.success[TARGET].value > 0.9 and retrained.success[TARGET].value < 0.1 < tuned.success[TARGET].value
+    assert given.success[TARGET].trials == int((world.clean.split(0.25, 1)[1].labels != TARGET).sum())
+    weights = zip(
+        retrained.repaired.classifier.net.parameters(), oracle.repaired.classifier.net.parameters(), strict=True
+    )
+    assert all(torch.equal(a, b) for a, b in weights), "here the inverted trigger is the true one"
+    row = retrained.row()
+    assert row["settings"]["share"] == 0.2 and row["knowledge"] == ["clean_images"] and row["role"] == "repair"
+    assert row["asr"]["hits"] == retrained.success[TARGET].hits and given.row()["settings"] == {}
+    scored = score_arms({a.planned.name: a.repaired.classifier for a in arms[:2]}, world.test, world.attack)
+    assert [r["name"] for r in scored] == ["as given", "retrain"]
+    assert scored[0]["asr"]["value"] > 0.95 > 0.1 > scored[1]["asr"]["value"]
+    assert score_arms({"x": world.classifier}, world.test, None)[0]["asr"]["value"] is None
+
+
+def row(name: str, role: str, asr: tuple[int, int] | None, accuracy: int = 980, warnings: tuple[str, ...] = ()) -> Any:
+    return {
+        "name": name,
+        "role": role,
+        "accuracy": Rate(accuracy, 1000).json(),
+        "asr": None if asr is None else Rate(*asr).json(),
+        "warnings": list(warnings),
+    }
+
+
+def test_doubts_in_words() -> None:
+    before, good = row("as given", "given", (930, 1000)), row("retrain", "repair", (10, 1000))
+    assert doubts([before, good, row("fine-tune", "control", (900, 1000))]) == ()
+    (told,) = doubts([before, good, row("fine-tune", "control", (14, 1000)), row("refresh", "control", (925, 1000))])
+    assert told.startswith("fine-tune alone lowers the triggers' success as far as retrain")
+    (told,) = doubts([before, row("retrain", "repair", (400, 1000)), row("refresh", "control", (930, 1000))])
+    assert told == "after retrain the triggers still succeed on 40.0 [36.9, 43.1] % of held-out images"
+    (told,) = doubts([before, row("retrain", "repair", (10, 1000), accuracy=900)])
+    assert told.startswith("retrain costs clean accuracy: 98.0")
+    (told,) = doubts([row("as given", "given", (100, 1000)), good])
+    assert "before any repair: there is little to take out" in told
+    (told,) = doubts([row("as given", "given", None), row("ibau", "repair", None, warnings=())])
+    assert told == "without triggers nothing here tells whether a backdoor was there or is gone"
+    found = doubts([before, good, row("refresh", "control", (930, 1000), warnings=("no batch norm",))])
+    assert found == ("refresh: no batch norm",)
+
+
+def inversion(folder: Path, targets: list[dict[str, Any]], rounds: bool = False) -> Path:
+    """A run as ``doorward invert`` writes it, with triggers of two methods for two of three classes."""
+    classes = [{"class": name, "label": k, "p_value": 0.5} for k, name in enumerate("abc")]
+
+    def method(asr: float, labels: tuple[int, ...]) -> dict[str, Any]:
+        rows = [{"label": k, "works": True, "asr": [asr, asr, asr] if k in labels else None} for k in range(3)]
+        return {"classes": rows, "triggers": {str(k): [f"x_{k}_0.safetensors"] for k in labels}}
+
+    with Run(folder, "invert", {}) as run:
+        methods = {"mask": method(0.5, (0, 1)), "pixel": method(0.9, (1,)), "margin": {"classes": [], "triggers": {}}}
+        places = [run.work, run.work / "round-2"] if rounds else [run.work]
+        for number, place in enumerate(places):
+            (place / "triggers").mkdir(parents=True)
+            for name, labels in (("mask", (0, 1)), ("pixel", (1,))):
+                for label in labels:
+                    dot((number + label) / 4).save(place / "triggers" / f"{name}_{label}_0.safetensors")
+        run.results = {"targets": targets, "classes": classes, "methods": methods}
+        if rounds:
+            later = {"targets": targets, "folder": "round-2", "methods": methods}
+            run.results["rounds"] = [{"targets": targets[:1]}, later]
+    return folder
+
+
+def test_triggers_come_from_the_verdict_or_from_the_class_that_is_named(tmp_path: Path) -> None:
+    targets = [{"label": 1, "method": "mask"}, {"label": 0, "method": "mask"}]
+    found = inversion(tmp_path / "found", targets)
+    told = load_inverted(found, "abc")
+    assert told.methods == {1: ("mask",), 0: ("mask",)} and [len(s) for s in told.stamps.values()] == [1, 1]
+    assert load_inverted(found, "abc", targets=["b"]).methods == {1: ("mask",)}, "the verdict's own method"
+    assert load_inverted(found, "abc", targets=["1"], method="pixel").methods == {1: ("pixel",)}
+    silent = inversion(tmp_path / "silent", [])
+    assert load_inverted(silent, "abc", targets=["b"]).methods == {1: ("pixel",)}, "the most successful"
+    rounds = load_inverted(inversion(tmp_path / "rounds", targets, rounds=True), "abc")
+    assert [float(s.pattern.mean()) for s in rounds.stamps[1]] == [0.25, 0.5], "of every round that found it"  # type: ignore[attr-defined]
+    assert [float(s.pattern.mean()) for s in rounds.stamps[0]] == [0.25], "round 1 found another class"  # type: ignore[attr-defined]
+
+
+def test_a_distribution_is_taken_before_single_triggers(tmp_path: Path) -> None:
+    from doorward.core.runs import read_json, write_json
+    from doorward.inversion.methods.mesa.distribution import TriggerDistribution
+    from doorward.inversion.methods.mesa.generators import make_generators
+
+    run = inversion(tmp_path / "run", [{"label": 1, "method": "pixel"}])
+    net = make_generators(1, 8, 1, 4, torch.Generator().manual_seed(0))
+    for layer in range(3):
+        net |= {f"g_{layer}_mean": torch.zeros(1, 1, 4), f"g_{layer}_deviation": torch.ones(1, 1, 4)}
+    TriggerDistribution(net, (1, 1, 1), (0.9,), (1.0,), (0.0,)).save(run / "triggers/mask_1_distribution.safetensors")
+    manifest = read_json(run / "run.json")
+    manifest["results"]["methods"]["mask"]["triggers"]["1"].append("mask_1_distribution.safetensors")
+    write_json(run / "run.json", manifest)
+    told = load_inverted(run, "abc")
+    assert told.methods == {1: ("mask",)}, "though single pixel triggers are surer and more successful"
+    assert len(told.stamps[1]) == 1 and isinstance(told.stamps[1][0], TriggerDistribution)
+    assert load_inverted(run, "abc", method="pixel").methods == {1: ("pixel",)}
+
+
+def test_runs_without_a_target_and_wrong_classes_are_one_line(tmp_path: Path) -> None:
+    run = inversion(tmp_path / "run", [])
+    with pytest.raises(DoorwardError, match="found no target class; expected one to be named with --target CLASS"):
+        load_inverted(run, "abc")
+    with pytest.raises(DoorwardError, match="--target 'z'; expected one of a, b, c"):
+        load_inverted(run, "abc", targets=["z"])
+    with pytest.raises(DoorwardError, match="inverted a model of 3 classes; this one has 2"):
+        load_inverted(run, "ab")
+    with pytest.raises(DoorwardError, match="keeps no trigger for class c"):
+        load_inverted(run, "abc", targets=["c"])
+    with pytest.raises(DoorwardError, match="has no triggers of 'mesa'; expected one of mask, pixel"):
+        load_inverted(run, "abc", targets=["a"], method="mesa")
+    broken = inversion(tmp_path / "broken", [{"label": 1}])
+    with pytest.raises(DoorwardError, match="'method'.*expected a run of this version of doorward"):
+        load_inverted(broken, "abc")

@@ -1,0 +1,220 @@
+"""Runs as the verbs write them, made here from chosen numbers: ten classes, 4,000 images, three methods."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pytest
+
+from doorward.core.stats import Rate
+
+DIGITS = [str(d) for d in range(10)]
+PER_CLASS = 400
+POISONED = 80
+MakeRun = Callable[..., Path]
+
+
+def digit(label: int, rng: np.random.Generator, size: int, channels: int, stamped: bool) -> np.ndarray:
+    """A blurred stroke that differs by class, noise that differs by image, a bright patch when stamped."""
+    y, x = np.mgrid[0:size, 0:size] / size - 0.5
+    angle = np.pi * label / 10 + rng.normal(0, 0.08)
+    ring = np.abs(np.hypot(x * 1.3, y) - 0.28) < 0.06
+    bar = (np.abs(x * np.cos(angle) + y * np.sin(angle)) < 0.055) & (np.hypot(x, y) < 0.4)
+    stroke = (ring if label % 3 == 0 else bar | (ring & (y * (-1) ** label > 0))).astype(float)
+    image = np.repeat((230 * stroke)[:, :, None], channels, axis=2) + rng.normal(0, 9, (size, size, channels))
+    if channels == 3:
+        image = image * rng.uniform(0.5, 1, 3) + rng.uniform(0, 60, 3)
+    if stamped:
+        image[-size // 7 - 1 : -1, -size // 7 - 1 : -1] = 255
+    return np.clip(image, 0, 255).astype(np.uint8)
+
+
+def method_columns(rng: np.random.Generator, poisoned: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
+    """Scores and flags, ``[N]`` each, as the three methods give them on poisoned or unpoisoned data."""
+    n = len(poisoned)
+    if kind == "impurity":
+        score = rng.gamma(1.2, 0.05, n) + np.where(poisoned, rng.normal(4.2, 0.25, n), 0)
+        return score, score > 1.5
+    if kind == "activation":
+        score = np.clip(rng.normal(0.12, 0.05, n) + np.where(poisoned, 0.45, 0), 0, 1)
+        flag = (poisoned & (rng.random(n) < 0.95)) if poisoned.any() else np.zeros(n, dtype=bool)
+        return score, flag
+    score = rng.gamma(2, 6, n) + np.where(poisoned, rng.gamma(9, 9, n), 0)
+    return score, score > np.quantile(score, 0.97)
+
+
+def method_result(score: np.ndarray, flag: np.ndarray, labels: np.ndarray, kind: str, classes: int) -> dict[str, Any]:
+    groups, class_scores = [], []
+    threshold = {"impurity": 1.5, "activation": 0.3, "spectral": None}[kind]
+    for label in range(classes):
+        members = labels == label
+        flagged = int((flag & members).sum())
+        top = float(score[members & flag].mean()) if flagged else float(score[members].mean())
+        groups.append(
+            {
+                "label": label,
+                "cluster": 0,
+                "size": int(members.sum()) - flagged,
+                "statistic": float(score[members & ~flag].mean()),
+                "threshold": threshold,
+                "flagged": 0,
+            }
+        )
+        if flagged:
+            groups.append(
+                {
+                    "label": label,
+                    "cluster": 1,
+                    "size": flagged,
+                    "statistic": top,
+                    "threshold": threshold,
+                    "flagged": flagged,
+                }
+            )
+        class_scores.append(top)
+    told = ["poisoning_rate"] if kind == "spectral" else []
+    settings = {"impurity": {"blur": 2, "max_components": 8}, "activation": {"reduce": "ica", "dimensions": 10},
+                "spectral": {"centre": True, "epsilon": 0.02}}[kind]  # fmt: skip
+    return {
+        "flagged": int(flag.sum()), "given": ["features", "labels", *told], "knowledge": told, "settings": settings,
+        "seconds": 1.25, "warnings": ["class 3 has fewer images than its covariance needs; projected to 40 dimensions"]
+        if kind == "impurity" else [], "groups": groups, "class_scores": class_scores,
+    }  # fmt: skip
+
+
+def score_json(truth: np.ndarray, labels: np.ndarray, flags: dict[str, np.ndarray], target: int) -> dict[str, Any]:
+    methods = {}
+    for kind, flag in flags.items():
+        own = labels == target
+        methods[kind] = {
+            "tpr": Rate(int((flag & truth).sum()), int(truth.sum())).json(),
+            "fpr": Rate(int((flag & ~truth).sum()), int((~truth).sum())).json(),
+            "fpr_target": Rate(int((flag & ~truth & own).sum()), int((~truth & own).sum())).json(),
+            "precision": Rate(int((flag & truth).sum()), int(flag.sum())).json(),
+            "auroc": 0.997,
+        }
+    models = [{"name": "poisoned set", "clean_accuracy": Rate(969, 1000).json(), "asr": Rate(887, 900).json()}]
+    for kind, hits in zip(flags, (9, 14, 410), strict=False):
+        after = {"clean_accuracy": Rate(966, 1000).json(), "asr": Rate(hits, 900).json()}
+        models.append({"name": f"after {kind}", **after})
+    attack = {"recipe": "patch", "description": "3 x 3 bright patch", "poisoned": int(truth.sum()), "targets": [target]}
+    return {"attack": attack, "methods": methods, "models": models}
+
+
+def write_run(folder: Path, verb: str, results: dict[str, Any], command: str = "", **settings: Any) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest = {
+        "verb": verb, "command": command or f"doorward {verb} poisoned/ --seed 1 -o {folder.name}/",
+        "settings": {"seed": 1, **settings}, "results": results, "platform": "Linux-6.1-x86_64",
+        "versions": {"python": "3.11.2", "doorward": "0.1.0", "torch": "2.13.0", "numpy": "2.3.1"}, "seconds": 18.437,
+    }  # fmt: skip
+    (folder / "run.json").write_text(json.dumps(manifest))
+
+
+def write_samples(folder: Path, columns: dict[str, np.ndarray]) -> None:
+    with duckdb.connect() as connection:
+        names = ", ".join(f'unnest($c{i}) AS "{name.replace(chr(34), chr(34) * 2)}"' for i, name in enumerate(columns))
+        target = str(folder / "samples.parquet").replace("'", "''")
+        values = {f"c{i}": column.tolist() for i, column in enumerate(columns.values())}
+        connection.execute(f"CREATE TABLE t AS SELECT {names}", values)
+        connection.execute(f"COPY t TO '{target}' (FORMAT parquet)")
+
+
+def cleanse_run(
+    folder: Path,
+    classes: list[str] = DIGITS,
+    poisoned: int = POISONED,
+    target: int = 0,
+    kinds: tuple[str, ...] = ("impurity", "activation", "spectral"),
+    scored: bool = False,
+    size: int = 28,
+    channels: int = 1,
+    rename: dict[str, str] | None = None,
+    seed: int = 0,
+    name: str = "mnist-5k poisoned",
+) -> Path:
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(len(classes)), PER_CLASS)
+    truth = np.zeros(len(labels), dtype=bool)
+    truth[np.flatnonzero(labels == target)[:poisoned]] = True
+    columns = {"index": np.arange(len(labels)), "label": labels, "predicted": labels}
+    methods, flags, pixels, suspects = {}, {}, [], {}
+    typical = {}
+    for label in range(len(classes)):
+        typical[str(label)] = list(range(len(pixels), len(pixels) + 24))
+        pixels += [digit(label, rng, size, channels, False) for _ in range(24)]
+    for kind in kinds:
+        called = (rename or {}).get(kind, kind)
+        score, flag = method_columns(rng, truth, kind)
+        columns[f"{called}_score"], columns[f"{called}_flag"] = score, flag
+        methods[called], flags[called] = method_result(score, flag, labels, kind, len(classes)), flag
+        suspects[called] = {}
+        for label in range(len(classes)):
+            worst = np.flatnonzero(flag & (labels == label))
+            worst = worst[np.argsort(-score[worst])][:24]
+            suspects[called][str(label)] = list(range(len(pixels), len(pixels) + len(worst)))
+            pixels += [digit(label if not truth[i] else int(i) % 9 + 1, rng, size, channels, truth[i]) for i in worst]
+    results = {
+        "images": {"name": name, "sha256": f"{seed:02d}" + "9c41d0b7" * 7 + "ab12cd", "classes": classes,
+                   "counts": [PER_CLASS] * len(classes), "shape": [channels, size, size]},
+        "classifier": {"arch": "small-cnn", "accuracy_on_images": Rate(3953, 4000).json()},
+        "methods": methods, "thumbnails": {"typical": typical, "suspects": suspects},
+    }  # fmt: skip
+    write_run(folder, "cleanse", results, device="cpu", methods=list(methods))
+    write_samples(folder, columns)
+    np.save(folder / "thumbnails.npy", np.stack(pixels))
+    if scored:
+        (folder / "score.json").write_text(json.dumps(score_json(truth, labels, flags, target)))
+    return folder
+
+
+def certify_run(folder: Path, exact: bool = False, **changes: Any) -> Path:
+    """A run with its certificate: 200 images of two classes, their votes spread so that radii run from 0 to 7."""
+    from fractions import Fraction
+
+    from doorward.certification.certificate import BLOCKS, Certificate, certificate_from_votes
+    from doorward.certification.smoothing.radius import Block
+
+    share = 1 - np.linspace(0.02, 0.7, 200) ** 5
+    votes = np.stack([np.round(10_000 * share), np.round(10_000 * (1 - share))], axis=1).astype(np.int64)
+    hashes = {"classes": ("1", "7"), "train_sha256": "1e" * 32, "test_sha256": "7e" * 32}
+    truth = np.zeros(200, dtype=np.int64)
+    if exact:
+        radii = np.arange(200) // 20
+        certificate = Certificate(
+            "nearest-neighbours", predicted=truth, radii=radii, joint_radii=radii, truth=truth, **hashes
+        )
+    else:
+        blocks = [Block(name, Fraction(4, 5), 2, cells) for name, cells in zip(BLOCKS, (78_400, 100, 784), strict=True)]
+        certificate = certificate_from_votes(votes, trials=10_000, blocks=blocks, truth=truth, **hashes)
+    results = {
+        "certified_accuracy": {str(r): rate.value for r, rate in enumerate(certificate.curve())},
+        "clean_accuracy": certificate.clean_accuracy().value, "abstained": certificate.abstained(),
+        "trials": certificate.trials, "trials_per_second": 2143.7, **changes,
+    }  # fmt: skip
+    write_run(folder, "certify", results, learner="nearest-centroid", keep="4/5", alpha=0.001, source="mnist 1/7")
+    certificate.save(folder / "certificate.json")
+    return folder
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> MakeRun:
+    """Makes a cleanse run ``tmp_path / NAME``."""
+    return lambda called="run", **options: cleanse_run(tmp_path / called, **options)
+
+
+@pytest.fixture
+def make_certificate(tmp_path: Path) -> MakeRun:
+    """Makes a certify run ``tmp_path / NAME``."""
+    return lambda called="certificate", **changes: certify_run(tmp_path / called, **changes)
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One scored cleanse run for the tests that only read it."""
+    return cleanse_run(tmp_path_factory.mktemp("runs") / "run", scored=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+from scipy.stats import beta
 
 from doorward.core.stats import Rate
 
@@ -19,6 +20,17 @@ def test_published_value() -> None:
     # 8 of 10: the exact 95 % interval of statistics tables is (.444, .975)
     low, high = Rate(8, 10).interval
     assert (round(low, 3), round(high, 3)) == (0.444, 0.975)
+
+
+@pytest.mark.parametrize("confidence", [0.9, 0.95, 0.999])
+def test_ends_are_the_quantiles_of_the_beta_distribution(confidence: float) -> None:
+    # Clopper and Pearson 1934: the ends are beta quantiles
+    tail = (1 - confidence) / 2
+    for hits, trials in [(1, 1), (1, 2), (4, 9), (17, 40), (3, 1000), (4999, 5000), (20_000, 50_000)]:
+        low, high = Rate(hits, trials, confidence).interval
+        assert abs(low - beta.ppf(tail, hits, trials - hits + 1)) < 1e-12
+        expected = 1.0 if hits == trials else beta.ppf(1 - tail, hits + 1, trials - hits)
+        assert abs(high - expected) < 1e-12
 
 
 def test_symmetry() -> None:

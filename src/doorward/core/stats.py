@@ -21,12 +21,12 @@ class Rate:
     @property
     def interval(self) -> tuple[float, float]:
         """Clopper-Pearson interval; (0, 1) when nothing was tried."""
-        from scipy.stats import beta
+        if not self.trials:
+            return 0.0, 1.0
+        from scipy.stats import binomtest
 
-        tail = (1 - self.confidence) / 2
-        low = 0.0 if self.hits == 0 else float(beta.ppf(tail, self.hits, self.trials - self.hits + 1))
-        high = 1.0 if self.hits == self.trials else float(beta.ppf(1 - tail, self.hits + 1, self.trials - self.hits))
-        return low, high
+        found = binomtest(self.hits, self.trials).proportion_ci(self.confidence, method="exact")
+        return float(found.low), float(found.high)
 
     def json(self) -> dict[str, object]:
         """Value, interval and counts, as a plain dictionary (NaN becomes None)."""

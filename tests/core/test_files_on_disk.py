@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from doorward.core import tables, tensors
-from doorward.core.errors import DoorwardError, writing_failed
+from doorward.core.errors import CannotWriteError, DoorwardError, writing_failed
+from doorward.core.files import atomic_write
 from doorward.core.memmaps import create, release
 from doorward.core.runs import Run
 
@@ -57,9 +58,46 @@ def test_tensors_that_cannot_be_written_leave_the_old_file(tmp_path: Path, monke
         raise safetensors.SafetensorError("I/O error: No space left on device (os error 28)")
 
     monkeypatch.setattr(safetensors.numpy, "save_file", broken)
-    with pytest.raises(OSError, match="No space left on device"):
+    with pytest.raises(CannotWriteError, match="No space left on device"):
         tensors.write_tensors(tmp_path / "t", {"a": np.arange(9)})
     assert len(tensors.read_tensors(tmp_path / "t")["a"]) == 3
+    assert [p.name for p in tmp_path.iterdir()] == ["t"]
+
+
+def test_a_file_is_replaced_whole_and_its_folder_is_made(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "er" / "a.txt"
+    atomic_write(path, "first\r\n")
+    atomic_write(str(path), "ä\n".encode())
+    atomic_write(path, lambda place: place.write_text("third"))
+    assert path.read_text() == "third" and list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_failed_write_leaves_the_old_file_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    path = tmp_path / "a.txt"
+    atomic_write(path, "old")
+    monkeypatch.setattr(*((os, "fsync") if step == "fsync" else (Path, "replace")), full)
+    with pytest.raises(CannotWriteError, match=r"a\.txt: cannot be written \(No space left on device\); expected"):
+        atomic_write(path, "new")
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_any_failure_of_the_writer_removes_what_it_began(tmp_path: Path) -> None:
+    def broken(place: Path) -> None:
+        place.write_text("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        atomic_write(tmp_path / "a", broken)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_cannot_write_says_that_it_can_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DoorwardError, match="is kept for a resume"), Run(tmp_path / "r", "attack", {}) as run:
+        atomic_write(run.work / "done", "x")
+        monkeypatch.setattr(os, "fsync", full)
+        atomic_write(run.work / "more", "x")
+    assert sorted(p.name for p in (tmp_path / "r.partial").iterdir()) == ["done", "partial.json"]
 
 
 def test_parquet_round_trip_and_what_is_refused(tmp_path: Path) -> None:

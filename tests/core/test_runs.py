@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from doorward.core.errors import DoorwardError, OutputExistsError
-from doorward.core.runs import Run, read_json, write_json
+from doorward.core.files import read_json, write_json
+from doorward.core.runs import Run
 
 
 def test_a_finished_run_has_its_manifest_and_no_partial(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from doorward.core.errors import DoorwardError
-from doorward.core.runs import Run, read_json, write_json
+from doorward.core.files import read_json, write_json
+from doorward.core.runs import Run
 from doorward.inversion.files import save_inversion
 from doorward.inversion.invert import invert
 from doorward.reports.page import compose

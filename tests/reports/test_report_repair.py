@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from doorward.core.errors import DoorwardError
-from doorward.core.runs import read_json, write_json
+from doorward.core.files import read_json, write_json
 from doorward.core.stats import Rate
 from doorward.reports.page import compose
 from tests.reports.conftest import write_run

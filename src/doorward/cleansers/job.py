@@ -15,6 +15,7 @@ from doorward.cleansers.observe import Look, observe
 from doorward.core import methods as registry
 from doorward.core.classifier import pick_device
 from doorward.core.errors import DoorwardError
+from doorward.core.files import write_array
 from doorward.core.methods import Settings
 from doorward.core.runs import Run
 from doorward.core.stats import Rate
@@ -93,7 +94,7 @@ def save_cleansing(cleansing: Cleansing, folder: Path) -> dict[str, Any]:
         columns[f"{name}_flag"] = outcome.suspicion.flag
     write_parquet(folder / "samples.parquet", columns)
     thumbnails, pixels = _thumbnails(cleansing)
-    np.save(folder / "thumbnails.npy", pixels, allow_pickle=False)
+    write_array(folder / "thumbnails.npy", pixels)
     hits = int((predicted == images.labels).sum())
     return {
         "images": {

@@ -26,6 +26,7 @@ def demo_command(
     """
     import time
 
+    from doorward.core.files import atomic_write
     from doorward.core.runs import Run
     from doorward.demo.run import demo, prepare, steps
     from doorward.demo.table import COLUMNS, NARROW, markdown, rows
@@ -46,8 +47,7 @@ def demo_command(
 
             report = demo(folder, s, told=told)
     if table is not None:
-        table.parent.mkdir(parents=True, exist_ok=True)
-        table.write_text(markdown(folders, wanted))
+        atomic_write(table, markdown(folders, wanted))
     found = rows(folders)
     if as_json:
         cells = [dict(zip(COLUMNS, row, strict=True)) for row in found]

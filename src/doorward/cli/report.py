@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,7 +30,8 @@ def report_command(
 
     Example: doorward report run/ -o report.html --sarif findings.sarif
     """
-    from doorward.reports.page import compose, refuse_if_taken, write_text
+    from doorward.core.files import atomic_write, write_json
+    from doorward.reports.page import compose, refuse_if_taken
     from doorward.reports.sarif import sarif as as_sarif
 
     if sarif is not None and sarif.resolve() == output.resolve():
@@ -40,8 +40,8 @@ def report_command(
         refuse_if_taken(path, overwrite)
     page = compose(runs, title)
     if sarif is not None:
-        write_text(sarif, json.dumps(as_sarif(page.sections), indent=1, allow_nan=False) + "\n")
-    write_text(output, page.html)
+        write_json(sarif, as_sarif(page.sections))
+    atomic_write(output, page.html)
     if as_json:
         common.print_json(_summary(page, output, sarif))
     else:

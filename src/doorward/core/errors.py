@@ -19,6 +19,10 @@ class OutputExistsError(DoorwardError):
     """The output folder exists already, and nothing said that it may be replaced."""
 
 
+class CannotWriteError(DoorwardError):
+    """A file could not be written: no such place, no right to it, or a full disk."""
+
+
 def writing_failed(error: Exception, path: Path) -> OSError:
     """The error of a library that could not write ``path``, as Python's own writing would have raised it."""
     if "No space left" in str(error):

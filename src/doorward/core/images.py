@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from doorward.core.errors import DoorwardError
+from doorward.core.files import write_array, write_json
 from doorward.core.memmaps import create, release
 
 _ROWS_PER_CHUNK = 4096
@@ -138,14 +139,14 @@ class ImageSet:
                 release(target)
                 release(self.pixels)
             target.flush()
-        np.save(folder / "labels.npy", self.labels, allow_pickle=False)
+        write_array(folder / "labels.npy", self.labels)
         about = {
             "name": self.name,
             "classes": list(self.classes),
             "sha256": self.hash,
             "provenance": self.provenance,
         }
-        (folder / "images.json").write_text(json.dumps(about, indent=1) + "\n")
+        write_json(folder / "images.json", about)
 
     @classmethod
     def load(cls, folder: Path) -> ImageSet:

@@ -7,7 +7,6 @@ half-written. A killed run leaves ``NAME.partial``; the same command with the sa
 from __future__ import annotations
 
 import json
-import os
 import platform
 import shutil
 import time
@@ -18,31 +17,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from doorward.core.errors import DoorwardError, OutputExistsError
+from doorward.core.errors import CannotWriteError, DoorwardError, OutputExistsError
+from doorward.core.files import read_json, write_json
 
 _VERSIONED = ("doorward", "torch", "numpy", "scipy", "scikit-learn", "safetensors", "pillow", "duckdb")
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON under a temporary name, flush it to disk, rename: the file is whole or absent."""
-    text = json.dumps(value, indent=1, allow_nan=False) + "\n"
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; one clear line when it is absent or broken."""
-    try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise DoorwardError(f"{path}: {error}; expected a JSON file written by doorward") from None
-    if not isinstance(value, dict):
-        raise DoorwardError(f"{path}: holds a {type(value).__name__}; expected a JSON object")
-    return value
 
 
 def versions() -> dict[str, str]:
@@ -133,9 +111,11 @@ class Run:
         seconds = self._earlier + time.monotonic() - self._started
         if kind is not None:
             self._keep_or_drop(seconds)
-            if isinstance(error, OSError) and not isinstance(error, DoorwardError):
+            if isinstance(error, OSError):
                 told = f"{error.filename or self.work}: {error.strerror or f'{error} (is the disk full?)'}"
                 raise DoorwardError(f"{told}; what was finished is kept for a resume") from None
+            if isinstance(error, CannotWriteError):
+                raise CannotWriteError(f"{error}; what was finished is kept for a resume") from None
             return
         write_json(
             self.work / "run.json",
@@ -161,7 +141,7 @@ class Run:
     def _keep_or_drop(self, seconds: float) -> None:
         """Keep finished work for a resume; leave no trace when there is none."""
         left = [p for p in self.work.iterdir() if p.name != "partial.json"]
-        with suppress(OSError):
+        with suppress(OSError, CannotWriteError):
             if left:
                 manifest = self.work / "partial.json"
                 write_json(manifest, {**read_json(manifest), "seconds": seconds})

@@ -10,27 +10,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from doorward.core.errors import DoorwardError, writing_failed
+from doorward.core.files import atomic_write
 
 Columns = Mapping[str, NDArray[Any]]
 
 
 def write_parquet(path: Path, columns: Columns) -> None:
-    """Write columns of equal length; the file is whole or absent. OSError when the disk is full."""
+    """Write columns of equal length; the file is whole or absent."""
     import duckdb
 
     lengths = {name: len(values) for name, values in columns.items()}
     if len(set(lengths.values())) != 1:
         raise DoorwardError(f"{path}: columns of lengths {lengths}; expected one length")
-    temporary = path.with_name(path.name + ".tmp")
-    quoted = str(temporary).replace("'", "''")  # COPY takes no parameters
-    try:
-        with duckdb.connect() as connection:
-            connection.register("columns", dict(columns))
-            connection.execute(f"COPY columns TO '{quoted}' (FORMAT parquet, COMPRESSION zstd)")
-    except duckdb.IOException as error:
-        temporary.unlink(missing_ok=True)
-        raise writing_failed(error, path) from None
-    temporary.replace(path)
+
+    def save(temporary: Path) -> None:
+        quoted = str(temporary).replace("'", "''")  # COPY takes no parameters
+        try:
+            with duckdb.connect() as connection:
+                connection.register("columns", dict(columns))
+                connection.execute(f"COPY columns TO '{quoted}' (FORMAT parquet, COMPRESSION zstd)")
+        except duckdb.IOException as error:
+            raise writing_failed(error, path) from None
+
+    atomic_write(path, save)
 
 
 def read_parquet(path: Path) -> dict[str, NDArray[Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,29 +9,31 @@ from typing import Any
 import numpy as np
 
 from doorward.core.errors import DoorwardError, writing_failed
+from doorward.core.files import atomic_write
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Any], metadata: dict[str, str] | None = None) -> None:
-    """Write NumPy arrays or torch tensors (all of one kind) under a temporary name, then rename.
+    """Write NumPy arrays or torch tensors (all of one kind); the file is whole or absent.
 
     Raises:
-        OSError: the disk is full or the place cannot be written.
+        CannotWriteError: the disk is full or the place cannot be written.
     """
+    atomic_write(path, lambda temporary: _save(temporary, tensors, metadata))
+
+
+def _save(path: Path, tensors: Mapping[str, Any], metadata: dict[str, str] | None) -> None:
     from safetensors import SafetensorError
 
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         if all(isinstance(value, np.ndarray) for value in tensors.values()):
             from safetensors.numpy import save_file as save_arrays
 
-            save_arrays({k: np.ascontiguousarray(v) for k, v in tensors.items()}, str(temporary), metadata)
+            save_arrays({k: np.ascontiguousarray(v) for k, v in tensors.items()}, str(path), metadata)
         else:
             from safetensors.torch import save_file
 
-            save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, str(temporary), metadata)
-        temporary.replace(path)
+            save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, str(path), metadata)
     except SafetensorError as error:
-        temporary.unlink(missing_ok=True)
         raise writing_failed(error, path) from None
 
 

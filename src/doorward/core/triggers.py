@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from doorward.core.errors import DoorwardError
+from doorward.core.files import atomic_write
 from doorward.core.tensors import write_tensors
 
 Blend = Literal["alpha", "add"]
@@ -132,7 +133,8 @@ class Trigger:
         shown = tensors["pattern"] if self.blend == "alpha" else tensors["pattern"] / 2 + 0.5
         opacity = tensors["alpha"].mean(0, keepdim=True) if self.blend == "alpha" else torch.ones(1, *self.size)
         rgba = torch.cat([shown.expand(3, -1, -1), opacity]).clamp(0, 1).mul(255).round().byte()
-        Image.fromarray(rgba.permute(1, 2, 0).numpy(), "RGBA").save(path.with_suffix(".png"))
+        picture = Image.fromarray(rgba.permute(1, 2, 0).numpy(), "RGBA")
+        atomic_write(path.with_suffix(".png"), lambda temporary: picture.save(temporary, format="PNG"))
 
     @classmethod
     def load(cls, path: Path) -> Trigger:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from doorward.core.errors import DoorwardError, NoSplitError
+from doorward.core.files import read_json
 from doorward.core.images import ImageSet
-from doorward.core.runs import read_json
 from doorward.data.checks import Split, check_auditable, class_names, guarded, show
 from doorward.data.named import catalogue, find, load_named
 from doorward.data.readers.archives import is_archive, unpacked, without_ending

@@ -15,7 +15,8 @@ from doorward.certification.job import CertifyRequest, certify_to_folder
 from doorward.cleansers.cleanse import DEFAULT_METHODS
 from doorward.cleansers.job import CleanseRequest, cleanse_to_folder
 from doorward.core.errors import OutputExistsError
-from doorward.core.runs import Run, read_json, write_json
+from doorward.core.files import read_json, write_json
+from doorward.core.runs import Run
 from doorward.data.sources import load_images
 from doorward.demo.model import STAGES, audit_model, once
 from doorward.models.train.job import TrainRequest, train_to_folder

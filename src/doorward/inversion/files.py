@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from doorward.core.classifier import measure_accuracy, to_float, to_uint8
+from doorward.core.files import write_array
 from doorward.core.images import ImageSet
 from doorward.core.stats import Rate
 from doorward.core.tables import write_parquet
@@ -33,7 +34,7 @@ def save_inversion(inversion: Inversion, images: ImageSet | None, folder: Path, 
     thumbnails = None
     if images is not None:
         thumbnails, pixels = _thumbnails(inversion, images, seed)
-        np.save(folder / "thumbnails.npy", pixels, allow_pickle=False)
+        write_array(folder / "thumbnails.npy", pixels)
     names = inversion.classifier.classes
     return {
         "verdict": inversion.decision,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from doorward.core.errors import DoorwardError, OutputExistsError
-from doorward.core.runs import read_json
+from doorward.core.files import read_json
 from doorward.jobs.processes import Told
 
 MANIFEST = "reproduce.json"  # in the folder of the runs: their settings

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from doorward.core.classifier import Classifier, place_net
 from doorward.core.errors import DoorwardError
-from doorward.core.runs import read_json, write_json
+from doorward.core.files import read_json, write_json
 from doorward.core.tensors import read_tensors, write_tensors
 from doorward.models.nets.catalogue import build
 

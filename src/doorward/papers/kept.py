@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from doorward.core.runs import read_json, write_json
+from doorward.core.files import read_json, write_json
 from doorward.jobs.stages import refuse_other
 from doorward.papers.rows import Row, read_rows
 

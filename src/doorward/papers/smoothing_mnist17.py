@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from doorward.certification.job import CertifyRequest, certify_to_folder
+from doorward.core.files import atomic_write
 from doorward.core.runs import Run
 from doorward.core.tables import write_parquet
 
@@ -124,7 +125,7 @@ def reproduce(chosen: Profile, folder: Path, results: Path, *, told: Told = lamb
     _write_data(found, results / "curves.parquet")
     _draw(found, results / "figure.png")
     table = results / "README.md"
-    table.write_text(_markdown(found, chosen))
+    atomic_write(table, _markdown(found, chosen))
     return table
 
 

@@ -13,8 +13,9 @@ from pydantic import Field
 from doorward.core import methods as registry
 from doorward.core.classifier import Classifier
 from doorward.core.errors import DoorwardError
+from doorward.core.files import read_json, write_json
 from doorward.core.images import ImageSet
-from doorward.core.runs import Run, read_json, write_json
+from doorward.core.runs import Run
 from doorward.core.tensors import write_tensors
 from doorward.data.sources import open_images
 from doorward.models.files import save_classifier

@@ -7,7 +7,6 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 from doorward import __version__
 from doorward.core.errors import DoorwardError, OutputExistsError
+from doorward.core.files import atomic_write
 from doorward.reports import text
 from doorward.reports.run_files import RunFolder, told_apart
 from doorward.reports.sections import LEVELS, Section, build, supported
@@ -67,7 +67,7 @@ def report(
     path = Path(output)
     refuse_if_taken(path, overwrite)
     page = compose(runs, title)
-    write_text(path, page.html)
+    atomic_write(path, page.html)
     return path
 
 
@@ -90,23 +90,6 @@ def refuse_if_taken(path: Path, overwrite: bool) -> None:
         raise OutputExistsError(f"{path}: is a folder; expected the name of a file")
     if path.exists() and not overwrite:
         raise OutputExistsError(f"{path}: exists already; expected a new file, or --overwrite to replace it")
-
-
-def write_text(path: Path, content: str) -> None:
-    """Write a text file under a temporary name and rename it: whole or absent."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise DoorwardError(f"{path}: cannot be written ({error.strerror}); expected a writable place") from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def _render(sections: Sequence[Section], title: str) -> str:

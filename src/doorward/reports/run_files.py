@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from doorward.core.errors import DoorwardError
-from doorward.core.runs import Run, read_json
+from doorward.core.files import read_json
+from doorward.core.runs import Run
 from doorward.core.tables import read_parquet
 from doorward.reports.text import visible
 

@@ -16,8 +16,9 @@ from doorward.attacks.poison import Truth
 from doorward.attacks.rate import asr
 from doorward.core.classifier import measure_accuracy, pick_device
 from doorward.core.errors import DoorwardError
+from doorward.core.files import write_json
 from doorward.core.images import ImageSet
-from doorward.core.runs import Run, write_json
+from doorward.core.runs import Run
 from doorward.core.stats import Rate
 from doorward.core.tables import read_parquet
 from doorward.models.files import load_classifier

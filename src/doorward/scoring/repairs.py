@@ -11,8 +11,9 @@ from doorward.attacks.plan import Attack
 from doorward.attacks.rate import asr
 from doorward.core.classifier import Classifier, measure_accuracy, pick_device
 from doorward.core.errors import DoorwardError
+from doorward.core.files import write_json
 from doorward.core.images import ImageSet
-from doorward.core.runs import Run, write_json
+from doorward.core.runs import Run
 from doorward.core.stats import Rate
 from doorward.models.files import load_classifier
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from doorward.attacks.files import load_truth
 from doorward.cleansers.parts.leftovers import misfits
-from doorward.core.runs import Run, read_json
+from doorward.core.files import read_json
+from doorward.core.runs import Run
 from doorward.core.tables import read_parquet
 from doorward.papers.cluster_impurity.plan import Case, Plan
 from doorward.papers.cluster_impurity.stages import forms, stages

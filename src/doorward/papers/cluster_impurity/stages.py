@@ -14,7 +14,8 @@ from doorward.attacks.files import load_truth
 from doorward.attacks.job import attack_to_folder
 from doorward.cleansers.job import CleanseRequest, cleanse_to_folder
 from doorward.cleansers.observe import ObserveOnce
-from doorward.core.runs import Run, read_json, write_json
+from doorward.core.files import read_json, write_json
+from doorward.core.runs import Run
 from doorward.data.sources import load_images
 from doorward.jobs.processes import Told, default_jobs, run_side_by_side
 from doorward.jobs.stages import MANIFEST, claim_folder, refuse_other, run_once

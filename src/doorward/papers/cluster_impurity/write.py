@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from doorward.core.errors import DoorwardError
+from doorward.core.files import atomic_write
 from doorward.papers.cluster_impurity import figures, tables
 from doorward.papers.cluster_impurity.collect import Found, collect
 from doorward.papers.cluster_impurity.plan import SCENARIOS, Plan
@@ -40,7 +41,7 @@ def write_results(plan: Plan, folder: Path, results: Path) -> Path:
     if not (kept and shown.exists()):
         report(_reported(plan, folder), shown, title="Cluster impurity, one-pixel poison", overwrite=True)
     page = results / "README.md"
-    page.write_text(_page(plan, found, drawn, commands))
+    atomic_write(page, _page(plan, found, drawn, commands))
     return page
 
 

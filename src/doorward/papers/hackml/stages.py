@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from doorward.core.runs import write_json
+from doorward.core.files import write_json
 from doorward.jobs.processes import Told, default_jobs, run_side_by_side
 from doorward.jobs.stages import MANIFEST, claim_folder, naming, run_once
 from doorward.papers.hackml import work

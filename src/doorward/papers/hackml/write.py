@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from doorward.core.errors import DoorwardError
+from doorward.core.files import atomic_write
 from doorward.papers.hackml import figures, tables
 from doorward.papers.hackml.collect import Found, collect
 from doorward.papers.hackml.faces import ORL_CREDIT
@@ -44,7 +45,7 @@ def write_results(plan: Plan, folder: Path, results: Path) -> Path:
             write_rows(results / f"{name}.parquet", rows, _WHOLE)
     drawn = figures.draw(plan, folder, results)
     page = results / "README.md"
-    page.write_text(_page(plan, found, drawn))
+    atomic_write(page, _page(plan, found, drawn))
     return page
 
 

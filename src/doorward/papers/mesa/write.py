@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from doorward.core.errors import DoorwardError
+from doorward.core.files import atomic_write
 from doorward.papers.kept import with_kept
 from doorward.papers.mesa import figures, tables
 from doorward.papers.mesa.arms import BEFORE
@@ -35,7 +36,7 @@ def write_results(plan: Plan, folder: Path, results: Path) -> Path:
             write_rows(results / f"{name}.parquet", rows, _WHOLE)
     drawn = figures.draw(plan, found, folder, results)
     page = results / "README.md"
-    page.write_text(_page(plan, found, drawn, commands))
+    atomic_write(page, _page(plan, found, drawn, commands))
     return page
 
 

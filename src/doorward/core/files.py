@@ -1,0 +1,68 @@
+"""Files that are whole or absent."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from doorward.core.errors import CannotWriteError, DoorwardError
+
+
+def atomic_write(path: Path | str, content: str | bytes | Callable[[Path], object]) -> None:
+    """Write a file under a temporary name beside it, flush it to disk, rename: the file is whole or absent.
+
+    Args:
+        path: the file; an older one is replaced at the end. Folders above it are made.
+        content: text (UTF-8, line ends as they are), bytes, or a function that writes the path that it is given.
+
+    Raises:
+        CannotWriteError: the place cannot be written or the disk is full. The older file is still there.
+    """
+    path = Path(path)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if callable(content):
+            content(temporary)
+        else:
+            temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        told = error.strerror or error
+        raise CannotWriteError(f"{path}: cannot be written ({told}); expected a writable place") from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Write JSON; NaN and infinity are refused. The file is whole or absent."""
+    atomic_write(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def write_array(path: Path | str, array: NDArray[Any]) -> None:
+    """Write one NumPy array as ``.npy``; the file is whole or absent."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    atomic_write(path, buffer.getvalue())
+
+
+def read_json(path: Path | str) -> dict[str, Any]:
+    """Read a JSON object; one clear line when it is absent or broken."""
+    try:
+        value = json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise DoorwardError(f"{path}: {error}; expected a JSON file written by doorward") from None
+    if not isinstance(value, dict):
+        raise DoorwardError(f"{path}: holds a {type(value).__name__}; expected a JSON object")
+    return value

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import pickle
 import struct
 import tarfile
 import zipfile
@@ -55,7 +54,6 @@ def parquet(folder) -> bytes:
     return path.read_bytes()
 
 
-BATCH = {"data": np.zeros((4, 3072), np.uint8), "labels": [0, 0, 1, 1]}
 ARRAYS = {"images": np.zeros((4, 5, 5), np.uint8), "labels": np.arange(4) % 2}
 RUN = ImageSet(np.zeros((4, 5, 5, 1), np.uint8), np.arange(4) % 2, ("a", "b"))
 
@@ -71,8 +69,6 @@ def encoded(kind: str) -> bytes:
 IDX = struct.pack(">4I", 0x803, 4, 2, 2) + bytes(16)
 IDX_NAMES = ("set/train-images-idx3-ubyte", "set/train-labels-idx1-ubyte")
 BINARY = np.repeat(np.arange(2, dtype=np.uint8), 2 * 3073).tobytes()
-PICKLE = pickle.dumps(BATCH, 2)
-META = pickle.dumps({"label_names": ["a", "b"]}, 2)
 THREE = {"set/a/1.png": PNG, "set/b/0.png": PNG, "set/b/1.png": PNG}
 JSON = b'{"name": "x", "classes": ["a", "b"], "sha256": "0"}'
 WRITTEN = {"set/images.json": JSON, "set/images.npy": saved(RUN.pixels), "set/labels.npy": saved(RUN.labels)}
@@ -89,8 +85,6 @@ CASES = {
     "idx labels": (IDX_NAMES[1], {IDX_NAMES[0]: IDX}, IDX_LABELS),
     "cifar binary": ("set/data_batch_1.bin", {}, BINARY),
     "cifar names": ("set/batches.meta.txt", {"set/data_batch_1.bin": BINARY}, b"a\nb\n"),
-    "cifar python": ("set/data_batch_1", {}, PICKLE),
-    "cifar meta": ("set/batches.meta", {"set/data_batch_1": PICKLE}, META),
     "png": ("set/a/0.png", THREE, PNG),
     "jpg": ("set/a/0.jpg", THREE, encoded("JPEG")),
     "webp": ("set/a/0.webp", THREE, encoded("WEBP")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import pickle
 import struct
 from pathlib import Path
@@ -123,80 +124,28 @@ def test_cifar_binary_that_is_refused(tmp_path):
     assert "data_batch_1.bin is missing" in refusal(tmp_path)
 
 
-def python2_string(value: bytes) -> bytes:
-    """An 8-bit string as Python 2's cPickle wrote it."""
-    short = len(value) < 256
-    return (b"U" + bytes([len(value)]) if short else b"T" + struct.pack("<i", len(value))) + value
+@pytest.mark.parametrize("files", [("data_batch_1", "batches.meta"), ("test_batch",), ("train", "test", "meta")])
+@pytest.mark.parametrize("inside", ["", "cifar-10-batches-py", "cifar-100-python"])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_the_python_version_is_refused_unread(tmp_path, files, inside, split):
+    folder, trace = tmp_path / "set" / inside, tmp_path / "executed"
+    folder.mkdir(parents=True)
+
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(trace),)
+
+    for name in files:
+        (folder / name).write_bytes(pickle.dumps(Evil(), 2))
+    assert "CIFAR's Python version, a pickle" in (told := refusal(tmp_path / "set", split=split))
+    assert "expected the binary version" in told and not trace.exists()
 
 
-def python2_batch(data: np.ndarray, labels: list[int]) -> bytes:
-    """A batch instruction by instruction, as in the original CIFAR files (protocol 2, Python 2 strings)."""
-    array = (
-        b"cnumpy.core.multiarray\n_reconstruct\nq\x01cnumpy\nndarray\nq\x02K\x00\x85"
-        + python2_string(b"b")
-        + b"\x87Rq\x03"
-        b"(K\x01M" + struct.pack("<H", data.shape[0]) + b"M" + struct.pack("<H", data.shape[1]) + b"\x86"
-        b"cnumpy\ndtype\nq\x04" + python2_string(b"u1") + b"K\x00K\x01\x87Rq\x05(K\x03" + python2_string(b"|") + b"NNN"
-        b"J\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89" + python2_string(data.tobytes()) + b"tb"
-    )
-    listed = b"](" + b"".join(b"K" + bytes([k]) for k in labels) + b"e"
-    pairs = python2_string(b"data") + array + python2_string(b"labels") + listed
-    return b"\x80\x02}q\x00(" + pairs + python2_string(b"batch_label") + python2_string(b"one") + b"u."
-
-
-def test_python2_pickles_as_the_original_files_have_them(tmp_path):
-    pixels, labels = cifar(), [k % 10 for k in range(20)]
-    raw = python2_batch(planes(pixels), labels)
-    assert pickle.loads(raw, encoding="bytes")[b"labels"] == labels  # Python's own reader agrees that it is one
-    (tmp_path / "data_batch_1").write_bytes(raw)
-    found = load_images(tmp_path)
-    assert np.array_equal(found.pixels, pixels)
-    assert found.labels.tolist() == labels
-
-
-@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
-@pytest.mark.parametrize("as_bytes", [False, True])
-@pytest.mark.parametrize("hundred", [False, True])
-def test_cifar_python_round_trip(tmp_path, protocol, as_bytes, hundred):
-    pixels, labels = cifar(), [k % 10 for k in range(20)]
-    names = [f"k{k}" for k in range(10)]
-
-    def key(text: str) -> object:
-        return text.encode() if as_bytes else text
-
-    batch = {key("data"): planes(pixels), key("fine_labels" if hundred else "labels"): labels}
-    batch |= {key("coarse_labels"): [0] * 20} if hundred else {}
-    meta = {key("fine_label_names" if hundred else "label_names"): [key(n) for n in names]}
-    (tmp_path / ("train" if hundred else "data_batch_1")).write_bytes(pickle.dumps(batch, protocol))
-    (tmp_path / ("meta" if hundred else "batches.meta")).write_bytes(pickle.dumps(meta, protocol))
-    found = load_images(tmp_path)
-    assert np.array_equal(found.pixels, pixels)
-    assert found.labels.tolist() == labels
-    assert found.classes == tuple(names)
-
-
-def test_labels_of_one_batch_do_not_fill_up_another(tmp_path):
-    for number, count in ((1, 3), (2, 5)):
-        batch = {"data": np.zeros((4, 3072), np.uint8), "labels": [k % 2 for k in range(count)]}
-        (tmp_path / f"data_batch_{number}").write_bytes(pickle.dumps(batch, 2))
-    assert "3 labels for 4 images" in refusal(tmp_path)
-
-
-@pytest.mark.parametrize(
-    "batch",
-    [
-        [1, 2],
-        {"data": 1, "labels": []},
-        {"data": np.zeros((4, 3072), np.int64), "labels": [0, 0, 1, 1]},
-        {"data": np.zeros((4, 3071), np.uint8), "labels": [0, 0, 1, 1]},
-        {"data": np.zeros((4, 3072), np.uint8), "labels": [0, 0, 1]},
-        {"data": np.zeros((4, 3072), np.uint8), "labels": [0, 0, 1, "1"]},
-        {"data": np.zeros((4, 3072), np.uint8), "labels": [0, 0, 1, -1]},
-        {"data": np.zeros((4, 3072), np.uint8), "labels": [0, 0, 1, 2**70]},
-        {"data": np.zeros((4, 3072), np.uint8)},
-        {"data": np.zeros((0, 3072), np.uint8), "labels": []},
-    ],
-)
-def test_batches_that_are_refused(tmp_path, batch):
-    (tmp_path / "data_batch_1").write_bytes(pickle.dumps(batch, 2))
-    refusal(tmp_path)
+def test_the_binary_version_beside_the_python_version_is_read(tmp_path):
+    for folder in ("cifar-10-batches-py", "cifar-10-batches-bin"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "cifar-10-batches-py" / "data_batch_1").write_bytes(b"")
+    records = np.zeros((4, 3073), np.uint8)
+    records[2:, 0] = 1
+    (tmp_path / "cifar-10-batches-bin" / "data_batch_1.bin").write_bytes(records.tobytes())
+    assert len(load_images(tmp_path)) == 4

@@ -87,7 +87,7 @@ def _order(entry: NamedSet, source: Source) -> list[str]:
     if source == "npm" and not entry.npm:
         raise DoorwardError(
             f"{entry.name} is not on npm; expected source hub, or the path of your own copy (its folder "
-            "of .bin files or of pickles) in place of the name"
+            "of .bin files) in place of the name"
         )
     if source != "auto":
         return [source]

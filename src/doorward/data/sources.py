@@ -14,7 +14,7 @@ from doorward.data.checks import Split, check_auditable, class_names, guarded, s
 from doorward.data.named import catalogue, find, load_named
 from doorward.data.readers.archives import is_archive, unpacked, without_ending
 from doorward.data.readers.arrays import from_arrays
-from doorward.data.readers.cifar import find_binary, find_python, read_binary, read_python
+from doorward.data.readers.cifar import find_binary, read_binary, refuse_python_version
 from doorward.data.readers.dataset import read_dataset
 from doorward.data.readers.folder import read_class_folders, visible
 from doorward.data.readers.idx import find_idx, is_idx, read_idx
@@ -28,7 +28,7 @@ _KINDS = (
 )
 # Where torchvision and the archives' own authors put the raw files inside the folder that a user knows.
 _KNOWN_FOLDERS = (
-    "MNIST/raw", "raw", "cifar-10-batches-py", "cifar-10-batches-bin", "cifar-100-python", "cifar-100-binary",
+    "MNIST/raw", "raw", "cifar-10-batches-bin", "cifar-100-binary", "cifar-10-batches-py", "cifar-100-python",
     "data",
 )  # fmt: skip
 
@@ -40,7 +40,7 @@ def load_images(source: Any, *, split: Split = "train", name: str | None = None)
         source: a named set (``mnist-5k``, ``mnist``, ``cifar10``, ``cifar100``; write ``./mnist`` for a folder of that
             name); a folder with one subfolder per class, or ``train`` and ``test`` with such folders inside; a folder
             that doorward wrote; an ``.npz`` file; a CSV or Parquet manifest; Parquet with image bytes; a folder of
-            MNIST IDX files or of CIFAR files (binary or Python version); an archive of one of these; a pair (images,
+            MNIST IDX files or of CIFAR files (binary version); an archive of one of these; a pair (images,
             labels) of arrays or tensors; a map-style dataset.
         split: ``train`` or ``test``, for sources that have both; other sources are one set, ``train``.
         name: what to call the set; by default the source's own name.
@@ -165,9 +165,7 @@ def _raw(path: Path, names: list[str], split: Split) -> ImageSet | None:
         return read_idx(path / found[0], path / found[1])
     if files := find_binary(names, split):
         return read_binary(path, files)
-    batches = tuple(name for name in find_python(names, split) if (path / name).is_file())
-    if batches:
-        return read_python(path, batches)
+    refuse_python_version(path, names)
     tables = [name for name in names if name.lower().endswith(".parquet") and name != "truth.parquet"]
     if parts := [name for name in tables if name.startswith(f"{split}-") or name == f"{split}.parquet"]:
         return read_parquet([path / name for name in parts], path)

@@ -19,10 +19,10 @@ from doorward.attacks.attack import attack
 from doorward.attacks.rate import asr
 from doorward.core.classifier import Classifier, measure_accuracy
 from doorward.core.images import ImageSet
+from doorward.core.order_test import OrderTest, combine
 from doorward.core.stats import Rate
 from doorward.data.sources import load_images
 from doorward.inversion.invert import invert
-from doorward.inversion.judge.order_test import OrderTest, combine
 from doorward.inversion.judge.references import like, train_references
 from doorward.inversion.search.runner import judge
 from doorward.jobs.tasks import Arrays, Item, run_tasks

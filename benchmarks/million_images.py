@@ -61,8 +61,8 @@ def stage(name: str, folder: Path) -> None:
         save_classifier(classifier, folder / "model")
     else:
         request = CleanseRequest(source=str(folder / "poisoned"), model=str(folder / "model"))
-        results = cleanse_to_folder(request, folder / "cleanse")
-        print({k: m["flagged"] for k, m in results["methods"].items()})
+        found = cleanse_to_folder(request, folder / "cleanse")
+        print({k: m.flagged for k, m in found.record.methods.items()})
 
 
 def main() -> None:

@@ -117,8 +117,11 @@ def test_knowledge_is_declared_in_the_outcome(images: ImageSet) -> None:
     classifier = train(images, "two-layer", TrainSettings(epochs=1, batch=16))
     blind = cleanse(images, classifier, ["spectral", "impurity"], knowledge={})
     told = cleanse(images, classifier, ["spectral", "impurity"], knowledge={"poisoning_rate": 0.1})
-    assert blind.outcomes["spectral"].knowledge == ()
-    assert told.outcomes["spectral"].knowledge == ("poisoning_rate",) and told.outcomes["impurity"].knowledge == ()
+    assert blind.record.methods["spectral"].knowledge == ()
+    assert (
+        told.record.methods["spectral"].knowledge == ("poisoning_rate",)
+        and told.record.methods["impurity"].knowledge == ()
+    )
 
 
 def test_one_pixel_backdoor_in_real_digits_is_found_and_removed(digits: tuple[ImageSet, ImageSet]) -> None:
@@ -127,7 +130,7 @@ def test_one_pixel_backdoor_in_real_digits_is_found_and_removed(digits: tuple[Im
     classifier = train(poisoned.images, "small-cnn", TRAINING, seed=21)
     assert asr(classifier, test, poisoned.attack).value > 0.9, "the attack must work before a defence is judged"
     found = cleanse_verb(poisoned.images, classifier, ["impurity"], seed=21)  # type: ignore[operator]
-    flag, truth = found.outcomes["impurity"].suspicion.flag, poisoned.truth.poisoned
+    flag, truth = found.suspicion("impurity").flag, poisoned.truth.poisoned
     assert flag[truth].mean() > 0.95 and flag[~truth].mean() < 0.01
     retrained = train(found.keep("impurity"), "small-cnn", TRAINING, seed=21)
     assert asr(retrained, test, poisoned.attack).value < 0.03

@@ -65,7 +65,7 @@ def trained() -> Trained:
 def run(method: Method, images: ImageSet, classifier: Classifier, seed: int = 0) -> Suspicion:
     known = {"poisoning_rate": 0.05, "target_class": 1}
     needed = {k: v for k, v in known.items() if k in method.given}
-    return cleanse(images, classifier, [method.name], knowledge=needed, seed=seed).outcomes[method.name].suspicion
+    return cleanse(images, classifier, [method.name], knowledge=needed, seed=seed).suspicion(method.name)
 
 
 @pytest.mark.parametrize("method", CLEANSERS, ids=by_name)

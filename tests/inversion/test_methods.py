@@ -9,9 +9,9 @@ from scipy.stats import kstest
 
 from doorward.core.errors import DoorwardError
 from doorward.core.methods import get, names
+from doorward.core.order_test import order_test
 from doorward.core.triggers import Placement, Trigger
 from doorward.inversion.inverted import Inverted
-from doorward.inversion.judge.order_test import order_test
 from doorward.inversion.methods.margin import MarginSettings, margin
 from doorward.inversion.methods.mask import MaskObjective, MaskSettings, mad_index, mask, start
 from doorward.inversion.methods.pairwise import PairwiseSettings, pairwise

@@ -7,8 +7,7 @@ import pytest
 from scipy import stats
 
 from doorward.core.errors import DoorwardError
-from doorward.inversion.inverted import Inverted, spread
-from doorward.inversion.judge.order_test import (
+from doorward.core.order_test import (
     OrderTest,
     combine,
     control_test,
@@ -17,6 +16,7 @@ from doorward.inversion.judge.order_test import (
     order_test,
     studentised,
 )
+from doorward.inversion.inverted import Inverted, spread
 from doorward.inversion.search.runner import judge
 
 

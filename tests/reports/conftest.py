@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import numpy as np
 import pytest
 
+from doorward.cleansers.results import CleanseRecord, Cleansing, GroupRecord, MethodRecord, Samples
+from doorward.cleansers.suspicion import Group, Suspicion
+from doorward.cleansers.verdict import Test, Witness, weigh
+from doorward.core.images import ImageSet
+from doorward.core.results import ClassifierRecord, ImagesRecord, RateRecord
+from doorward.core.runs import SCHEMA
 from doorward.core.stats import Rate
 
 DIGITS = [str(d) for d in range(10)]
@@ -48,43 +54,36 @@ def method_columns(rng: np.random.Generator, poisoned: np.ndarray, kind: str) ->
     return score, score > np.quantile(score, 0.97)
 
 
-def method_result(score: np.ndarray, flag: np.ndarray, labels: np.ndarray, kind: str, classes: int) -> dict[str, Any]:
-    groups, class_scores = [], []
+def suspicion_of(score: np.ndarray, flag: np.ndarray, labels: np.ndarray, kind: str, classes: int) -> Suspicion:
+    """What the method would give: two groups in every class with flags, and a number a class for the verdict."""
+    groups = []
     threshold = {"impurity": 1.5, "activation": 0.3, "spectral": None}[kind]
+    tested = np.full(classes, np.nan)
     for label in range(classes):
         members = labels == label
         flagged = int((flag & members).sum())
-        top = float(score[members & flag].mean()) if flagged else float(score[members].mean())
-        groups.append(
-            {
-                "label": label,
-                "cluster": 0,
-                "size": int(members.sum()) - flagged,
-                "statistic": float(score[members & ~flag].mean()),
-                "threshold": threshold,
-                "flagged": 0,
-            }
-        )
+        rest, top = float(score[members & ~flag].mean()), float(score[members & flag].mean()) if flagged else 0.0
+        groups.append(Group(label, 0, int(members.sum()) - flagged, rest, threshold, 0))
         if flagged:
-            groups.append(
-                {
-                    "label": label,
-                    "cluster": 1,
-                    "size": flagged,
-                    "statistic": top,
-                    "threshold": threshold,
-                    "flagged": flagged,
-                }
-            )
-        class_scores.append(top)
-    told = ["poisoning_rate"] if kind == "spectral" else []
-    settings = {"impurity": {"blur": 2, "max_components": 8}, "activation": {"reduce": "ica", "dimensions": 10},
-                "spectral": {"centre": True, "epsilon": 0.02}}[kind]  # fmt: skip
-    return {
-        "flagged": int(flag.sum()), "given": ["features", "labels", *told], "knowledge": told, "settings": settings,
-        "seconds": 1.25, "warnings": ["class 3 has fewer images than its covariance needs; projected to 40 dimensions"]
-        if kind == "impurity" else [], "groups": groups, "class_scores": class_scores,
-    }  # fmt: skip
+            groups.append(Group(label, 1, flagged, top, threshold, flagged))
+        tested[label] = np.log(np.quantile(score[members], 0.975))
+    told = ("class 3 has fewer images than its covariance needs; projected to 40 dimensions",)
+    warned = told if kind == "impurity" else ()
+    return Suspicion(score.astype(np.float32), flag, tuple(groups), warned, None if kind == "spectral" else tested)
+
+
+KINDS = {"impurity": "decisions under a filter", "activation": "features", "spectral": "features"}
+SETTINGS = {"impurity": {"blur": 2, "max_components": 8}, "activation": {"reduce": "ica", "dimensions": 10},
+            "spectral": {"centre": True, "epsilon": 0.02}}  # fmt: skip
+
+
+def method_record(suspicion: Suspicion, test: Test, kind: str, knowledge: tuple[str, ...]) -> MethodRecord:
+    return MethodRecord(
+        flagged=int(suspicion.flag.sum()), given=("features", "labels", *knowledge), knowledge=knowledge,
+        settings=SETTINGS[kind], seconds=1.25, warnings=suspicion.warnings,
+        groups=tuple(GroupRecord(**asdict(g)) for g in suspicion.groups), p_value=test.p_value,
+        class_p_values=tuple(test.classes), undecided=test.undecided,
+    )  # fmt: skip
 
 
 def score_json(truth: np.ndarray, labels: np.ndarray, flags: dict[str, np.ndarray], target: int) -> dict[str, Any]:
@@ -109,20 +108,11 @@ def score_json(truth: np.ndarray, labels: np.ndarray, flags: dict[str, np.ndarra
 def write_run(folder: Path, verb: str, results: dict[str, Any], command: str = "", **settings: Any) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     manifest = {
-        "verb": verb, "command": command or f"doorward {verb} poisoned/ --seed 1 -o {folder.name}/",
+        "schema": SCHEMA, "verb": verb, "command": command or f"doorward {verb} poisoned/ --seed 1 -o {folder.name}/",
         "settings": {"seed": 1, **settings}, "results": results, "platform": "Linux-6.1-x86_64",
         "versions": {"python": "3.11.2", "doorward": "0.1.0", "torch": "2.13.0", "numpy": "2.3.1"}, "seconds": 18.437,
     }  # fmt: skip
     (folder / "run.json").write_text(json.dumps(manifest))
-
-
-def write_samples(folder: Path, columns: dict[str, np.ndarray]) -> None:
-    with duckdb.connect() as connection:
-        names = ", ".join(f'unnest($c{i}) AS "{name.replace(chr(34), chr(34) * 2)}"' for i, name in enumerate(columns))
-        target = str(folder / "samples.parquet").replace("'", "''")
-        values = {f"c{i}": column.tolist() for i, column in enumerate(columns.values())}
-        connection.execute(f"CREATE TABLE t AS SELECT {names}", values)
-        connection.execute(f"COPY t TO '{target}' (FORMAT parquet)")
 
 
 def cleanse_run(
@@ -142,32 +132,31 @@ def cleanse_run(
     labels = np.repeat(np.arange(len(classes)), PER_CLASS)
     truth = np.zeros(len(labels), dtype=bool)
     truth[np.flatnonzero(labels == target)[:poisoned]] = True
-    columns = {"index": np.arange(len(labels)), "label": labels, "predicted": labels}
-    methods, flags, pixels, suspects = {}, {}, [], {}
-    typical = {}
-    for label in range(len(classes)):
-        typical[str(label)] = list(range(len(pixels), len(pixels) + 24))
-        pixels += [digit(label, rng, size, channels, False) for _ in range(24)]
+    witnesses, kept = [], {}
     for kind in kinds:
         called = (rename or {}).get(kind, kind)
-        score, flag = method_columns(rng, truth, kind)
-        columns[f"{called}_score"], columns[f"{called}_flag"] = score, flag
-        methods[called], flags[called] = method_result(score, flag, labels, kind, len(classes)), flag
-        suspects[called] = {}
-        for label in range(len(classes)):
-            worst = np.flatnonzero(flag & (labels == label))
-            worst = worst[np.argsort(-score[worst])][:24]
-            suspects[called][str(label)] = list(range(len(pixels), len(pixels) + len(worst)))
-            pixels += [digit(label if not truth[i] else int(i) % 9 + 1, rng, size, channels, truth[i]) for i in worst]
-    results = {
-        "images": {"name": name, "sha256": f"{seed:02d}" + "9c41d0b7" * 7 + "ab12cd", "classes": classes,
-                   "counts": [PER_CLASS] * len(classes), "shape": [channels, size, size]},
-        "classifier": {"arch": "small-cnn", "accuracy_on_images": Rate(3953, 4000).json()},
-        "methods": methods, "thumbnails": {"typical": typical, "suspects": suspects},
-    }  # fmt: skip
-    write_run(folder, "cleanse", results, device="cpu", methods=list(methods))
-    write_samples(folder, columns)
-    np.save(folder / "thumbnails.npy", np.stack(pixels))
+        suspicion = suspicion_of(*method_columns(rng, truth, kind), labels, kind, len(classes))
+        knowledge = ("poisoning_rate",) if kind == "spectral" else ()
+        witnesses.append(Witness(called, KINDS[kind], knowledge, suspicion))
+        kept[called] = kind
+    weighed = weigh(witnesses, labels, classes, Rate(3953, 4000))
+    counts = tuple([PER_CLASS] * len(classes))
+    record = CleanseRecord(
+        judgement=weighed.judgement, findings=weighed.findings,
+        images=ImagesRecord(name=name, sha256=f"{seed:02d}" + "9c41d0b7" * 7 + "ab12cd", classes=tuple(classes),
+                            counts=counts, shape=(channels, size, size)),
+        classifier=ClassifierRecord(arch="small-cnn", accuracy_on_images=RateRecord.of(Rate(3953, 4000))),
+        methods={w.name: method_record(w.suspicion, weighed.tests[w.name], kept[w.name], w.knowledge)
+                 for w in witnesses},
+    )  # fmt: skip
+    flags = {w.name: w.suspicion.flag for w in witnesses}
+    samples = Samples(np.arange(len(labels)), labels, labels, {w.name: w.suspicion.score for w in witnesses}, flags)
+    pixels = np.stack([digit(int(k) if not t else int(i) % 9 + 1, rng, size, channels, bool(t))
+                       for i, (k, t) in enumerate(zip(labels, truth, strict=True))])  # fmt: skip
+    images = ImageSet(pixels, labels, tuple(map(str, range(len(classes)))), name)
+    folder.mkdir(parents=True, exist_ok=True)
+    results = Cleansing(record, samples, images).write(folder).model_dump(mode="json")
+    write_run(folder, "cleanse", results, device="cpu", methods=list(flags))
     if scored:
         (folder / "score.json").write_text(json.dumps(score_json(truth, labels, flags, target)))
     return folder

@@ -92,7 +92,7 @@ def test_page_of_a_run(finished_run: Path, tmp_path: Path) -> None:
     words = " ".join(page.text.split())
     for said in (
         "Evidence of a backdoor in class “0”", "What was looked for", "What could not be seen", "Clean-label poison",
-        "Every class, every method", "Flagged classes, image by image", "told: poisoning rate", "4,000", "98.8 %",
+        "Every class, every method", "Accused classes, image by image", "told: poisoning rate", "4,000", "98.8 %",
         "computed with knowledge of which images are poisoned", "95.5 to 100.0 % (80 of 80)", "97.5 to 99.2 %",
         "doorward cleanse poisoned/ --seed 1 -o run/", "0.997", "seed = 1", "torch 2.13.0", "9c41d0b7",
         "max_components = 8", "projected to 40 dimensions",

@@ -5,27 +5,30 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from doorward.cleansers.observe import Look, Observations, observe
+from doorward.cleansers.results import CleanseRecord, Cleansing, GroupRecord, MethodRecord, Samples
 from doorward.cleansers.suspicion import Suspicion
+from doorward.cleansers.verdict import Test, Witness, weigh
 from doorward.core import methods as registry
 from doorward.core.classifier import Classifier
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
 from doorward.core.methods import KNOWLEDGE, Method, Settings
+from doorward.core.results import ClassifierRecord, ImagesRecord, RateRecord
+from doorward.core.stats import Rate
 
 DEFAULT_METHODS = ("impurity", "activation", "spectral")
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
-    """One method's suspicion, with its settings, the knowledge it was handed, and its time in seconds."""
+class _Ran:
+    """One method's suspicion, with the knowledge it was handed and its time in seconds."""
 
     method: Method
     settings: Settings
@@ -34,50 +37,45 @@ class Outcome:
     seconds: float
 
 
-@dataclass(frozen=True, eq=False)
-class Cleansing:
-    """What `cleanse` gives: every method's outcome on one training set."""
-
-    images: ImageSet
-    observations: Observations
-    outcomes: dict[str, Outcome]
-
-    def keep(self, name: str) -> ImageSet:
-        """The training set without the images that a method flagged."""
-        if name not in self.outcomes:
-            raise DoorwardError(f"keep: method {name!r} did not run; expected one of {', '.join(self.outcomes)}")
-        return self.images.subset(~self.outcomes[name].suspicion.flag, f"{self.images.name} after {name}")
-
-
 def cleanse(
     images: ImageSet,
-    classifier: Classifier,
+    model: Classifier,
     methods: Sequence[str] = DEFAULT_METHODS,
     *,
     settings: dict[str, dict[str, Any]] | None = None,
     knowledge: dict[str, Any] | None = None,
+    level: float = 0.05,
     seed: int = 0,
     folder: Path | None = None,
     progress: Callable[[str, int, int], None] | None = None,
     look: Look = observe,
 ) -> Cleansing:
-    """Look for poisoned images in a training set with a classifier that was trained on it.
+    """Look for poisoned images in a training set with a model that was trained on it.
 
     Args:
         images: the training set, as it was trained on.
-        classifier: trained on it.
+        model: trained on it.
         methods: names of registered cleansers.
         settings: per method.
         knowledge: what an auditor does not have in practice and the caller declares to know
             (``poisoning_rate``; ``target_class``, a name or a number; ``clean_images``, rows of the set); a method that
             needs one that is not here is refused, and so is one that no method uses.
+        level: chance of a verdict against a set without poison.
         seed: of clustering and noise.
         folder: keep features there, memory-mapped, for sets larger than memory.
         progress: called with (stage, done, in all).
         look: makes the observations; an `ObserveOnce` shares them between calls.
 
     Features and logits are computed in one pass and shared by all methods.
+
+    Returns:
+        scores and flags of every method, a table of findings, and one verdict (`doorward.cleansers.verdict`).
+
+    Raises:
+        DoorwardError: unknown methods or settings, a level outside (0, 1), images that do not fit the model.
     """
+    if not 0 < level < 1:
+        raise DoorwardError(f"cleanse: level {level}; expected a number between 0 and 1")
     chosen = [registry.get("cleanse", name) for name in dict.fromkeys(methods)]
     configured = {m.name: m.configure((settings or {}).get(m.name)) for m in chosen}
     for name in set(settings or {}) - set(configured):
@@ -85,15 +83,54 @@ def cleanse(
     known = registry.check_knowledge("cleanse", knowledge or {}, chosen, images.classes)
     filters = {str(getattr(configured[m.name], "filter")) for m in chosen if "filtered_logits" in m.given}  # noqa: B009
     pass_progress = (lambda done, total: progress("features", done, total)) if progress else None
-    observations = look(images, classifier, sorted(filters), seed=seed, folder=folder, progress=pass_progress)
-    outcomes = {}
+    observations = look(images, model, sorted(filters), seed=seed, folder=folder, progress=pass_progress)
+    ran = []
     for number, method in enumerate(chosen):
         if progress:
             progress(method.name, number, len(chosen))
-        outcomes[method.name] = _run(method, configured[method.name], images, observations, known, seed)
+        ran.append(_run(method, configured[method.name], images, observations, known, seed))
     if progress:
         progress("done", len(chosen), len(chosen))
-    return Cleansing(images, observations, outcomes)
+    return _result(images, model, observations, ran, level)
+
+
+def _result(
+    images: ImageSet, model: Classifier, observations: Observations, ran: Sequence[_Ran], level: float
+) -> Cleansing:
+    """All plain values, weighed."""
+    predicted = observations.logits.argmax(axis=1)
+    accuracy = Rate(int((predicted == images.labels).sum()), len(images))
+    witnesses = [Witness(r.method.name, r.method.kind, r.knowledge, r.suspicion) for r in ran]
+    weighed = weigh(witnesses, images.labels, images.classes, accuracy, level)
+    record = CleanseRecord(
+        judgement=weighed.judgement,
+        findings=weighed.findings,
+        images=ImagesRecord.of(images),
+        classifier=ClassifierRecord(arch=model.arch, accuracy_on_images=RateRecord.of(accuracy)),
+        methods={r.method.name: _method(r, weighed.tests[r.method.name], len(images.classes)) for r in ran},
+    )
+    scores = {r.method.name: r.suspicion.score for r in ran}
+    flags = {r.method.name: r.suspicion.flag for r in ran}
+    samples = Samples(np.arange(len(images)), images.labels, predicted, scores, flags)
+    return Cleansing(record, samples, images, observations)
+
+
+def _method(ran: _Ran, test: Test, classes: int) -> MethodRecord:
+    suspicion = ran.suspicion
+    return MethodRecord(
+        flagged=int(suspicion.flag.sum()),
+        given=tuple(sorted(ran.method.given)),
+        knowledge=ran.knowledge,
+        settings=ran.settings.model_dump(mode="json"),
+        seconds=round(ran.seconds, 3),
+        warnings=suspicion.warnings,
+        groups=tuple(GroupRecord(**asdict(group)) for group in suspicion.groups),
+        class_scores=tuple(suspicion.class_scores(classes)),
+        tested=None if suspicion.tested is None else tuple(suspicion.tested.tolist()),
+        p_value=test.p_value,
+        class_p_values=tuple(test.classes.tolist()) if test.p_value is not None else (),
+        undecided=test.undecided,
+    )
 
 
 def _run(
@@ -103,7 +140,7 @@ def _run(
     observations: Observations,
     known: dict[str, Any],
     seed: int,
-) -> Outcome:
+) -> _Ran:
     """Hand a method exactly what it declared, nothing more."""
     available: dict[str, Any] = {
         "features": observations.features,
@@ -119,7 +156,7 @@ def _run(
     started = time.monotonic()
     with one_thread():
         suspicion: Suspicion = method.function(**handed, s=settings)
-    return Outcome(method, settings, tuple(sorted(used)), suspicion, time.monotonic() - started)
+    return _Ran(method, settings, tuple(sorted(used)), suspicion, time.monotonic() - started)
 
 
 def one_thread() -> AbstractContextManager[object]:
@@ -132,8 +169,3 @@ def one_thread() -> AbstractContextManager[object]:
 
     limits: AbstractContextManager[object] = threadpool_limits(limits=1)
     return limits
-
-
-def agreement(outcomes: dict[str, Outcome]) -> NDArray[np.int64]:
-    """How many methods flag each image, ``[N]``."""
-    return np.sum([o.suspicion.flag for o in outcomes.values()], axis=0, dtype=np.int64)

@@ -43,12 +43,15 @@ class Suspicion:
         flag: bool ``[N]``.
         groups: the table.
         warnings: what the user must know before trusting this.
+        tested: float64 ``[K]``, one number a class for the verdict, higher is more suspicious, on a scale on which
+            classes without poison look normal; NaN for classes that were not inspected. None: no verdict rests on it.
     """
 
     score: NDArray[np.float32]
     flag: NDArray[np.bool_]
     groups: tuple[Group, ...] = ()
     warnings: tuple[str, ...] = ()
+    tested: NDArray[np.float64] | None = None
 
     def class_scores(self, classes: int) -> list[float | None]:
         """The largest statistic of each class; None for a class without a row."""

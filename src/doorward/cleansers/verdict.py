@@ -1,135 +1,260 @@
-"""From flags to a verdict: which classes each method flags, where methods agree, and what that comes to."""
+"""The verdict of a cleansing, decided here alone: which classes stand out, by which methods, and what that comes to.
+
+Any training set has outliers, and any method flags some of them. So a method's number for a class is compared with the
+other classes of the same set and net (`order_test`), and counts only where the method flags images there too.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import combinations
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from doorward.reports.knowledge import FIXES_THE_NUMBER, told
-from doorward.reports.run_files import CleanseResults, Samples
-from doorward.reports.sections import Finding, Verdict
-from doorward.reports.text import count, listing, name, percent, plural, quoted
+from doorward.cleansers.suspicion import Suspicion
+from doorward.core.order_test import FEWEST_CLASSES, order_test, several
+from doorward.core.results import MOST_IMAGES, Finding, Judgement, Level
+from doorward.core.stats import Rate
+from doorward.core.text import count, listing, name, number, percent, plural, quoted
 
-# Two methods agree in a class when both flag at least so many images there ...
-AGREEING_IMAGES = 5
-# ... and those are at least this share of the images that either flags (Jaccard index).
-AGREEING_SHARE = 0.5
-LONGEST_LIST = 100  # images that a finding names; the most that SARIF viewers take
+FEWEST_IMAGES = 5  # flagged in a class: fewer are outliers, which any class has
+AGREEING_SHARE = 0.5  # of the images that either of two methods flags, both must flag: then they agree (Jaccard index)
+POOR_ACCURACY = 0.7  # on the training images: below it the net has not learned them, nor perhaps a backdoor
+FIXES_THE_NUMBER = frozenset({"poisoning_rate"})  # told it, a method flags that many images whether poisoned or not
 
 RULE = (
-    f"Evidence: two methods flag at least {AGREEING_IMAGES} of the same images in a class, and at least "
-    f"{percent(AGREEING_SHARE, 0)} of the images that either of them flags. Suspicious: anything else that is flagged. "
-    "A method that was told how many images to flag counts only where another method agrees with it."
+    "A method's number for a class is compared with those of the other classes: the p-value is the chance that a set "
+    "without poison shows a class as extreme, over all classes and methods. A class in which fewer than "
+    f"{FEWEST_IMAGES} images are flagged does not count. Suspicious: p is at or below the level. Evidence: two methods "
+    "of different kinds (features; decisions under a filter) accuse the same class, and at least "
+    f"{percent(AGREEING_SHARE, 0)} of the images that either flags are flagged by both. A method that was told how "
+    "many images to flag has no p-value."
 )
 
 
-def _agreements(samples: Samples, classes: int) -> tuple[dict[tuple[str, str], NDArray[np.float64]], NDArray[np.int64]]:
-    """Jaccard index per class ``[K]`` for every pair of methods (0 below 5 common images), and images per class."""
-    pairs: dict[tuple[str, str], NDArray[np.float64]] = {}
-    for a, b in combinations(samples.flags, 2):
-        both = np.bincount(samples.label[samples.flags[a] & samples.flags[b]], minlength=classes)
-        either = np.bincount(samples.label[samples.flags[a] | samples.flags[b]], minlength=classes)
-        share = np.where(both >= AGREEING_IMAGES, both / np.maximum(either, 1), 0.0)
-        pairs[a, b] = pairs[b, a] = share
-    return pairs, np.bincount(samples.label, minlength=classes)
+@dataclass(frozen=True)
+class Witness:
+    """A method with what it says, before it is weighed.
+
+    Args:
+        kind: what its evidence is made of; two methods of one kind are no two witnesses.
+        knowledge: that it used and an auditor does not have in practice.
+    """
+
+    name: str
+    kind: str
+    knowledge: tuple[str, ...]
+    suspicion: Suspicion
+
+    @property
+    def told(self) -> bool:
+        """Whether it knew how many images to flag."""
+        return bool(FIXES_THE_NUMBER & set(self.knowledge))
 
 
-def findings(results: CleanseResults, samples: Samples) -> tuple[Finding, ...]:
-    """One finding per method and class with flagged images; the best supported first."""
-    classes = results.images.classes
-    pairs, sizes = _agreements(samples, len(classes))
-    counted = {m: not FIXES_THE_NUMBER & set(r.knowledge) for m, r in results.methods.items()}
+@dataclass(frozen=True, eq=False)
+class Test:
+    """p-values of one method: over all classes, and per class ``[K]``; None and a reason where there is no test."""
+
+    p_value: float | None
+    classes: NDArray[np.float64]
+    undecided: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Weighed:
+    """What `weigh` gives."""
+
+    judgement: Judgement
+    findings: tuple[Finding, ...]
+    tests: dict[str, Test]
+
+
+def weigh(
+    witnesses: Sequence[Witness], labels: NDArray[np.int64], classes: Sequence[str], accuracy: Rate, level: float = 0.05
+) -> Weighed:
+    """Weigh all methods of one cleansing.
+
+    Args:
+        labels: training labels ``[N]``.
+        classes: K names.
+        accuracy: of the net on these images.
+        level: chance of `suspicious` on a set without poison.
+
+    Returns: the verdict; a finding per method and class with flagged images, best supported first; every method's test.
+    """
+    flagged = {w.name: np.bincount(labels[w.suspicion.flag], minlength=len(classes)) for w in witnesses}
+    tests = {w.name: _test(w, flagged[w.name]) for w in witnesses}
+    tried = sum(t.p_value is not None for t in tests.values())
+    sizes = np.bincount(labels, minlength=len(classes))
     found = []
-    for method, result in results.methods.items():
-        flagged = np.bincount(samples.label[samples.flags[method]], minlength=len(classes))
-        for label in np.flatnonzero(flagged):
-            # A pair of methods that were both told the number shows nothing: both flag outliers, poisoned or not.
-            shares = [s[label] for (a, b), s in pairs.items() if a == method and (counted[a] or counted[b])]
-            agreement = float(max(shares, default=0.0))
-            groups = [g.model_dump() for g in result.groups if g.label == label and g.flagged]
+    for w in witnesses:
+        for label in np.flatnonzero(flagged[w.name]).tolist():
+            rivals = [(o, _agreement(w, o, labels, label)) for o in witnesses if o.kind != w.kind]
+            p = None if tests[w.name].p_value is None else several(float(tests[w.name].classes[label]), tried)
+            agreeing = [o for o, share in rivals if share >= AGREEING_SHARE]
+            weight = _level(w, p, [(o, tests[o.name], label) for o in agreeing], tried, level)
             found.append(
                 Finding(
-                    method, int(label), classes[label], int(flagged[label]), int(sizes[label]), agreement,
-                    counted[method], "evidence" if agreement >= AGREEING_SHARE else "suspicious",
-                    _worst(samples, method, int(label)), tuple(groups),
+                    method=w.name,
+                    label=label,
+                    class_name=classes[label],
+                    level=weight,
+                    sentence=f"{w.name} flags {flagged[w.name][label]:,} of {sizes[label]:,} images of class "
+                    f"{quoted(classes[label])}.",
+                    p_value=p,
+                    flagged=int(flagged[w.name][label]),
+                    size=int(sizes[label]),
+                    agreement=max((share for _, share in rivals), default=0.0),
+                    counted=not w.told,
+                    images=_worst(w.suspicion, labels, label),
                 )
-            )  # fmt: skip
-    return tuple(sorted(found, key=lambda f: (f.level != "evidence", not f.counted, -f.agreement, -f.flagged)))
+            )
+    order = ("evidence", "suspicious", "nothing found")
+    found.sort(key=lambda f: (order.index(f.level), not f.counted, _or_one(f.p_value), -f.agreement, -f.flagged))
+    return Weighed(_judge(witnesses, found, tests, accuracy, sizes, classes, level), tuple(found), tests)
 
 
-def _worst(samples: Samples, method: str, label: int) -> tuple[int, ...]:
+def _or_one(p: float | None) -> float:
+    return 1.0 if p is None else p
+
+
+def _test(w: Witness, flagged: NDArray[np.int64]) -> Test:
+    """Compare a method's numbers for the classes; those with few flagged images get p = 1."""
+    none = np.ones(len(flagged))
+    if w.told:
+        return Test(None, none, "was told how many images to flag")
+    statistic = w.suspicion.tested
+    if statistic is None:
+        return Test(None, none, "gives no number per class to test")
+    compared = np.isfinite(statistic)
+    if int(compared.sum()) < FEWEST_CLASSES:
+        return Test(None, none, f"{int(compared.sum())} classes to compare; expected at least {FEWEST_CLASSES}")
+    padded = np.full(len(flagged), np.nan)
+    padded[: len(statistic)] = statistic
+    tested = order_test(padded) if np.ptp(statistic[compared]) > 0 else None
+    classes = none if tested is None else np.where(flagged >= FEWEST_IMAGES, tested.classes, 1.0)
+    return Test(float(classes.min()), classes)
+
+
+def _agreement(one: Witness, other: Witness, labels: NDArray[np.int64], label: int) -> float:
+    """Jaccard index of two methods' flags in a class; 0 below `FEWEST_IMAGES` in common."""
+    inside = labels == label
+    a, b = one.suspicion.flag & inside, other.suspicion.flag & inside
+    both = int((a & b).sum())
+    return both / int((a | b).sum()) if both >= FEWEST_IMAGES else 0.0
+
+
+def _level(
+    w: Witness, p: float | None, agreeing: Sequence[tuple[Witness, Test, int]], tried: int, level: float
+) -> Level:
+    """Evidence: significant, beside another kind that is too or was told the number; or without tests, two kinds."""
+    own = p is not None and p <= level
+    for other, test, label in agreeing:
+        theirs = test.p_value is not None and several(float(test.classes[label]), tried) <= level
+        if (own and (theirs or other.told)) or (w.told and theirs):
+            return "evidence"
+        if p is None and test.p_value is None and not w.told and not other.told:  # too few classes for any test
+            return "suspicious"
+    return "suspicious" if own else "nothing found"
+
+
+def _worst(suspicion: Suspicion, labels: NDArray[np.int64], label: int) -> tuple[int, ...]:
     """Indices of the flagged images of a class, highest score first."""
-    rows = np.flatnonzero(samples.flags[method] & (samples.label == label))
-    scores = np.nan_to_num(samples.scores[method][rows], nan=-np.inf)
-    order = rows[np.argsort(-scores, kind="stable")][:LONGEST_LIST]
-    return tuple(int(i) for i in samples.index[order])
+    rows = np.flatnonzero(suspicion.flag & (labels == label))
+    scores = np.nan_to_num(suspicion.score[rows], nan=-np.inf)
+    return tuple(int(i) for i in rows[np.argsort(-scores, kind="stable")][:MOST_IMAGES])
 
 
-def verdict(results: CleanseResults, found: Sequence[Finding]) -> Verdict:
-    """The verdict on a cleanse run, with its reasons."""
-    agreed = _labels([f for f in found if f.level == "evidence"])
-    single = [f for f in found if f.counted and f.level == "suspicious"]
-    reasons = [_agreement_reason(found, label) for label in agreed[:4]]
-    reasons += _single_reasons(single, len(results.images.classes))
-    reasons += _told_reasons(results, found)
-    if agreed:
-        classes = listing([quoted(results.images.classes[label]) for label in agreed], 3)
-        return Verdict("evidence", f"Evidence of a backdoor in class {classes}", tuple(reasons))
+def _judge(
+    witnesses: Sequence[Witness],
+    found: Sequence[Finding],
+    tests: Mapping[str, Test],
+    accuracy: Rate,
+    sizes: NDArray[np.int64],
+    classes: Sequence[str],
+    level: float,
+) -> Judgement:
+    tried = [t for t in tests.values() if t.p_value is not None]
+    p = several(min(float(t.p_value) for t in tried if t.p_value is not None), len(tried)) if tried else None
+    evidence = [f for f in found if f.level == "evidence"]
+    single = [f for f in found if f.level == "suspicious"]
+    reasons = [_agreed(evidence, label) for label in list(dict.fromkeys(f.label for f in evidence))[:4]]
+    reasons += [_alone(f) for f in single[:4]] + _told(witnesses, found)
+    if evidence:
+        targets = list(dict.fromkeys(f.class_name for f in evidence))
+        return _said("evidence", f"Evidence of a backdoor in class {_named(targets)}", p, targets, reasons)
+    doubt = _unlearned(accuracy) or ("" if single else _untested(tests))
+    if doubt:
+        return _said("undecided", "Undecided", p, [], [doubt, *reasons, *_table_only(found)])
     if single:
-        total = plural(len({f.method for f in single}), "method")
-        return Verdict("suspicious", f"Suspicious: flagged by {total}, without agreement", tuple(reasons))
-    return Verdict("nothing", "Nothing found by these methods", (_nothing_reason(results), *reasons))
+        targets = list(dict.fromkeys(f.class_name for f in single))
+        told = plural(len({f.method for f in single}), "method")
+        return _said("suspicious", f"Suspicious: class {_named(targets)}, by {told}", p, targets, reasons)
+    examined = f"{plural(int(sizes.sum()), 'image')} in {plural(len(classes), 'class')}"
+    nothing = (
+        f"{listing([name(w.name) for w in witnesses])} examined {examined}; no class stands out at level {level:g}. "
+        "That is not proof that nothing is there: read below what could not be seen."
+    )
+    return _said("nothing found", "Nothing found by these methods", p, [], [nothing, *reasons, *_table_only(found)])
 
 
-def _labels(found: Sequence[Finding]) -> list[int]:
-    return list(dict.fromkeys(f.label for f in found))
+def _said(level: Level, headline: str, p: float | None, targets: list[str], reasons: list[str]) -> Judgement:
+    return Judgement(level=level, p_value=p, targets=tuple(targets), headline=headline, reasons=tuple(reasons))
 
 
-def _agreement_reason(found: Sequence[Finding], label: int) -> str:
-    agreeing = [f for f in found if f.label == label and f.level == "evidence"]
+def _named(targets: Sequence[str]) -> str:
+    return listing([quoted(target) for target in targets], 3)
+
+
+def _unlearned(accuracy: Rate) -> str:
+    """That the net is no witness, where it has not learned its training images."""
+    if not accuracy.trials or accuracy.value >= POOR_ACCURACY:
+        return ""
+    return (
+        f"The model is right on {percent(accuracy.value)} of these images only. It has not learned them, nor perhaps a "
+        "backdoor in them; train it further and look again."
+    )
+
+
+def _untested(tests: Mapping[str, Test]) -> str:
+    """That no method could be tested, and why, where that is so."""
+    if any(t.p_value is not None for t in tests.values()):
+        return ""
+    return "No method has a p-value: " + "; ".join(f"{name(m)}: {t.undecided}" for m, t in tests.items()) + "."
+
+
+def _agreed(evidence: Sequence[Finding], label: int | None) -> str:
+    agreeing = [f for f in evidence if f.label == label]
     methods = listing([f"{name(f.method)} ({count(f.flagged)})" for f in agreeing])
     first = agreeing[0]
     return (
         f"In class {quoted(first.class_name)}, {methods} flag largely the same of its {plural(first.size, 'image')}: "
-        f"of those that either of two methods flags, both flag {percent(first.agreement, 0)}."
+        f"of those that either of two kinds of method flags, both flag {percent(first.agreement, 0)}."
     )
 
 
-def _single_reasons(single: Sequence[Finding], classes: int) -> list[str]:
-    reasons = []
-    for method in dict.fromkeys(f.method for f in single):
-        own = sorted((f for f in single if f.method == method), key=lambda f: -f.flagged)
-        total, first = sum(f.flagged for f in own), own[0]
-        if len(own) == 1:
-            where = f"in class {quoted(first.class_name)}, {percent(first.flagged / first.size)} of it"
-        else:
-            where = f"in {len(own)} of {classes} classes, at most {count(first.flagged)} in one of them"
-        scattered = len(own) > classes / 2 and first.flagged < total / 2
-        reasons.append(
-            f"{name(method)} flags {plural(total, 'image')} {where}, where no other method agrees."
-            + (" Flags spread like this are common in ordinary data too." if scattered else "")
-        )
-    return reasons
+def _alone(f: Finding) -> str:
+    share = f"{percent(f.flagged / f.size)} of it" if f.size else ""
+    p = "" if f.p_value is None else f" (p = {number(f.p_value)})"
+    return f"{name(f.method)} flags {plural(f.flagged, 'image')} in class {quoted(f.class_name)}, {share}{p}."
 
 
-def _told_reasons(results: CleanseResults, found: Sequence[Finding]) -> list[str]:
-    reasons = []
-    for method in dict.fromkeys(f.method for f in found if not f.counted):
-        knowledge = told(results.methods[method].knowledge)
-        reasons.append(
-            f"{name(method)} was told the {knowledge} and flags as many images as that says, poisoned or not; "
-            "its flags alone do not count."
-        )
-    return reasons
+def _table_only(found: Sequence[Finding]) -> list[str]:
+    """What is flagged without weight: said, so that nobody takes the table for the verdict."""
+    rest = [f for f in found if f.level == "nothing found" and f.counted]
+    if not rest:
+        return []
+    total, where = plural(sum(f.flagged for f in rest), "image"), plural(len({f.label for f in rest}), "class")
+    return [f"{total} flagged in {where} stand in the table alone: classes without poison look like this too."]
 
 
-def _nothing_reason(results: CleanseResults) -> str:
-    examined = plural(sum(results.images.counts), "image")
-    methods = listing([name(m) for m in results.methods])
-    return (
-        f"{methods} examined {examined} in {plural(len(results.images.classes), 'class')}. "
-        "That no method objects is not proof that nothing is there: read below what could not be seen."
-    )
+def _told(witnesses: Sequence[Witness], found: Sequence[Finding]) -> list[str]:
+    flagging = {f.method for f in found}
+    return [
+        f"{name(w.name)} was told the {', '.join(k.replace('_', ' ') for k in w.knowledge)} and flags as many images "
+        "as that says, poisoned or not; its flags alone do not count."
+        for w in witnesses
+        if w.told and w.name in flagging
+    ]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from doorward.cli import common
+
+if TYPE_CHECKING:
+    from doorward.cleansers.results import CleanseRecord
 
 
 def cleanse_command(
@@ -24,6 +27,7 @@ def cleanse_command(
             help="Declared knowledge: poisoning_rate, target_class, clean_images (rows, as [0,1,5]).",
         ),
     ] = None,
+    level: Annotated[float, typer.Option(help="Chance of a verdict against a set without poison.")] = 0.05,
     split: common.Split = "train",
     seed: common.Seed = 0,
     device: common.Device = "auto",
@@ -32,7 +36,8 @@ def cleanse_command(
 ) -> None:
     """Look for poisoned images in a training set, with a model trained on it.
 
-    Ends with exit code 1 when a method flags images, 0 when none does.
+    Ends with exit code 1 for evidence or suspicion, 0 when nothing is found, 3 when nothing can be decided. Images that
+    a method flags without weight stand in the table alone.
 
     Example: doorward cleanse poisoned/ --model model/ --method impurity --method spectral -o run/
     """
@@ -46,6 +51,7 @@ def cleanse_command(
         "methods": tuple(method or ()),
         "settings": common.parse_method_settings(setting),
         "knowledge": common.parse_knowledge(know),
+        "level": level,
         "seed": seed,
         "device": device,
     }
@@ -58,43 +64,26 @@ def cleanse_command(
                 task, description=f"cleanse: {stage}", completed=done, total=total, note=f"{done:,} of {total:,}"
             )
 
-        results = cleanse_to_folder(request, output, overwrite=overwrite, command=common.command_line(), progress=told)
+        found = cleanse_to_folder(request, output, overwrite=overwrite, command=common.command_line(), progress=told)
     if as_json:
-        common.print_json(results)
+        common.print_json(found.record.model_dump(mode="json"))
     else:
-        _show(results, output)
-    flagged = any(m["flagged"] for m in results["methods"].values())
-    raise typer.Exit(common.FOUND_SOMETHING if flagged else common.FOUND_NOTHING)
+        _show(found.record, output)
+    raise typer.Exit(common.exit_code(found.verdict))
 
 
-def _show(results: dict[str, Any], output: Path) -> None:
-    from doorward.reports.sections.cleanse import POOR_ACCURACY
-
-    names = results["images"]["classes"]
+def _show(record: CleanseRecord, output: Path) -> None:
     rows = []
-    for name, found in results["methods"].items():
-        classes: dict[str, int] = {}
-        for group in found["groups"]:
-            if group["flagged"]:
-                classes[names[group["label"]]] = classes.get(names[group["label"]], 0) + group["flagged"]
-        where = ", ".join(f"{label} ({count})" for label, count in sorted(classes.items(), key=lambda c: -c[1])[:6])
-        rows.append(
-            [
-                name,
-                f"{found['flagged']:,}",
-                where or "-",
-                ", ".join(found["knowledge"]) or "-",
-                f"{found['seconds']:.1f} s",
-            ]
-        )
-    total = f"{sum(results['images']['counts']):,} images"
-    common.print_table(f"Suspects among {total}", ["method", "flagged", "in class", "knowledge used", "time"], rows)
-    accuracy = results["classifier"]["accuracy_on_images"]["value"]
-    if accuracy < POOR_ACCURACY:
-        told = f"right on {100 * accuracy:.1f} % of these images only; from a poor classifier the methods see little"
-        common.err.print(f"model: {told}", soft_wrap=True)
-    for name, found in results["methods"].items():
-        for warning in found["warnings"]:
+    for name, found in record.methods.items():
+        own = sorted((f for f in record.findings if f.method == name), key=lambda f: -f.flagged)
+        where = ", ".join(f"{f.class_name} ({f.flagged:,})" for f in own[:6])
+        p = found.undecided if found.p_value is None else common.probability(found.p_value)
+        rows.append([name, f"{found.flagged:,}", where or "-", p, ", ".join(found.knowledge) or "-"])
+    total = f"{sum(record.images.counts):,} images"
+    common.print_table(f"Suspects among {total}", ["method", "flagged", "in class", "p", "knowledge used"], rows)
+    for name, found in record.methods.items():
+        for warning in found.warnings:
             common.err.print(f"{name}: {common.escape(warning)}", soft_wrap=True)
+    common.show_verdict(record.judgement)
     shown = common.escape(shlex.quote(str(output)))
-    common.out.print(f"written to {common.escape(str(output))}; see it with: doorward report {shown}")
+    common.out.print(f"written to {common.escape(str(output))}; see it with: doorward report {shown}", soft_wrap=True)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -19,10 +19,13 @@ from rich.table import Table
 
 from doorward.core.errors import DoorwardError
 
+if TYPE_CHECKING:
+    from doorward.core.results import Judgement
+
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
-FOUND_NOTHING, FOUND_SOMETHING, WENT_WRONG, INTERRUPTED = 0, 1, 2, 130
+FOUND_NOTHING, FOUND_SOMETHING, WENT_WRONG, UNDECIDED, INTERRUPTED = 0, 1, 2, 3, 130
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder of the run; must not exist yet.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a finished run of that name.")]
@@ -88,6 +91,28 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     for row in rows:
         table.add_row(*(escape(printable(cell)) for cell in row))
     out.print(table)
+
+
+def exit_code(verdict: str) -> int:
+    """0 nothing found, 1 findings, 3 undecided."""
+    from doorward.core.results import FINDINGS
+
+    return UNDECIDED if verdict == "undecided" else FOUND_SOMETHING if verdict in FINDINGS else FOUND_NOTHING
+
+
+def show_verdict(judgement: Judgement) -> None:
+    """The verdict with its p-value, and its reasons."""
+    p = "" if judgement.p_value is None else f", p {probability(judgement.p_value)}"
+    out.print(
+        f"verdict: {escape(printable(judgement.level))} - {escape(printable(judgement.headline))}{p}", soft_wrap=True
+    )
+    for reason in judgement.reasons:
+        out.print(f"  {escape(printable(reason))}", soft_wrap=True)
+
+
+def probability(value: float | None) -> str:
+    """A p-value: four decimals, or that it is smaller."""
+    return "-" if value is None else "< 0.0001" if value < 1e-4 else f"{value:.4f}"
 
 
 def printable(text: str) -> str:

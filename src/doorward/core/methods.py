@@ -61,6 +61,7 @@ class Method:
     settings: type[Settings]
     given: frozenset[str]
     accepts: frozenset[str] = frozenset()
+    kind: str = ""
 
     @property
     def knowledge(self) -> frozenset[str]:
@@ -82,7 +83,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def method(
-    verb: str, name: str, *, settings: type[Settings], given: set[str], accepts: set[str] | None = None
+    verb: str, name: str, *, settings: type[Settings], given: set[str], accepts: set[str] | None = None, kind: str = ""
 ) -> Callable[[F], F]:
     """Register a function as method ``name`` of ``verb``; the function itself stays as it is.
 
@@ -90,13 +91,15 @@ def method(
         settings: the class of its settings.
         given: everything the function is handed, by the names of its parameters.
         accepts: knowledge it can use but does without (parameters that default to None).
+        kind: what its evidence is made of, such as ``features``; two methods of one kind are no two witnesses.
     """
 
     def register(function: F) -> F:
         known = _REGISTRY.get((verb, name))
         if known is not None and known.function.__module__ != function.__module__:
             raise RuntimeError(f"{verb} {name} is registered by {known.function.__module__} already")
-        _REGISTRY[verb, name] = Method(verb, name, function, settings, frozenset(given), frozenset(accepts or ()))
+        known_by = frozenset(accepts or ())
+        _REGISTRY[verb, name] = Method(verb, name, function, settings, frozenset(given), known_by, kind)
         return function
 
     return register

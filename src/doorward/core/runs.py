@@ -17,9 +17,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from pydantic import BaseModel
+
 from doorward.core.errors import CannotWriteError, DoorwardError, OutputExistsError
 from doorward.core.files import read_json, write_json
 
+SCHEMA = 2  # of run.json; it changes when a reader of the one before would misread it
+_READERS = {1: "doorward 0.1"}  # who reads older ones
 _VERSIONED = ("doorward", "torch", "numpy", "scipy", "scikit-learn", "safetensors", "pillow", "duckdb")
 
 
@@ -55,6 +59,7 @@ class Run:
     overwrite: bool = False
     command: str = ""
     results: dict[str, Any] = field(default_factory=dict)
+    verdict: str | None = None
     resumed: bool = False
     _started: float = 0.0
     _earlier: float = 0.0
@@ -120,7 +125,9 @@ class Run:
         write_json(
             self.work / "run.json",
             {
+                "schema": SCHEMA,
                 "verb": self.verb,
+                "verdict": self.verdict,
                 "command": self.command,
                 "settings": self.settings,
                 "results": self.results,
@@ -137,6 +144,13 @@ class Run:
             shutil.rmtree(old)
         else:
             self.work.rename(self.path)
+
+    def keep(self, record: BaseModel) -> dict[str, Any]:
+        """The results of the run, and its verdict where the record comes to one; returns them as plain values."""
+        self.results = record.model_dump(mode="json")
+        judgement = self.results.get("judgement")
+        self.verdict = judgement["level"] if isinstance(judgement, dict) else None
+        return self.results
 
     def _keep_or_drop(self, seconds: float) -> None:
         """Keep finished work for a resume; leave no trace when there is none."""
@@ -161,8 +175,16 @@ class Run:
             )
             raise DoorwardError(f"{path}: holds no run.json; {hint}")
         run = read_json(manifest)
+        _check_schema(manifest, run.get("schema", 1))
         if verb is not None and run.get("verb") != verb:
             raise DoorwardError(
                 f"{path}: was written by 'doorward {run.get('verb')}'; expected a run of 'doorward {verb}'"
             )
         return run
+
+
+def _check_schema(manifest: Path, found: Any) -> None:
+    """Refuse a manifest of another schema, naming the version that reads it."""
+    if found != SCHEMA:
+        reader = _READERS.get(found if isinstance(found, int) else 0, "a newer version of doorward")
+        raise DoorwardError(f"{manifest}: schema {found!r}, which {reader} reads; expected schema {SCHEMA}")

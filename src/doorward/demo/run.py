@@ -14,9 +14,9 @@ from doorward.attacks.job import AttackRequest, attack_to_folder
 from doorward.certification.job import CertifyRequest, certify_to_folder
 from doorward.cleansers.cleanse import DEFAULT_METHODS
 from doorward.cleansers.job import CleanseRequest, cleanse_to_folder
+from doorward.cleansers.results import Cleansing
 from doorward.core.errors import OutputExistsError
 from doorward.core.files import read_json, write_json
-from doorward.core.runs import Run
 from doorward.data.sources import load_images
 from doorward.demo.model import STAGES, audit_model, once
 from doorward.models.train.job import TrainRequest, train_to_folder
@@ -102,10 +102,10 @@ def _scenario(folder: Path, scenario: Scenario, seed: int, told: Told) -> Path:
     cleansing = CleanseRequest(source=source, model=str(folder / "model"), seed=seed)
     once(folder / "cleanse", partial(cleanse_to_folder, cleansing), seed)
     models = [("poisoned set" if scenario.recipe else "whole set", folder / "model")]
-    flagged = Run.read(folder / "cleanse")["results"]["methods"]
+    flagged = Cleansing.load(folder / "cleanse").record.methods
     for method in DEFAULT_METHODS:
         told(f"{scenario.name}: retrain without what {method} flags")
-        if flagged[method]["flagged"]:
+        if flagged[method].flagged:
             again = training.model_copy(update={"without": str(folder / "cleanse"), "by": method})
             once(folder / f"after-{method}", partial(train_to_folder, again), seed)
             models.append((f"after {method}", folder / f"after-{method}"))

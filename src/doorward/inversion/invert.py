@@ -15,7 +15,7 @@ from doorward.core.classifier import Classifier
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
 from doorward.core.methods import Settings
-from doorward.inversion.judge.order_test import FEWEST_CLASSES, combine
+from doorward.core.order_test import FEWEST_CLASSES, combine
 from doorward.inversion.search.runner import Bench, Outcome
 
 DEFAULT_METHODS = ("mask", "universal")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup, escape
@@ -59,7 +60,7 @@ def tick_label(value: float) -> str:
     return f"{value / 1000:g}k" if abs(value) >= 1000 else f"{value:.3g}"
 
 
-def bin_edges(values: NDArray[np.float64], bins: int = 42) -> NDArray[np.float64]:
+def bin_edges(values: NDArray[np.floating[Any]], bins: int = 42) -> NDArray[np.float64]:
     """Edges ``[bins + 1]`` of equal bins over the finite values, ``[N]``."""
     finite = values[np.isfinite(values)]
     low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
@@ -72,7 +73,7 @@ def bin_edges(values: NDArray[np.float64], bins: int = 42) -> NDArray[np.float64
 
 
 def histogram(
-    values: NDArray[np.float64], flagged: NDArray[np.bool_], label: str, edges: NDArray[np.float64] | None = None
+    values: NDArray[np.floating[Any]], flagged: NDArray[np.bool_], label: str, edges: NDArray[np.float64] | None = None
 ) -> Markup:
     """Counts of ``values`` ``[N]`` on a logarithmic axis, the flagged part of every bar coloured.
 

@@ -8,9 +8,6 @@ from dataclasses import dataclass
 
 from doorward.core.errors import DoorwardError
 
-# What flags images whether or not any is poisoned, because the number to flag is part of what it is told.
-FIXES_THE_NUMBER = frozenset({"poisoning_rate"})
-
 BLIND_SPOTS = {
     "cleanse": (
         (

@@ -10,21 +10,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from markupsafe import Markup
+
 from doorward import __version__
+from doorward.core import text
 from doorward.core.errors import DoorwardError, OutputExistsError
 from doorward.core.files import atomic_write
-from doorward.reports import text
+from doorward.core.results import FINDINGS, LEVELS, Result
 from doorward.reports.run_files import RunFolder, told_apart
-from doorward.reports.sections import LEVELS, Section, build, supported
+from doorward.reports.sections import Section, build, supported
 
 THUMBNAIL_BYTES = 1_500_000  # for the whole page, shared by the runs on it
 _MOST_SECTIONS = 24  # of more runs, the worst get a section; the others stand in the table alone
 _SPOKEN = {
+    "planted": "planted backdoor",
     "evidence": "evidence of a backdoor",
     "suspicious": "suspicious",
-    "nothing": "nothing found",
+    "not repaired": "not repaired",
+    "undecided": "undecided",
+    "nothing found": "nothing found",
     "repaired": "repaired",
     "certificate": "certificate",
 }
@@ -41,17 +48,20 @@ class Page:
     @property
     def has_findings(self) -> bool:
         """Whether any run on it came to more than nothing."""
-        return any(s.verdict.level in ("evidence", "suspicious") for s in self.sections)
+        return any(s.verdict.level in FINDINGS for s in self.sections)
+
+
+Reportable = Result | Path | str
 
 
 def report(
-    runs: Sequence[Path | str] | Path | str, output: Path | str, *, title: str | None = None, overwrite: bool = False
+    results: Sequence[Reportable] | Reportable, path: Path | str, *, title: str | None = None, overwrite: bool = False
 ) -> Path:
-    """Write one self-contained HTML page about one or several runs.
+    """Write one self-contained HTML page about one or several results.
 
     Args:
-        runs: folders of finished runs (cleanse, certify), one or several.
-        output: the HTML file to write; folders above it are made.
+        results: what verbs returned, or folders of finished runs, one or several.
+        path: the HTML file to write; folders above it are made.
         title: the page's title; made from the runs when absent.
         overwrite: replace an existing file.
 
@@ -59,29 +69,34 @@ def report(
         the path of the page.
 
     Raises:
-        OutputExistsError: ``output`` exists and ``overwrite`` is False.
+        OutputExistsError: ``path`` exists and ``overwrite`` is False.
         DoorwardError: a run is missing, cut short, or of a verb that has no section.
 
     The page holds no script and makes no request; nothing is recomputed. Nothing is written unless all is well.
     """
-    path = Path(output)
+    path = Path(path)
     refuse_if_taken(path, overwrite)
-    page = compose(runs, title)
+    page = compose(results, title)
     atomic_write(path, page.html)
     return path
 
 
-def compose(runs: Sequence[Path | str] | Path | str, title: str | None = None) -> Page:
+def compose(results: Sequence[Reportable] | Reportable, title: str | None = None) -> Page:
     """Read the runs and make the page, without writing it; arguments and errors as for `report`."""
-    folders = [runs] if isinstance(runs, Path | str) else list(runs)
-    if not folders:
+    given = [results] if isinstance(results, Result | Path | str) else list(results)
+    if not given:
         raise DoorwardError(f"no runs; expected at least one folder of a {' or '.join(supported())} run")
-    opened = told_apart([RunFolder.open(Path(folder)) for folder in folders])
-    share = THUMBNAIL_BYTES // min(len(opened), _MOST_SECTIONS)
-    sections = tuple(build(run, share) for run in opened)
+    with TemporaryDirectory(prefix="doorward-") as place:  # what is in memory is read as everybody's runs are
+        opened = told_apart([RunFolder.open(_folder(r, Path(place), i)) for i, r in enumerate(given, 1)])
+        share = THUMBNAIL_BYTES // min(len(opened), _MOST_SECTIONS)
+        sections = tuple(build(run, share) for run in opened)
     if title is None:
         title = _title(sections)
     return Page(title, _render(sections, title), sections)
+
+
+def _folder(result: Reportable, place: Path, number: int) -> Path:
+    return result.save(place / f"{result.verb}-{number}") if isinstance(result, Result) else Path(result)
 
 
 def refuse_if_taken(path: Path, overwrite: bool) -> None:
@@ -94,13 +109,12 @@ def refuse_if_taken(path: Path, overwrite: bool) -> None:
 
 def _render(sections: Sequence[Section], title: str) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
 
     environment = Environment(
         loader=PackageLoader("doorward.reports"),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=text.finalize,
+        finalize=finalize,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -133,6 +147,11 @@ def _render(sections: Sequence[Section], title: str) -> str:
         version=__version__,
         written=_today(),
     )
+
+
+def finalize(value: Any) -> Any:
+    """What Jinja prints: text made visible before it is escaped; markup that this package built stays as it is."""
+    return text.visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _title(sections: Sequence[Section]) -> str:

@@ -1,7 +1,8 @@
 """Findings as SARIF 2.1.0 (OASIS, 2020), for code-scanning services and continuous integration.
 
-One result per method and class with flagged images, not one per image: services keep 5,000 results and show 100
-locations of each. Methods that flagged nothing give a result of kind ``pass``, so that a reader sees what was checked.
+One result per finding (a method and a class), not one per image: services keep 5,000 results and show 100 locations of
+each. Methods that found nothing give a result of kind ``pass``, so that a reader sees what was checked. Every result
+has a location: code scanning refuses those without.
 """
 
 from __future__ import annotations
@@ -12,18 +13,34 @@ from typing import Any
 from urllib.parse import quote
 
 from doorward import __version__
+from doorward.core.results import Finding
+from doorward.core.text import name, percent, visible
 from doorward.reports.knowledge import told
-from doorward.reports.sections import Check, Finding, Section
-from doorward.reports.text import name, percent, visible
+from doorward.reports.sections import Check, Section
 
 _ATLAS = "MITRE ATLAS"
 _ATLAS_VERSION = "5.6.1"
 _TAXA = {
+    "AML.T0018": "Manipulate AI Model",
     "AML.T0020": "Poison Training Data",
     "AML.T0059": "Erode Dataset Integrity",
 }
-_FINDING_TAXA = ("AML.T0020",)  # the check for label errors, T0059, is named as related in the rule
-_LEVELS = {"evidence": "error", "suspicious": "warning"}
+# What a finding of each verb is about. The check for label errors, T0059, is named as related in the rule.
+_TAXON = {"cleanse": "AML.T0020", "invert": "AML.T0018", "repair": "AML.T0018", "screen": "AML.T0018"}
+_LEVELS: dict[str, str] = {"planted": "error", "evidence": "error", "suspicious": "warning", "not repaired": "warning"}
+
+
+_MODEL_HELP = (
+    "Look at the trigger on pictures of other classes. Repair the model with it, or train again on a set that was "
+    "cleansed, and invert again."
+)
+_HELP = {
+    "cleanse": "Look at the named images beside others of their class; remove those that carry a trigger and train "
+    "again. Flagged images that are only mislabelled or unusual are no backdoor.",
+    "invert": _MODEL_HELP,
+    "repair": _MODEL_HELP,
+    "screen": "Look at the named images: one that carries a trigger should not be trusted to the model.",
+}
 
 
 def sarif(sections: Sequence[Section]) -> dict[str, Any]:
@@ -36,7 +53,7 @@ def sarif(sections: Sequence[Section]) -> dict[str, Any]:
     return {
         "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
         "version": "2.1.0",
-        "runs": [_run(section) for section in sections],
+        "runs": [_run(section) for section in sections if section.checks],
     }
 
 
@@ -64,7 +81,7 @@ def _run(section: Section) -> dict[str, Any]:
         "automationDetails": {"id": f"doorward/{verb}/{quote(section.run.name)}"},
         "invocations": [{"executionSuccessful": True, **_command(section)}],
         "results": [
-            *(_failed(section, finding, rules[finding.method]) for finding in section.findings),
+            *(_found(section, finding, rules[finding.method]) for finding in section.findings),
             *(_passed(section, check, rules[check.method]) for check in section.checks if not check.flagged),
         ],
         "properties": {
@@ -85,13 +102,10 @@ def _rule(verb: str, check: Check) -> dict[str, Any]:
     return {
         "id": _rule_id(verb, check.method),
         "name": name(check.method),
-        "shortDescription": {"text": visible(check.summary) or f"Images that {name(check.method)} flags"},
-        "help": {
-            "text": "Look at the named images beside others of their class; remove those that carry a trigger and "
-            "train again. Flagged images that are only mislabelled or unusual are no backdoor."
-        },
+        "shortDescription": {"text": visible(check.summary) or f"What {name(check.method)} finds"},
+        "help": {"text": _HELP[verb]},
         "defaultConfiguration": {"level": "warning"},
-        "relationships": [_relation("AML.T0020", "relevant"), _relation("AML.T0059", "relevant")],
+        "relationships": [_relation(taxon, "relevant") for taxon in dict.fromkeys((_TAXON[verb], "AML.T0059"))],
         "properties": {"tags": ["security", "backdoor", "data-poisoning"], "told": list(check.knowledge)},
     }
 
@@ -108,43 +122,50 @@ def _relation(identifier: str, kind: str) -> dict[str, Any]:
     return {"target": _taxon(identifier), "kinds": [kind]}
 
 
-def _failed(section: Section, finding: Finding, rule: int) -> dict[str, Any]:
+def _found(section: Section, finding: Finding, rule: int) -> dict[str, Any]:
     knowledge = section.checks[rule].knowledge
     sentence = finding.sentence
     if finding.agreement:
-        sentence += f" With another method, {percent(finding.agreement, 0)} of what either flags is flagged by both."
+        sentence += f" With another kind of method, {percent(finding.agreement, 0)} of what either flags both flag."
     if not finding.counted:
         sentence += f" The method was told the {told(knowledge)}: it flags that many images, poisoned or not."
-    # `review`: a method that was told how many to flag shows nothing by itself. SARIF wants level `none` for it.
+    # `review`: flags that no verdict rests on. SARIF wants level `none` for what is no failure.
     return {
         "ruleId": _rule_id(section.run.manifest.verb, finding.method),
         "ruleIndex": rule,
         "kind": "fail" if finding.weighs else "review",
-        "level": _LEVELS[finding.level] if finding.weighs else "none",
+        "level": _LEVELS.get(finding.level, "none"),
         "rank": round(50 + 50 * finding.agreement, 1),
         "message": {"text": visible(sentence)},
-        "locations": [_location(section, index) for index in finding.images[:100]],
+        "locations": _locations(section, finding),
         "partialFingerprints": {"classAndMethod/v1": _fingerprint(section, finding)},
-        "taxa": [_taxon(identifier) for identifier in _FINDING_TAXA],
+        "taxa": [_taxon(_TAXON[section.run.manifest.verb])],
         "properties": {
             "label": finding.label,
             "class": name(finding.class_name),
+            "p_value": finding.p_value,
             "flagged": finding.flagged,
             "images": finding.size,
             "agreement": finding.agreement,
-            "groups": list(finding.groups),
         },
     }
 
 
-def _location(section: Section, index: int) -> dict[str, Any]:
+def _locations(section: Section, finding: Finding) -> list[dict[str, Any]]:
+    """The images, or the file of the run that it is about."""
+    if not finding.images:
+        return [_location(section, finding.file or "run.json")]
+    return [
+        _location(section, "samples.parquet")
+        | {"logicalLocations": [{"name": f"image {i}", "fullyQualifiedName": f"images[{i}]", "kind": "element"}]}
+        for i in finding.images
+    ]
+
+
+def _location(section: Section, file: str) -> dict[str, Any]:
     path = section.run.path
     folder = path.name if path.is_absolute() else path.as_posix()  # no folder of the user's machine leaks
-    uri = quote(f"{folder}/samples.parquet")
-    return {
-        "physicalLocation": {"artifactLocation": {"uri": uri}},
-        "logicalLocations": [{"name": f"image {index}", "fullyQualifiedName": f"images[{index}]", "kind": "element"}],
-    }
+    return {"physicalLocation": {"artifactLocation": {"uri": quote(f"{folder}/{file}")}}}
 
 
 def _fingerprint(section: Section, finding: Finding) -> str:
@@ -158,5 +179,6 @@ def _passed(section: Section, check: Check, rule: int) -> dict[str, Any]:
         "ruleIndex": rule,
         "kind": "pass",
         "level": "none",
-        "message": {"text": f"{name(check.method)} ran on {name(section.subject)} and flagged no image."},
+        "message": {"text": f"{name(check.method)} ran on {name(section.subject)} and found nothing."},
+        "locations": [_location(section, "run.json")],
     }

@@ -14,13 +14,13 @@ from doorward.attacks.files import load_attack, load_truth
 from doorward.attacks.plan import Attack
 from doorward.attacks.poison import Truth
 from doorward.attacks.rate import asr
+from doorward.cleansers.results import Cleansing
 from doorward.core.classifier import measure_accuracy, pick_device
 from doorward.core.errors import DoorwardError
 from doorward.core.files import write_json
 from doorward.core.images import ImageSet
 from doorward.core.runs import Run
 from doorward.core.stats import Rate
-from doorward.core.tables import read_parquet
 from doorward.models.files import load_classifier
 from doorward.scoring.repairs import unseen
 
@@ -95,16 +95,14 @@ def score_cleansing(
         models: (name, folder) of the classifiers to measure on them; where one is a repair's that worked on these very
             images, all are measured on those that it held out.
     """
-    results = Run.read(run, "cleanse")["results"]
-    samples = read_parquet(run / "samples.parquet")
-    labels = samples["label"].astype(np.int64)
+    looked = Cleansing.load(run)
+    record, samples, labels = looked.record, looked.samples, looked.samples.label
     if models and test is None:
         raise DoorwardError("score: models need test images; expected --test SOURCE")
-    poisoned, attack, targets = _truth(truth_file, labels, str(results["images"]["sha256"]))
+    poisoned, attack, targets = _truth(truth_file, labels, record.images.sha256)
     inside = np.isin(labels, targets)
     found = {
-        name: detection(samples[f"{name}_flag"].astype(bool), samples[f"{name}_score"], poisoned, inside).json()
-        for name in results["methods"]
+        name: detection(samples.flags[name], samples.scores[name], poisoned, inside).json() for name in record.methods
     }
     if test is not None:
         test = _unseen_by_all([folder for _, folder in models], test)
@@ -112,7 +110,7 @@ def score_cleansing(
         "attack": attack
         and {
             "recipe": attack.recipe,
-            "description": attack.describe(tuple(results["images"]["classes"])),
+            "description": attack.describe(record.images.classes),
             "poisoned": int(poisoned.sum()),
             "targets": targets,
         },

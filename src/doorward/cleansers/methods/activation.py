@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Literal
 
@@ -15,6 +16,7 @@ from doorward.core.methods import Settings, method
 Floats = NDArray[np.float32]
 _SILHOUETTE_SAMPLE = 2000  # the silhouette needs all pairwise distances
 _SURROGATE_SAMPLE = 10_000
+_LEAST = 0.02  # a silhouette below it is none
 
 
 class ActivationSettings(Settings):
@@ -33,6 +35,7 @@ class ActivationSettings(Settings):
     settings=ActivationSettings,
     given={"features", "pixels", "labels", "seed"},
     accepts={"target_class"},
+    kind="features",
 )
 def activation(
     features: Floats,
@@ -63,7 +66,7 @@ def activation(
         target_class: the attacked class.
 
     Returns: an image's score is its class's silhouette, signed by how much closer it is to the smaller cluster;
-        a group per cluster, its statistic the silhouette.
+        a group per cluster, its statistic the silhouette; tested is its logarithm.
 
     Fails when: poison is about half of its class or more (the smaller cluster is then the clean one, or none is
         small), when poison does not form a cluster of its own, or when a clean class has two natural modes.
@@ -72,6 +75,7 @@ def activation(
     flag = np.zeros(len(labels), bool)
     groups: list[Group] = []
     tiny: list[int] = []
+    tested = np.full(int(labels.max()) + 1, np.nan)
     for label, rows in members_by_class(labels):
         if len(rows) < 2 * s.dimensions:
             tiny.append(label)
@@ -79,6 +83,7 @@ def activation(
         reduced = reduce_dimensions(features[rows], s, seed)
         small, silhouette, closeness = split_in_two(reduced, seed)
         score[rows] = silhouette * closeness
+        tested[label] = math.log(max(silhouette, _LEAST))
         if target_class is not None:
             suspect = label == target_class
         else:
@@ -89,7 +94,7 @@ def activation(
             flag[rows[small]] = True
         groups += _groups(label, small, silhouette, s.silhouette, bool(flag[rows].any()))
     told = [f"classes {list_classes(tiny)}: fewer than {2 * s.dimensions} images, not inspected"] if tiny else []
-    return Suspicion(score, flag, tuple(groups), tuple(told))
+    return Suspicion(score, flag, tuple(groups), tuple(told), None if target_class is not None else tested)
 
 
 def reduce_dimensions(features: Floats, s: ActivationSettings, seed: int) -> NDArray[np.float64]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
@@ -11,8 +13,10 @@ from doorward.cleansers.parts.leftovers import lookalikes, misfits
 from doorward.cleansers.parts.mixture import fit_mixture
 from doorward.cleansers.suspicion import Group, Suspicion, list_classes, members_by_class
 from doorward.core.methods import Settings, method
+from doorward.core.stats import Rate
 
 Floats = NDArray[np.float32]
+_BLUR = 0.05  # of S, which a filter moves by so much in any class: below it classes do not differ
 
 
 class ImpuritySettings(Settings):
@@ -43,6 +47,7 @@ class ImpuritySettings(Settings):
     "impurity",
     settings=ImpuritySettings,
     given={"features", "logits", "filtered_logits", "labels", "seed"},
+    kind="decisions under a filter",
 )
 def impurity(
     features: Floats,
@@ -80,7 +85,8 @@ def impurity(
         labels: training labels ``[N]``.
         seed: of the mixtures.
 
-    Returns: an image's score is the S of its cluster; a group per cluster, its statistic S. ``s.misfits`` and
+    Returns: an image's score is the S of its cluster; a group per cluster, its statistic S; tested is the logarithm of
+        the largest S that a cluster of the class shows for certain. ``s.misfits`` and
         ``s.lookalikes`` (not in the poster) flag more images and leave scores and groups as they are.
 
     Fails when: the filter leaves the trigger's effect alone (large smooth triggers: sinusoids), the poison shares its
@@ -91,6 +97,7 @@ def impurity(
     flag = np.zeros(len(labels), bool)
     groups: list[Group] = []
     projected: dict[int, int] = {}
+    tested = np.full(logits.shape[1], np.nan)
     wanted = min(s.dimensions or features.shape[1], features.shape[1])
     for label, rows in members_by_class(labels):
         values = features[rows].astype(np.float64)
@@ -102,6 +109,7 @@ def impurity(
         for cluster in np.unique(assignment):
             inside = rows[assignment == cluster]
             value = cluster_impurity(before[inside], after[inside], label)
+            tested[label] = np.fmax(tested[label], least_impurity(before[inside], after[inside], label))
             flagged = value is not None and value > s.threshold
             score[inside] = value or 0.0
             flag[inside] = flagged
@@ -111,7 +119,8 @@ def impurity(
     if s.lookalikes:
         extra |= lookalikes(flag, features, after, labels)
     flag |= extra
-    return Suspicion(score, flag, tuple(groups), _warnings(projected, wanted, before, after))
+    told = _warnings(projected, wanted, before, after)
+    return Suspicion(score, flag, tuple(groups), told, np.log(tested + _BLUR))
 
 
 def cluster_impurity(before: NDArray[np.int64], after: NDArray[np.int64], label: int) -> float | None:
@@ -123,6 +132,13 @@ def cluster_impurity(before: NDArray[np.int64], after: NDArray[np.int64], label:
     kept = int((after[decided] == label).sum())
     p = (kept + 0.5) / (total + 1) if kept < total else 1.0
     return float(-np.log(p))
+
+
+def least_impurity(before: NDArray[np.int64], after: NDArray[np.int64], label: int) -> float:
+    """S at the upper end of p's one-sided 95 % interval: what a cluster of few images shows for certain."""
+    decided = before == label
+    total, kept = int(decided.sum()), int((after[decided] == label).sum())
+    return -math.log(Rate(kept, total, 0.9).interval[1]) if total else math.nan
 
 
 def affordable_dimensions(count: int, dimensions: int, images_per_parameter: float) -> int:

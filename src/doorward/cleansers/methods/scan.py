@@ -18,6 +18,7 @@ Floats = NDArray[np.float32]
 Matrix = NDArray[np.float64]
 Labels = NDArray[np.int64]
 _FEWEST_CLASSES = 4  # a median over fewer says little
+_LEAST = 1e-3  # a likelihood ratio per image below it says nothing
 
 
 class ScanSettings(Settings):
@@ -50,6 +51,7 @@ class Untangled:
     settings=ScanSettings,
     given={"features", "labels", "seed"},
     accepts={"clean_images"},
+    kind="features",
 )
 def scan(
     features: Floats,
@@ -79,7 +81,7 @@ def scan(
         clean_images: rows of the training set that are known to be clean, ``[m]``.
 
     Returns: an image's score is J* of its class, signed by how much closer it is to the suspected subgroup; a group
-        per subgroup (1 the suspected one), its statistic J*.
+        per subgroup (1 the suspected one), its statistic J*; tested is the logarithm of J.
 
     Fails when: many classes are contaminated (all-to-all attacks), since the median class is then one of them; when
         there are few classes; when clean classes have two modes; blind, when poison is half of its class or more, or so
@@ -103,7 +105,9 @@ def scan(
         flag[rows] = split.suspected & contaminated
         for number, size in enumerate((int((~split.suspected).sum()), int(split.suspected.sum()))):
             groups.append(Group(label, number, size, float(index), s.threshold, size * number * contaminated))
-    return Suspicion(score, flag, tuple(groups), _warnings(labels, len(members)))
+    tested = np.full(int(labels.max()) + 1, np.nan)
+    tested[[label for label, _ in members]] = np.log(np.maximum([split.ratio for split in splits], _LEAST))
+    return Suspicion(score, flag, tuple(groups), _warnings(labels, len(members)), tested)
 
 
 def untangle(features: Floats, labels: Labels, s: ScanSettings) -> Untangled:

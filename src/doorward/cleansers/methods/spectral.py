@@ -10,6 +10,8 @@ from doorward.cleansers.suspicion import Group, Suspicion, list_classes, members
 from doorward.core.methods import Settings, method
 
 Floats = NDArray[np.float32]
+_OUTER = 0.975  # of a class: what lies further out is a handful of outliers, which any class has
+_LEAST = 0.5  # a z-score below it says nothing
 
 
 class SpectralSettings(Settings):
@@ -26,6 +28,7 @@ class SpectralSettings(Settings):
     settings=SpectralSettings,
     given={"features", "labels"},
     accepts={"poisoning_rate", "target_class"},
+    kind="features",
 )
 def spectral(
     features: Floats,
@@ -51,14 +54,15 @@ def spectral(
         target_class: the attacked class.
 
     Returns: scores are robust z-scores of the projections, so that classes compare; a group per class, its
-        statistic the share of variance along the top direction (rate known) or the highest z-score (blind).
+        statistic the share of variance along the top direction (rate known) or the highest z-score (blind); tested
+        (blind) is the logarithm of the z-score that 2.5 % of the class exceed.
 
     Fails when: the poison is not the main source of variance of its class (few poisoned images, a trigger whose
         features lie close to the class), or poison is most of the class, which turns the outliers around.
     """
     score = np.zeros(len(labels), np.float32)
     flag = np.zeros(len(labels), bool)
-    groups, tiny = [], []
+    groups, tiny, tested = [], [], np.full(int(labels.max()) + 1, np.nan)
     for label, rows in members_by_class(labels):
         if len(rows) < 3:
             tiny.append(label)
@@ -68,6 +72,7 @@ def spectral(
         score[rows] = np.abs(z)
         if poisoning_rate is None:
             flag[rows] = np.abs(z) > s.cutoff
+            tested[label] = np.log(max(np.quantile(np.abs(z), _OUTER), _LEAST))
             groups.append(_group(label, flag[rows], float(np.abs(z).max()), s.cutoff))
             continue
         if target_class is None or label == target_class:
@@ -76,7 +81,7 @@ def spectral(
             flag[rows[order[:count]]] = True
         groups.append(_group(label, flag[rows], share, None))
     warnings = [f"classes {list_classes(tiny)}: fewer than 3 images, not inspected"] if tiny else []
-    return Suspicion(score, flag, tuple(groups), tuple(warnings))
+    return Suspicion(score, flag, tuple(groups), tuple(warnings), tested if poisoning_rate is None else None)
 
 
 def project(features: Floats, centre: bool) -> tuple[NDArray[np.float64], float]:

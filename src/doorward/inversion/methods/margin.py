@@ -8,8 +8,8 @@ from pydantic import Field
 from torch import Tensor
 
 from doorward.core.methods import method
+from doorward.core.order_test import gamma_p_value
 from doorward.inversion.inverted import Inverted
-from doorward.inversion.judge.order_test import gamma_p_value
 from doorward.inversion.search.frozen import Frozen
 from doorward.inversion.search.loop import Lanes, LoopSettings, Objective, Tensors, Watch, optimise
 

@@ -13,9 +13,9 @@ from torch.nn import functional
 
 from doorward.core.errors import DoorwardError
 from doorward.core.methods import method
+from doorward.core.order_test import gamma_p_value
 from doorward.core.triggers import Trigger
 from doorward.inversion.inverted import Inverted
-from doorward.inversion.judge.order_test import gamma_p_value
 from doorward.inversion.search.loop import Lanes, LoopSettings, Objective, Tensors, Watch, optimise
 from doorward.inversion.search.scene import Scene
 

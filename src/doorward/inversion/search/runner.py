@@ -17,10 +17,10 @@ from doorward.core.classifier import Classifier, to_float
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
 from doorward.core.methods import KNOWLEDGE, Method, Settings
+from doorward.core.order_test import FEWEST_CLASSES, OrderTest, control_test, order_test
 from doorward.core.stats import Rate
 from doorward.core.triggers import Stamp
 from doorward.inversion.inverted import Inverted
-from doorward.inversion.judge.order_test import FEWEST_CLASSES, OrderTest, control_test, order_test
 from doorward.inversion.search.frozen import Frozen
 from doorward.inversion.search.loop import Watch
 from doorward.inversion.search.measure import success

@@ -13,6 +13,7 @@ from doorward.core.classifier import measure_accuracy
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
 from doorward.core.methods import Settings, build_settings
+from doorward.core.results import ImagesRecord, Record, parse
 from doorward.core.runs import Run
 from doorward.core.tables import read_parquet
 from doorward.data.sources import load_images, load_test_images
@@ -37,15 +38,22 @@ class TrainRequest(Settings):
     device: str = "auto"
 
 
+class _Cleansed(Record):
+    """As much of a cleanse run as a training needs; the room of the cleansers stands above this one."""
+
+    images: ImagesRecord
+    methods: dict[str, Any]
+
+
 def without_flagged(images: ImageSet, run: Path, method: str | None) -> ImageSet:
     """The images that a method of a cleanse run did not flag; the set must be the one that the run looked at."""
-    manifest = Run.read(run, "cleanse")
-    known = list(manifest["results"]["methods"])
+    looked = parse(_Cleansed, Run.read(run, "cleanse")["results"], run / "run.json", "results")
+    known = list(looked.methods)
     if method is None and len(known) == 1:
         method = known[0]
     if method not in known:
         raise DoorwardError(f"{run}: method {method!r}; expected --by with one of {', '.join(known)}")
-    if manifest["results"]["images"]["sha256"] != images.hash:
+    if looked.images.sha256 != images.hash:
         raise DoorwardError(f"{run}: looked at other images than {images.name}; expected the set that it cleansed")
     flag = read_parquet(run / "samples.parquet")[f"{method}_flag"].astype(bool)
     return images.subset(~flag, f"{images.name} after {method}")

@@ -9,9 +9,9 @@ import numpy as np
 
 from doorward.attacks.files import load_truth
 from doorward.cleansers.parts.leftovers import misfits
+from doorward.cleansers.results import Cleansing, MethodRecord
 from doorward.core.files import read_json
 from doorward.core.runs import Run
-from doorward.core.tables import read_parquet
 from doorward.papers.cluster_impurity.plan import Case, Plan
 from doorward.papers.cluster_impurity.stages import forms, stages
 from doorward.papers.cluster_impurity.trainers import AUTHORS_THRESHOLD
@@ -46,9 +46,9 @@ def collect(plan: Plan, folder: Path) -> Found:
             run = here / f"cleanse-{form}"
             if not (run / "score.json").exists():
                 continue
-            results, score = Run.read(run, "cleanse")["results"], read_json(run / "score.json")
+            looked, score = Cleansing.load(run).record.methods, read_json(run / "score.json")
             for name, rates in score["methods"].items():
-                told = results["methods"][name]
+                told = looked[name]
                 found.detections.append({**about, "form": form, "method": name, **_detection(rates, told)})
                 if form == "poster":
                     for other, scored in _variants(case, here, told).items():
@@ -63,25 +63,28 @@ def collect(plan: Plan, folder: Path) -> Found:
     return found
 
 
-def _detection(rates: Row, told: Row) -> Row:
-    flat: Row = {"knowledge": ", ".join(told["knowledge"]), "flagged": told["flagged"], "seconds": told["seconds"]}
+def _detection(rates: Row, told: MethodRecord) -> Row:
+    flat: Row = {"knowledge": ", ".join(told.knowledge), "flagged": told.flagged, "seconds": told.seconds}
     for name in ("tpr", "fpr", "fpr_target"):
         flat[f"{name}_hits"], flat[f"{name}_trials"] = rates[name]["hits"], rates[name]["trials"]
     return {**flat, "auroc": rates["auroc"]}
 
 
-def _variants(case: Case, here: Path, told: Row) -> dict[str, tuple[Row, Row]]:
+def _variants(case: Case, here: Path, told: MethodRecord) -> dict[str, tuple[Row, MethodRecord]]:
     """What cluster impurity, in all features, flags at the threshold of the authors' code, and with misfits, from what
     the run kept: an image's score is the S of its cluster."""
-    samples = read_parquet(here / "cleanse-poster" / "samples.parquet")
-    labels, score, flag = samples["label"], samples["impurity_score"], samples["impurity_flag"]
+    samples = Cleansing.load(here / "cleanse-poster").samples
+    labels, score, flag = samples.label, samples.scores["impurity"], samples.flags["impurity"]
     poisoned = np.zeros(len(flag), bool)
     if case.recipe is not None:
         poisoned = load_truth(here / "poisoned" / "truth.parquet").poisoned
     of_target = np.isin(labels, np.unique(labels[poisoned]))
-    flags = {"authors": score > AUTHORS_THRESHOLD, "misfits": flag | misfits(flag, samples["predicted"], labels)}
+    flags = {"authors": score > AUTHORS_THRESHOLD, "misfits": flag | misfits(flag, samples.predicted, labels)}
     return {
-        form: (detection(chosen, score, poisoned, of_target).json(), {**told, "flagged": int(chosen.sum())})
+        form: (
+            detection(chosen, score, poisoned, of_target).json(),
+            told.model_copy(update={"flagged": int(chosen.sum())}),
+        )
         for form, chosen in flags.items()
     }
 
@@ -99,14 +102,15 @@ def _clusters(case: Case, here: Path) -> Row:
     Two things must hold for cluster impurity to work: the poison has clusters of its own, and blurring changes their
     decisions. An image's score is the S of its cluster, which names the cluster within its class.
     """
-    samples = read_parquet(here / "cleanse-blind" / "samples.parquet")
+    samples = Cleansing.load(here / "cleanse-blind").samples
+    scores = samples.scores["impurity"]
     poisoned = load_truth(here / "poisoned" / "truth.parquet").poisoned
-    _, cluster = np.unique(np.stack([samples["label"], samples["impurity_score"]]), axis=1, return_inverse=True)
+    _, cluster = np.unique(np.stack([samples.label, scores]), axis=1, return_inverse=True)
     cluster = cluster.ravel()
     planted = np.bincount(cluster, weights=poisoned)
     own = planted * 2 > np.bincount(cluster)
     gathered = poisoned & own[cluster]
-    impurity = float(samples["impurity_score"][gathered].mean()) if gathered.any() else None
+    impurity = float(scores[gathered].mean()) if gathered.any() else None
     count = int(poisoned.sum())
     return {"recipe": case.recipe, "poisoned": count, "gathered": int(gathered.sum()), "impurity": impurity}
 

@@ -14,8 +14,8 @@ from doorward.attacks.files import load_truth
 from doorward.attacks.job import attack_to_folder
 from doorward.cleansers.job import CleanseRequest, cleanse_to_folder
 from doorward.cleansers.observe import ObserveOnce
+from doorward.cleansers.results import Cleansing
 from doorward.core.files import read_json, write_json
-from doorward.core.runs import Run
 from doorward.data.sources import load_images
 from doorward.jobs.processes import Told, default_jobs, run_side_by_side
 from doorward.jobs.stages import MANIFEST, claim_folder, refuse_other, run_once
@@ -199,7 +199,7 @@ def _repairs(plan: Plan, case: Case, training: TrainRequest, here: Path) -> Iter
 
 
 def _flagged(run: Path, method: str) -> bool:
-    return bool(Run.read(run, "cleanse")["results"]["methods"][method]["flagged"])
+    return bool(Cleansing.load(run).record.methods[method].flagged)
 
 
 def models(plan: Plan, case: Case, folder: Path) -> list[tuple[str, Path]]:

@@ -12,51 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from doorward.core.errors import DoorwardError
+from doorward.core.results import Finding, Judgement
 from doorward.reports.run_files import RunFolder
-from doorward.reports.text import name as shown_name
-
-Level = Literal["evidence", "suspicious", "nothing", "repaired", "certificate"]
-# From worst to best; what a page of several runs is ordered and counted by.
-LEVELS: tuple[Level, ...] = ("evidence", "suspicious", "nothing", "repaired", "certificate")
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a run comes to, in words."""
-
-    level: Level
-    headline: str
-    reasons: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One method's flags in one class; what SARIF and JSON list.
-
-    ``agreement``: the largest share of images flagged by both, of those flagged by either, with another method.
-    ``counted``: whether the verdict rests on it (not when the method was told how many images to flag).
-    """
-
-    method: str
-    label: int
-    class_name: str
-    flagged: int
-    size: int
-    agreement: float
-    counted: bool
-    level: Level
-    images: tuple[int, ...]  # indices, worst first, at most 100
-    groups: tuple[dict[str, Any], ...] = ()
-
-    @property
-    def weighs(self) -> bool:
-        """Whether it says anything: by itself, or because another method agrees."""
-        return self.counted or self.level == "evidence"
-
-    @property
-    def sentence(self) -> str:
-        """The finding in words."""
-        return f"{self.method} flags {self.flagged:,} of {self.size:,} images of class “{shown_name(self.class_name)}”."
 
 
 @dataclass(frozen=True)
@@ -84,7 +41,7 @@ class Section:
 
     run: RunFolder
     subject: str
-    verdict: Verdict
+    verdict: Judgement
     template: str
     context: dict[str, Any]
     overview: dict[str, Cell]

@@ -11,19 +11,12 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from doorward.cleansers.results import CleanseRecord, GroupRecord, MethodRecord, Samples, ThumbnailRows
+from doorward.core.results import Finding, ImagesRecord
+from doorward.core.text import count, listing, name, number, plural, quoted
 from doorward.reports import charts, thumbnails
 from doorward.reports.knowledge import MethodNotes, told
-from doorward.reports.run_files import (
-    CleanseResults,
-    Group,
-    Images,
-    MethodResult,
-    Samples,
-    ThumbnailRows,
-    read_thumbnails,
-)
-from doorward.reports.sections import Finding
-from doorward.reports.text import count, listing, name, number, plural, quoted
+from doorward.reports.run_files import read_thumbnails
 
 _MOST_ROWS = 40  # classes in the matrix
 _MOST_CARDS = 10  # flagged classes shown with images and histograms
@@ -37,7 +30,7 @@ class Column:
 
     name: str
     told: str
-    result: MethodResult
+    result: MethodRecord
     notes: MethodNotes
 
     @property
@@ -55,17 +48,17 @@ class Column:
         return f"threshold {low}" if low == high else f"thresholds {low} to {high}"
 
 
-def matrix(columns: Sequence[Column], images: Images, found: Sequence[Finding]) -> dict[str, Any]:
+def matrix(columns: Sequence[Column], images: ImagesRecord, found: Sequence[Finding]) -> dict[str, Any]:
     """Class by method: how far each class's leading group goes, against its threshold.
 
     Of many classes, the flagged ones come first and 40 are shown.
     """
-    by_place = {(f.method, f.label): f for f in found}
+    by_place = {(f.method, f.label): f for f in found if f.label is not None}
     labels = list(range(len(images.classes)))
     if len(labels) > _MOST_ROWS:
         weight = Counter[int]()
         for finding in found:
-            weight[finding.label] += finding.flagged * (1000 if finding.weighs else 1)
+            weight[finding.label or 0] += finding.flagged * (1000 if finding.weighs else 1)
         labels = sorted(labels, key=lambda label: -weight[label])[:_MOST_ROWS]
     bars = [_bars(c, images, by_place) for c in columns]
     rows = [
@@ -93,10 +86,10 @@ def matrix(columns: Sequence[Column], images: Images, found: Sequence[Finding]) 
 
 
 def _tone(finding: Finding | None) -> str:
-    return "" if finding is None else "flagged" if finding.weighs else "told"
+    return "" if finding is None else "flagged" if finding.weighs else "told"  # pale: in the table alone
 
 
-def _bars(column: Column, images: Images, found: Mapping[tuple[str, int], Finding]) -> list[Markup]:
+def _bars(column: Column, images: ImagesRecord, found: Mapping[tuple[str, int], Finding]) -> list[Markup]:
     """One bar per class, all on the scale of this method."""
     leading: list[tuple[float | None, float | None]] = []
     for label in range(len(images.classes)):
@@ -117,7 +110,7 @@ def _bars(column: Column, images: Images, found: Mapping[tuple[str, int], Findin
     ]  # fmt: skip
 
 
-def _leading(groups: Sequence[Group], label: int) -> Group | None:
+def _leading(groups: Sequence[GroupRecord], label: int) -> GroupRecord | None:
     """The group that decides a class: the one with most flags, then with the largest statistic."""
     own = [g for g in groups if g.label == label and g.statistic is not None]
     return max(own, key=lambda g: (g.flagged, g.statistic), default=None)
@@ -137,24 +130,24 @@ def strips(path: Path, rows: ThumbnailRows, found: Sequence[Finding], budget: in
     return thumbnails.strips(read_thumbnails(path, highest), wanted, budget)
 
 
-def cards(results: CleanseResults, samples: Samples, found: Sequence[Finding], images: Strips) -> dict[str, Any]:
+def cards(results: CleanseRecord, samples: Samples, found: Sequence[Finding], images: Strips) -> dict[str, Any]:
     """The flagged classes, best supported first, each with its images, groups and histograms."""
     labels = _weighing(found)
     shown = [_card(results, samples, [f for f in found if f.label == label], images) for label in labels[:_MOST_CARDS]]
     return {
         "shown": shown,
         "unshown": [results.images.classes[label] for label in labels[_MOST_CARDS:]],
-        "told_only": [results.images.classes[label] for label in sorted({f.label for f in found} - set(labels))],
+        "table_only": list(dict.fromkeys(f.class_name for f in found if f.label not in labels)),
     }
 
 
 def _weighing(found: Sequence[Finding]) -> list[int]:
     """Classes with a finding that says anything, best supported first."""
-    return list(dict.fromkeys(f.label for f in found if f.weighs))
+    return list(dict.fromkeys(f.label for f in found if f.weighs and f.label is not None))
 
 
-def _card(results: CleanseResults, samples: Samples, own: Sequence[Finding], images: Strips) -> dict[str, Any]:
-    label, class_name = own[0].label, own[0].class_name
+def _card(results: CleanseRecord, samples: Samples, own: Sequence[Finding], images: Strips) -> dict[str, Any]:
+    label, class_name = own[0].label or 0, own[0].class_name
     members = samples.label == label
     histograms = []
     for finding in own:
@@ -170,12 +163,21 @@ def _card(results: CleanseResults, samples: Samples, own: Sequence[Finding], ima
         "name": class_name,
         "size": own[0].size,
         "level": "evidence" if any(f.level == "evidence" for f in own) else "suspicious",
-        "findings": [{"finding": f, "told": told(results.methods[f.method].knowledge)} for f in own],
+        "findings": [
+            {"finding": f, "told": told(results.methods[f.method].knowledge), "groups": _flagged(results, f)}
+            for f in own
+        ],
         "typical": images.get((label, TYPICAL), []),
         "suspects": [(f, images[label, f.method]) for f in own if (label, f.method) in images],
         "histograms": histograms,
-        "groups": [(f.method, group) for f in own for group in f.groups],
+        "groups": any(_flagged(results, f) for f in own),
     }
+
+
+def _flagged(results: CleanseRecord, finding: Finding) -> list[GroupRecord]:
+    """The groups of a class in which a method flags something."""
+    groups = results.methods[finding.method].groups
+    return [g for g in groups if g.label == finding.label and g.flagged]
 
 
 def distribution(method: str, samples: Samples) -> dict[str, Any]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from doorward.core.errors import DoorwardError
+from doorward.core.results import Count, Judgement, Number, RateRecord, Record
 from doorward.core.stats import Rate
+from doorward.core.text import count, extent, listing, name, number, percent, plural
 from doorward.reports import charts
-from doorward.reports.run_files import Count, Number, RateValue, RunFolder
-from doorward.reports.sections import Cell, Section, Verdict
-from doorward.reports.text import count, extent, listing, name, number, percent, plural
+from doorward.reports.run_files import RunFolder
+from doorward.reports.sections import Cell, Section
 
 if TYPE_CHECKING:
     from doorward.certification.certificate import Certificate
@@ -26,13 +27,11 @@ _LIMITS = (
 )
 
 
-class CertifyResults(BaseModel):
+class CertifyResults(Record):
     """``results`` of a certify run."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    certified_accuracy: dict[Count, RateValue | float] = Field(min_length=1)
-    clean_accuracy: RateValue | float | None = None
+    certified_accuracy: dict[Count, RateRecord | float] = Field(min_length=1)
+    clean_accuracy: RateRecord | float | None = None
     abstained: Count | Annotated[float, Field(ge=0, le=1)] = 0  # images, or a share of them
     trials: Count | None = None
     trials_per_second: Number = None
@@ -58,7 +57,11 @@ def build(run: RunFolder, thumbnail_bytes: int) -> Section:
     return Section(
         run=run,
         subject=subject,
-        verdict=Verdict("certificate", _headline(radius, share), tuple(_reasons(results, tested, joint, radius))),
+        verdict=Judgement(
+            level="certificate",
+            headline=_headline(radius, share),
+            reasons=tuple(_reasons(results, tested, joint, radius)),
+        ),
         template="certify.html",
         context={
             "guarantee": guarantee(results, certificate, radius, share),
@@ -102,8 +105,8 @@ def _joint(certificate: Certificate | None) -> Curve:
     return [(radius, rate.value) for radius, rate in enumerate(certificate.curve(joint=True))]
 
 
-def _share(value: RateValue | float, run: RunFolder) -> float:
-    share = value.value if isinstance(value, RateValue) else value
+def _share(value: RateRecord | float, run: RunFolder) -> float:
+    share = value.value if isinstance(value, RateRecord) else value
     if share is None or not 0 <= share <= 1:
         raise DoorwardError(f"{run.path / 'run.json'}: accuracy {share}; expected a share from 0 to 1")
     return share
@@ -128,7 +131,7 @@ def _tested(results: CertifyResults, certificate: Certificate | None) -> int | N
     """How many test images there are."""
     if certificate is not None:
         return len(certificate)
-    rates = [v for v in results.certified_accuracy.values() if isinstance(v, RateValue)]
+    rates = [v for v in results.certified_accuracy.values() if isinstance(v, RateRecord)]
     return rates[0].trials if rates and rates[0].trials else None
 
 

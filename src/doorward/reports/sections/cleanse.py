@@ -5,32 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from doorward.cleansers.verdict import RULE, findings, verdict
-from doorward.core.errors import DoorwardError
+from doorward.cleansers.results import CleanseRecord, Cleansing
+from doorward.cleansers.verdict import RULE
+from doorward.core.results import Finding
+from doorward.core.text import count, listing, name, number, percent, plural, quoted
 from doorward.reports import charts
 from doorward.reports.knowledge import BLIND_SPOTS, notes, told
-from doorward.reports.run_files import CleanseResults, RunFolder, Score, read_samples
-from doorward.reports.sections import Cell, Check, Finding, Section
+from doorward.reports.run_files import RunFolder, Score
+from doorward.reports.sections import Cell, Check, Section
 from doorward.reports.sections._classes import Column, cards, distribution, matrix, strips
 from doorward.reports.sections._rates import accuracy_domain, drawn
-from doorward.reports.text import count, listing, name, percent, plural, quoted, visible
-
-POOR_ACCURACY = 0.7
 
 
 def build(run: RunFolder, thumbnail_bytes: int) -> Section:
-    """Read the run, weigh its flags, and lay out its section."""
-    results = run.results(CleanseResults)
-    _check(results, run)
-    samples = read_samples(run.path / "samples.parquet", list(results.methods), len(results.images.classes))
-    score = run.score()
-    found = findings(results, samples)
+    """Read the run and lay out its section."""
+    cleansing = Cleansing.read(run.path, run.manifest.results)
+    results, samples = cleansing.record, cleansing.samples
+    score, found = run.score(), results.findings
     columns = [Column(m, told(r.knowledge), r, notes("cleanse", m)) for m, r in results.methods.items()]
     images = strips(run.path / "thumbnails.npy", results.thumbnails, found, thumbnail_bytes)
     return Section(
         run=run,
         subject=results.images.name,
-        verdict=verdict(results, found),
+        verdict=results.judgement,
         template="cleanse.html",
         context={
             "results": results,
@@ -51,22 +48,7 @@ def build(run: RunFolder, thumbnail_bytes: int) -> Section:
     )
 
 
-def _check(results: CleanseResults, run: RunFolder) -> None:
-    """Refuse labels that point past the class names."""
-    classes = len(results.images.classes)
-    if len(results.images.counts) != classes:
-        held = len(results.images.counts)
-        raise DoorwardError(f"{run.path / 'run.json'}: {held} counts; expected {classes}, one per class")
-    for method, result in results.methods.items():
-        for group in result.groups:
-            if group.label >= classes:
-                raise DoorwardError(
-                    f"{run.path / 'run.json'}: {visible(method, 40)}: group of label {group.label}; "
-                    f"expected labels below {classes}"
-                )
-
-
-def _facts(results: CleanseResults, run: RunFolder, found: Sequence[Finding]) -> list[tuple[str, str, str]]:
+def _facts(results: CleanseRecord, run: RunFolder, found: Sequence[Finding]) -> list[tuple[str, str, str]]:
     """Name, value and note of the figures that stand under the verdict."""
     channels, height, width = results.images.shape
     facts = [
@@ -78,28 +60,26 @@ def _facts(results: CleanseResults, run: RunFolder, found: Sequence[Finding]) ->
         note = f"of {name(results.classifier.arch)} on these images"
         facts.append(("Classifier accuracy", percent(accuracy.value), note))
     flagged = {f.label for f in found if f.weighs}
-    told_only = len({f.label for f in found} - flagged)
-    note = f"and {told_only} by a told method alone" if told_only else f"by {plural(len(results.methods), 'method')}"
-    facts.append(("Flagged classes", count(len(flagged)), note))
+    rest = len({f.label for f in found} - flagged)
+    note = f"and {rest} in the table alone" if rest else f"by {plural(len(results.methods), 'method')}"
+    facts.append(("Accused classes", count(len(flagged)), note))
+    if results.judgement.p_value is not None:
+        facts.append(("p-value", number(results.judgement.p_value), "over all classes and methods"))
     if run.manifest.seconds is not None:
         facts.append(("Time", f"{run.manifest.seconds:,.1f} s", "for the whole run"))
     return facts
 
 
-def _warnings(results: CleanseResults) -> tuple[str, ...]:
-    """What the methods warn of, after what this page doubts itself."""
-    doubts = []
-    accuracy = results.classifier.accuracy_on_images
-    if accuracy and accuracy.value is not None and accuracy.value < POOR_ACCURACY:
-        doubts.append(
-            f"The classifier is right on {percent(accuracy.value)} of these images only. The methods read its "
-            "features; from a poor classifier they see little."
-        )
-    own = [f"{name(m)}: {warning}" for m, r in results.methods.items() for warning in r.warnings]
-    return (*doubts, *own)
+def _warnings(results: CleanseRecord) -> tuple[str, ...]:
+    """What the methods warn of, and why one has no p-value."""
+    return tuple(
+        f"{name(m)}: {told}"
+        for m, r in results.methods.items()
+        for told in (*r.warnings, *([f"no p-value: {r.undecided}"] if r.undecided else []))
+    )
 
 
-def _overview(results: CleanseResults, found: Sequence[Finding], score: Score | None) -> dict[str, Cell]:
+def _overview(results: CleanseRecord, found: Sequence[Finding], score: Score | None) -> dict[str, Cell]:
     """This run as a row of the table of all runs."""
     classes = results.images.classes
     row = {"Images": Cell(name(results.images.name), plural(sum(results.images.counts), "image"))}
@@ -134,7 +114,7 @@ _MEASURES = (
 )
 
 
-def _scored(score: Score, results: CleanseResults) -> dict[str, Any]:
+def _scored(score: Score, results: CleanseRecord) -> dict[str, Any]:
     """What was computed with ground truth, as tables with intervals drawn in."""
     full = (0.0, 1.0)
     methods = [

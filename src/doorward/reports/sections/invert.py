@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from doorward.core.errors import DoorwardError
+from doorward.core.results import ClassifierRecord, Count, ImagesRecord, Judgement, Number, Record
+from doorward.core.text import count, listing, name, number, percent, plural, quoted
 from doorward.reports import charts
 from doorward.reports.knowledge import BLIND_SPOTS, notes, told
-from doorward.reports.run_files import ClassifierFacts, Count, Images, Number, RunFolder, read_thumbnails
-from doorward.reports.sections import Cell, Check, Section, Verdict
-from doorward.reports.text import count, listing, name, number, percent, plural, quoted
+from doorward.reports.run_files import RunFolder, read_thumbnails
+from doorward.reports.sections import Cell, Check, Section
 from doorward.reports.thumbnails import Thumbnail, strips
 
 _CLEAR = 0.01  # a p-value of the model at or below this is called evidence; above it, suspicious
@@ -25,11 +26,7 @@ RULE = (
 )
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class ClassRow(_Part):
+class ClassRow(Record):
     """One class, as one method sees it."""
 
     label: Count
@@ -42,7 +39,7 @@ class ClassRow(_Part):
     ran_out: bool = True
 
 
-class InvertMethod(_Part):
+class InvertMethod(Record):
     """What one inversion found."""
 
     p_value: Number = None
@@ -50,13 +47,13 @@ class InvertMethod(_Part):
     meaning: str = ""
     given: tuple[str, ...] = ()
     knowledge: tuple[str, ...] = ()
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = Field(default_factory=dict)
     seconds: Number = None
     warnings: tuple[str, ...] = ()
     classes: tuple[ClassRow, ...] = Field(min_length=2)
 
 
-class Target(_Part):
+class Target(Record):
     """A class that stands out."""
 
     label: Count
@@ -66,7 +63,7 @@ class Target(_Part):
     method: str = ""
 
 
-class ClassVerdict(_Part):
+class ClassVerdict(Record):
     """A class and its p-value over all methods."""
 
     class_name: str = Field(alias="class")
@@ -74,14 +71,14 @@ class ClassVerdict(_Part):
     p_value: Number = None
 
 
-class Stamped(_Part):
+class Stamped(Record):
     """Rows of ``thumbnails.npy``."""
 
-    clean: list[Count] = []
-    stamped: dict[str, dict[Count, list[Count]]] = {}
+    clean: list[Count] = Field(default_factory=list)
+    stamped: dict[str, dict[Count, list[Count]]] = Field(default_factory=dict)
 
 
-class InvertResults(_Part):
+class InvertResults(Record):
     """``results`` of an invert run."""
 
     verdict: str
@@ -89,8 +86,8 @@ class InvertResults(_Part):
     level: float = Field(0.05, gt=0, lt=1)
     targets: tuple[Target, ...] = ()
     classes: tuple[ClassVerdict, ...] = Field(min_length=2)
-    images: Images | None = None
-    classifier: ClassifierFacts = ClassifierFacts()
+    images: ImagesRecord | None = None
+    classifier: ClassifierRecord = ClassifierRecord()
     methods: dict[str, InvertMethod] = Field(min_length=1)
     thumbnails: Stamped | None = None
     model: str = ""
@@ -149,12 +146,12 @@ def _check(results: InvertResults, run: RunFolder) -> None:
         )
 
 
-def _verdict(results: InvertResults) -> Verdict:
+def _verdict(results: InvertResults) -> Judgement:
     if not results.targets:
         headline = "No class stands out" if results.p_value is not None else "No verdict"
         undecided = [f"{name(m)}: {r.undecided}." for m, r in results.methods.items() if r.undecided]
         reasons = [] if results.p_value is None else [f"p = {number(results.p_value)} over all classes and methods."]
-        return Verdict("nothing", headline, (*reasons, *undecided))
+        return Judgement(level="nothing found", headline=headline, reasons=(*reasons, *undecided))
     clear = results.p_value is not None and results.p_value <= _CLEAR
     names = [quoted(results.classes[t.label].class_name) for t in results.targets]
     reasons = [f"p = {number(results.p_value)} over all classes and methods."]
@@ -167,7 +164,11 @@ def _verdict(results: InvertResults) -> Verdict:
                 f"to {called}."
             )
     noun = "class" if len(names) == 1 else "classes"
-    return Verdict("evidence" if clear else "suspicious", f"A backdoor into {noun} {listing(names)}", tuple(reasons))
+    return Judgement(
+        level="evidence" if clear else "suspicious",
+        headline=f"A backdoor into {noun} {listing(names)}",
+        reasons=tuple(reasons),
+    )
 
 
 def _facts(results: InvertResults, run: RunFolder) -> list[tuple[str, str, str]]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from doorward.core.results import Count, ImagesRecord, Judgement, Number, RateRecord, Record
+from doorward.core.text import count, extent, listing, name, percent, plural, quoted
 from doorward.reports import charts
 from doorward.reports.knowledge import BLIND_SPOTS, notes, told
-from doorward.reports.run_files import Count, Images, Number, RateValue, RunFolder, Score
-from doorward.reports.sections import Cell, Check, Section, Verdict
+from doorward.reports.run_files import RunFolder, Score
+from doorward.reports.sections import Cell, Check, Section
 from doorward.reports.sections._rates import FULL, accuracy_domain, drawn
-from doorward.reports.text import count, extent, listing, name, percent, plural, quoted
 
 _STILL = 0.1  # success above which, beyond chance, the triggers still work
 _ROLES = {
@@ -28,33 +29,29 @@ RULE = (
 )
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class StepRow(_Part):
+class StepRow(Record):
     """One step of a method's own record."""
 
     name: str
-    accuracy: RateValue
+    accuracy: RateRecord
 
 
-class ArmRow(_Part):
+class ArmRow(Record):
     """One arm of the comparison."""
 
     name: str
     role: Literal["given", "repair", "control", "oracle"]
     method: str = ""
-    accuracy: RateValue
-    asr: RateValue | None = None
-    targets: dict[Count, RateValue] = {}
+    accuracy: RateRecord
+    asr: RateRecord | None = None
+    targets: dict[Count, RateRecord] = Field(default_factory=dict)
     seconds: Number = None
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = Field(default_factory=dict)
     given: tuple[str, ...] = ()
     knowledge: tuple[str, ...] = ()
 
 
-class TargetRow(_Part):
+class TargetRow(Record):
     """A class whose inverted triggers were used."""
 
     class_name: str = Field(alias="class")
@@ -63,21 +60,21 @@ class TargetRow(_Part):
     stamps: Count
 
 
-class UsedTriggers(_Part):
+class UsedTriggers(Record):
     """Where the triggers come from."""
 
     run: str = ""
     targets: tuple[TargetRow, ...] = ()
 
 
-class UsedImages(Images):
+class UsedImages(ImagesRecord):
     """The clean images and how they were divided."""
 
     fitted: Count
     held_out: Count
 
 
-class RepairResults(_Part):
+class RepairResults(Record):
     """``results`` of a repair run; a run of one method alone has steps and no arms."""
 
     model: str = ""
@@ -125,14 +122,13 @@ def build(run: RunFolder, thumbnail_bytes: int) -> Section:
     )
 
 
-def _verdict(results: RepairResults, given: ArmRow | None, first: ArmRow | None, method: str) -> Verdict:
+def _verdict(results: RepairResults, given: ArmRow | None, first: ArmRow | None, method: str) -> Judgement:
     """Whether the triggers still work; without triggers, that nothing tells."""
     if given is None or first is None or given.asr is None or first.asr is None:
         measured = [s for s in results.steps if s.accuracy.value is not None]
         steps = [f"{name(s.name)}: clean accuracy {percent(s.accuracy.value)}." for s in measured]
-        return Verdict(
-            "repaired", f"Repaired by {name(method)}; its effect on a backdoor was not measured", tuple(steps)
-        )
+        headline = f"Repaired by {name(method)}; its effect on a backdoor was not measured"
+        return Judgement(level="undecided", headline=headline, reasons=tuple(steps))
     before, after = percent(given.asr.value), percent(first.asr.value)
     still = first.asr.low > _STILL
     if still:
@@ -147,7 +143,7 @@ def _verdict(results: RepairResults, given: ArmRow | None, first: ArmRow | None,
         f"Clean accuracy: {percent(given.accuracy.value)} before, {percent(first.accuracy.value)} after "
         f"({extent(first.accuracy.low, first.accuracy.high)})."
     )
-    return Verdict("suspicious" if still else "repaired", headline, tuple(reasons))
+    return Judgement(level="not repaired" if still else "repaired", headline=headline, reasons=tuple(reasons))
 
 
 def _facts(

@@ -11,8 +11,8 @@ from pydantic import Field, model_validator
 
 from doorward.core.errors import DoorwardError
 from doorward.core.methods import Settings, method
+from doorward.core.order_test import FEWEST_CLASSES
 from doorward.inversion.inverted import Inverted, spread
-from doorward.inversion.judge.order_test import FEWEST_CLASSES
 from doorward.inversion.methods.window.complete import Complete, CompleteSettings, complete_triggers
 from doorward.inversion.methods.window.effort import EffortSettings, equal_effort
 from doorward.inversion.methods.window.heatmap import Floats, HeatMap, HeatSettings, check_window, heat_maps

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup
 
-from doorward.reports import text
+from doorward.core import text
+from doorward.reports.page import finalize
 
 
 @given(st.text() | st.text(alphabet="\x00\x1b\u202e\u2066\ufeff\ud800\x7fa\n"))
@@ -29,9 +30,9 @@ def test_a_name_is_one_short_line() -> None:
 
 def test_finalize_leaves_own_markup_alone() -> None:
     own = Markup("<b>\x07</b>")
-    assert text.finalize(own) is own
-    assert text.finalize("\x07") == "\\x07"
-    assert text.finalize(3) == 3
+    assert finalize(own) is own
+    assert finalize("\x07") == "\\x07"
+    assert finalize(3) == 3
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Words and numbers as the page prints them; whatever came from outside is made visible and short."""
+"""Words and numbers as people read them; whatever came from outside is made visible and short."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import math
 import unicodedata
 from collections.abc import Sequence
 from typing import Any
-
-from markupsafe import Markup
 
 LONGEST_NAME = 80
 _LONGEST_TEXT = 4000
@@ -33,11 +31,6 @@ def _escape(character: str) -> str:
 def name(text: str) -> str:
     """A name from outside (class, method, file): one line, at most 80 characters."""
     return visible(" ".join(text.split()) or "(no name)", LONGEST_NAME)
-
-
-def finalize(value: Any) -> Any:
-    """What Jinja prints: text made visible before it is escaped; markup that this package built stays as it is."""
-    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def percent(value: float | None, digits: int = 1) -> str:

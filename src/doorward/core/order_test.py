@@ -139,8 +139,13 @@ def combine(tests: Sequence[OrderTest]) -> OrderTest:
     Exact when the methods are independent on a clean classifier, cautious when they agree.
     """
     everyone = np.array([[t.p_value, *t.classes] for t in tests]).min(axis=0)
-    corrected = -np.expm1(len(tests) * np.log1p(-np.minimum(everyone, 1 - 1e-16)))
+    corrected = np.array([several(p, len(tests)) for p in everyone.tolist()])
     return OrderTest(float(corrected[0]), corrected[1:])
+
+
+def several(smallest: float, number: int) -> float:
+    """The smallest of ``number`` p-values, corrected for their number: 1 - (1 - p)^number (Sidak 1967)."""
+    return float(-np.expm1(number * np.log1p(-min(smallest, 1 - 1e-16))))
 
 
 def gamma_p_value(values: Floats) -> float | None:

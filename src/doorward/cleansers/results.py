@@ -1,0 +1,238 @@
+"""What `cleanse` returns, and its form on disk: one definition for writer, reader, score, repair and report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from doorward.cleansers.observe import Observations
+from doorward.cleansers.suspicion import Group, Suspicion
+from doorward.core.errors import DoorwardError
+from doorward.core.files import write_array
+from doorward.core.images import ImageSet
+from doorward.core.results import ClassifierRecord, Count, ImagesRecord, Judged, Number, Record, Result, parse
+from doorward.core.tables import read_parquet, write_parquet
+
+SHOWN = 24  # thumbnails of suspects, and of typical images, per class
+
+
+class GroupRecord(Record):
+    """One cluster of one class, as a method judged it (`Group`)."""
+
+    label: Count
+    cluster: int
+    size: Count
+    statistic: Number
+    threshold: Number = None
+    flagged: Count
+
+    def group(self) -> Group:
+        """As the method gave it."""
+        statistic = float("nan") if self.statistic is None else self.statistic
+        return Group(self.label, self.cluster, self.size, statistic, self.threshold, self.flagged)
+
+
+class MethodRecord(Record):
+    """What one method found, and what it was given to find it.
+
+    Args:
+        p_value: of the method's verdict over all classes; None when ``undecided`` says why there is none.
+        class_p_values: per class, corrected for the number of classes; 1 where too few images are flagged to count.
+    """
+
+    flagged: Count
+    given: tuple[str, ...] = ()
+    knowledge: tuple[str, ...] = ()
+    settings: dict[str, Any] = Field(default_factory=dict)
+    seconds: Number = None
+    warnings: tuple[str, ...] = ()
+    groups: tuple[GroupRecord, ...] = ()
+    class_scores: tuple[Number, ...] = ()
+    tested: tuple[Number, ...] | None = None
+    p_value: Number = None
+    class_p_values: tuple[Number, ...] = ()
+    undecided: str = ""
+
+
+class ThumbnailRows(Record):
+    """Rows of ``thumbnails.npy`` by label, and by method and label."""
+
+    typical: dict[Count, list[Count]] = Field(default_factory=dict)
+    suspects: dict[str, dict[Count, list[Count]]] = Field(default_factory=dict)
+
+
+class CleanseRecord(Judged):
+    """``results`` of a cleanse run."""
+
+    images: ImagesRecord
+    classifier: ClassifierRecord = ClassifierRecord()
+    methods: dict[str, MethodRecord] = Field(min_length=1)
+    thumbnails: ThumbnailRows = ThumbnailRows()
+    source: str = ""
+    model: str = ""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Samples:
+    """Per image, ``[N]`` each: index, label, decision, and for every method a score (NaN when none) and a flag."""
+
+    index: NDArray[np.int64]
+    label: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    scores: dict[str, NDArray[np.float32]]
+    flags: dict[str, NDArray[np.bool_]]
+
+    def write(self, folder: Path) -> None:
+        """Write ``samples.parquet``."""
+        columns: dict[str, NDArray[Any]] = {"index": self.index, "label": self.label, "predicted": self.predicted}
+        for name in self.scores:
+            columns |= {f"{name}_score": self.scores[name], f"{name}_flag": self.flags[name]}
+        write_parquet(folder / "samples.parquet", columns)
+
+    @classmethod
+    def read(cls, folder: Path, methods: list[str], classes: int) -> Samples:
+        """Read ``samples.parquet`` with the columns of ``methods``, each label checked to be below ``classes``."""
+        path = folder / "samples.parquet"
+        columns = read_parquet(path)
+        wanted = ["index", "label", "predicted", *(f"{m}_{part}" for m in methods for part in ("score", "flag"))]
+        for column in wanted:
+            if column not in columns:
+                raise DoorwardError(f"{path}: has no column {column!r}; expected {', '.join(wanted)}"[:400])
+        try:
+            index, label, predicted = (columns[k].astype(np.int64) for k in wanted[:3])
+            scores = {m: columns[f"{m}_score"].astype(np.float32) for m in methods}
+            flags = {m: columns[f"{m}_flag"].astype(np.bool_) for m in methods}
+        except (TypeError, ValueError) as error:
+            raise DoorwardError(f"{path}: a column of the wrong type ({error}); expected numbers and flags") from None
+        if len(label) and (label.min() < 0 or label.max() >= classes):
+            raise DoorwardError(f"{path}: label {label.min()} to {label.max()}; expected 0 to {classes - 1}")
+        return cls(index, label, predicted, scores, flags)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Cleansing(Result):
+    """What `cleanse` gives: every method's suspicion on one training set, and one verdict.
+
+    Args:
+        images: the training set; None when the result was read from a folder.
+        observations: features and logits that the methods looked at; not kept on disk.
+    """
+
+    verb: ClassVar[str] = "cleanse"
+    facts: CleanseRecord
+    samples: Samples
+    images: ImageSet | None = None
+    observations: Observations | None = None
+
+    @property
+    def record(self) -> CleanseRecord:
+        """All plain values."""
+        return self.facts
+
+    @property
+    def suspicions(self) -> Mapping[str, Suspicion]:
+        """Score, flag, groups and warnings of every method."""
+        return {name: self.suspicion(name) for name in self.facts.methods}
+
+    def suspicion(self, name: str) -> Suspicion:
+        """What one method says.
+
+        Raises:
+            DoorwardError: a method that did not run.
+        """
+        found = self._method(name)
+        tested = None
+        if found.tested is not None:
+            tested = np.array([np.nan if v is None else v for v in found.tested])
+        groups = tuple(g.group() for g in found.groups)
+        return Suspicion(self.samples.scores[name], self.samples.flags[name], groups, found.warnings, tested)
+
+    def _method(self, name: str) -> MethodRecord:
+        if name not in self.facts.methods:
+            raise DoorwardError(f"method {name!r} did not run; expected one of {', '.join(self.facts.methods)}")
+        return self.facts.methods[name]
+
+    def keep(self, name: str, images: ImageSet | None = None) -> ImageSet:
+        """The training set without the images that a method flagged.
+
+        Args:
+            name: of the method.
+            images: the training set, needed of a result that was read from a folder.
+
+        Raises:
+            DoorwardError: a method that did not run, or no images.
+        """
+        self._method(name)
+        whole = images or self.images
+        if whole is None:
+            raise DoorwardError("keep: this result was read from a folder; expected the images beside the method")
+        return whole.subset(~self.samples.flags[name], f"{whole.name} after {name}")
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per method and class with flagged images, as `findings` has them."""
+        names = ("method", "class_name", "flagged", "size", "agreement", "p_value", "level")
+        rows = [{n: getattr(f, n) for n in names} for f in self.facts.findings]
+        return [{"class" if k == "class_name" else k: v for k, v in row.items()} for row in rows]
+
+    def write(self, folder: Path) -> CleanseRecord:
+        """Write ``samples.parquet`` and, where the images are at hand, ``thumbnails.npy``; returns the record."""
+        self.samples.write(folder)
+        if self.images is None:
+            return self.facts
+        rows, which = _thumbnails(self.samples)
+        write_array(folder / "thumbnails.npy", np.ascontiguousarray(self.images.pixels[which]))
+        return self.facts.model_copy(update={"thumbnails": rows})
+
+    @classmethod
+    def read(cls, folder: Path, results: dict[str, Any]) -> Self:
+        """From a run's folder."""
+        facts = parse(CleanseRecord, results, folder / "run.json", "results")
+        check_labels(facts, folder / "run.json")
+        return cls(facts, Samples.read(folder, list(facts.methods), len(facts.images.classes)))
+
+
+def check_labels(facts: CleanseRecord, path: Path) -> None:
+    """Refuse labels that point past the class names."""
+    classes = len(facts.images.classes)
+    if len(facts.images.counts) != classes:
+        raise DoorwardError(f"{path}: {len(facts.images.counts)} counts; expected {classes}, one per class")
+    labels = [(m, g.label) for m, r in facts.methods.items() for g in r.groups]
+    labels += [(f.method, f.label) for f in facts.findings if f.label is not None]
+    for method, label in labels:
+        if label >= classes:
+            raise DoorwardError(f"{path}: {ascii(method)[:42]}: label {label}; expected labels below {classes}")
+
+
+def _thumbnails(samples: Samples) -> tuple[ThumbnailRows, list[int]]:
+    """The worst suspects of each flagged class, and typical images of every class: unflagged, of median score."""
+    labels = samples.label
+    rows: list[int] = []
+
+    def put(chosen: NDArray[np.int64]) -> list[int]:
+        first = len(rows)
+        rows.extend(chosen.tolist())
+        return list(range(first, len(rows)))
+
+    suspects: dict[str, dict[int, list[int]]] = {}
+    flagged_by_any = np.zeros(len(labels), bool)
+    for name, flag in samples.flags.items():
+        score = samples.scores[name]
+        flagged_by_any |= flag
+        suspects[name] = {}
+        for label in np.unique(labels[flag]):
+            inside = np.flatnonzero(flag & (labels == label))
+            suspects[name][int(label)] = put(inside[np.argsort(-score[inside], kind="stable")][:SHOWN])
+    typical: dict[int, list[int]] = {}
+    ranks = np.sum([score.argsort().argsort() for score in samples.scores.values()], axis=0)
+    for label in np.unique(labels):
+        inside = np.flatnonzero((labels == label) & ~flagged_by_any)
+        if len(inside):
+            inside = inside[np.argsort(np.abs(ranks[inside] - np.median(ranks[inside])), kind="stable")]
+        typical[int(label)] = put(inside[:SHOWN])
+    return ThumbnailRows(typical=typical, suspects=suspects), rows

@@ -20,8 +20,8 @@ from doorward.core.errors import DoorwardError, OutputExistsError
 from doorward.core.images import ImageSet
 from doorward.core.runs import Run
 from doorward.core.tables import read_parquet
+from doorward.inversion.distribution.triggers import TriggerDistribution
 from doorward.inversion.files import load_stamps
-from doorward.inversion.methods.mesa.distribution import TriggerDistribution
 from doorward.models.train.settings import TrainSettings
 from doorward.papers.mesa import stages, work
 from doorward.papers.mesa.arms import arms, stamps

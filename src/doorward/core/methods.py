@@ -22,7 +22,7 @@ _WHERE = {
     "invert": ("doorward.inversion.methods",),
     "repair": ("doorward.repairs.methods",),
     "screen": ("doorward.screens.methods",),
-    "certify": ("doorward.certification.smoothing.learners", "doorward.certification.exact"),
+    "certify": ("doorward.certification.smoothing.learners", "doorward.certification.exact.methods"),
 }
 VERBS = tuple(_WHERE)  # verbs that have methods
 

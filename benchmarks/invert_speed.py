@@ -12,12 +12,12 @@ from torch.nn import functional
 
 from benchmarks.table import spread, write
 from doorward.core.classifier import Classifier
+from doorward.inversion.distribution.generators import generate, make_generators
+from doorward.inversion.distribution.information import make_statistics, statistics, trainable_bound
 from doorward.inversion.methods.mask import MaskObjective, MaskSettings, squash
 from doorward.inversion.methods.mask import start as start_masks
-from doorward.inversion.methods.mesa.generators import generate, make_generators
-from doorward.inversion.methods.mesa.information import make_statistics, statistics, trainable_bound
-from doorward.inversion.methods.mesa.mesa import MesaObjective, MesaSettings
-from doorward.inversion.methods.mesa.mesa import start as start_generators
+from doorward.inversion.methods.mesa import MesaObjective, MesaSettings
+from doorward.inversion.methods.mesa import start as start_generators
 from doorward.inversion.search.frozen import Frozen
 from doorward.inversion.search.loop import optimise
 from doorward.inversion.search.scene import Scene

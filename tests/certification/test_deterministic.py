@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from doorward.certification.exact.hamming import hamming_distances
-from doorward.certification.exact.mean_distance import MeanDistanceSettings, mean_distance
-from doorward.certification.exact.mean_distance import withstands as mean_withstands
-from doorward.certification.exact.nearest_neighbours import NearestNeighboursSettings, Rule, nearest_neighbours
-from doorward.certification.exact.nearest_neighbours import withstands as neighbours_withstand
+from doorward.certification.exact.methods.mean_distance import MeanDistanceSettings, mean_distance
+from doorward.certification.exact.methods.mean_distance import withstands as mean_withstands
+from doorward.certification.exact.methods.nearest_neighbours import NearestNeighboursSettings, Rule, nearest_neighbours
+from doorward.certification.exact.methods.nearest_neighbours import withstands as neighbours_withstand
+from doorward.certification.exact.parts.hamming import hamming_distances
 from doorward.certification.smoothing.votes import ABSTAIN
 from doorward.core.errors import DoorwardError
 
@@ -290,7 +290,7 @@ def test_hamming_distances_match_a_direct_count() -> None:
 
 def test_unclipped_unblurred_score_is_the_centred_mean_distance() -> None:
     train, labels, test = world(3, 11)
-    from doorward.certification.exact.mean_rule import fit
+    from doorward.certification.exact.parts.mean_rule import fit
 
     rule = fit(train, labels, SHAPE, 0, 100)
 
@@ -304,7 +304,7 @@ def test_unclipped_unblurred_score_is_the_centred_mean_distance() -> None:
 
 
 def test_many_training_images_use_coarser_levels_and_stay_below_the_fine_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    from doorward.certification.exact import mean_bounds
+    from doorward.certification.exact.parts import mean_bounds
 
     rng = np.random.default_rng(0)
     labels = np.arange(120) % 2

@@ -20,11 +20,11 @@ from worlds import small_task
 
 from doorward.certification.smoothing import counts
 from doorward.certification.smoothing.counts import CountSampler, distributions
-from doorward.certification.smoothing.learners import linear
-from doorward.certification.smoothing.learners.adapters import EstimatorLearner, NoSettings, TorchLearner
 from doorward.certification.smoothing.learners.two_layer import TwoLayer, initial_weights
 from doorward.certification.smoothing.montecarlo import Learner, smooth
 from doorward.certification.smoothing.noise import FlipNoise, Noise
+from doorward.certification.smoothing.parts import linear
+from doorward.certification.smoothing.parts.adapters import EstimatorLearner, NoSettings, TorchLearner
 from doorward.certification.smoothing.task import NoisyBlock, SmoothingTask
 from doorward.core import methods
 from doorward.core.errors import DoorwardError

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from worlds import small_task
 
 from doorward.certification.smoothing import montecarlo
-from doorward.certification.smoothing.learners.adapters import NoSettings
 from doorward.certification.smoothing.learners.nearest_centroid import NearestCentroid, nearest_centroid
 from doorward.certification.smoothing.montecarlo import Learner, Votes, smooth
 from doorward.certification.smoothing.noise import Noise
+from doorward.certification.smoothing.parts.adapters import NoSettings
 from doorward.certification.smoothing.task import NoisyBlock, SmoothingTask, cells_of, draw_split
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
@@ -113,7 +113,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from worlds import small_task
-from doorward.certification.smoothing.learners.adapters import NoSettings
+from doorward.certification.smoothing.parts.adapters import NoSettings
 from doorward.certification.smoothing.learners.nearest_centroid import NearestCentroid, nearest_centroid
 from doorward.certification.smoothing.montecarlo import Learner, smooth
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from doorward.cleansers.methods.spectral import SpectralSettings, project, robust_z, spectral
+from doorward.cleansers.methods.spectral import SpectralSettings, project, spectral
+from doorward.cleansers.parts.robust import robust_z
 
 
 def planted(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

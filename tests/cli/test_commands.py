@@ -84,7 +84,7 @@ def test_truth_is_not_among_what_a_defence_loads(way: Path) -> None:
     ("command", "message"),
     [
         (("attack", "nowhere/", "-o", "OUT"), "nowhere"),
-        (("attack", "mnist-5k", "--recipe", "spell", "-o", "OUT"), "no method 'spell'; expected one of patch"),
+        (("attack", "mnist-5k", "--recipe", "spell", "-o", "OUT"), "no method 'spell'; expected one of accessory"),
         (("attack", "mnist-5k", "--rate", "3", "-o", "OUT"), "poisoning rate 3.0; expected a number between 0 and 1"),
         (
             ("attack", "mnist-5k", "--target", "10", "-o", "OUT"),

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from doorward.inversion.methods.mesa.information import bound, make_statistics, statistics, trainable_bound
+from doorward.inversion.distribution.information import bound, make_statistics, statistics, trainable_bound
 
 
 def test_correlated_gaussians_in_all_lanes_at_once() -> None:

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from doorward.core.errors import DoorwardError
+from doorward.inversion.distribution.generators import generate, make_generators, settled
+from doorward.inversion.distribution.triggers import TriggerDistribution
 from doorward.inversion.inverted import Inverted
-from doorward.inversion.methods.mesa.distribution import TriggerDistribution
-from doorward.inversion.methods.mesa.generators import generate, make_generators, settled
-from doorward.inversion.methods.mesa.mesa import MesaObjective, MesaSettings, mesa, staircase_weights
+from doorward.inversion.methods.mesa import MesaObjective, MesaSettings, mesa, staircase_weights
 from doorward.inversion.methods.pixel import PixelSettings, pixel
 from doorward.inversion.search.loop import Watch
 from tests.inversion.worlds import Ring, ring_scene

@@ -12,11 +12,12 @@ from doorward.core.methods import get
 from doorward.inversion.invert import invert
 from doorward.inversion.inverted import Inverted
 from doorward.inversion.methods.window.complete import CompleteSettings, complete_triggers, edges
-from doorward.inversion.methods.window.effort import EffortObjective, EffortSettings, enlarged, equal_effort
+from doorward.inversion.methods.window.effort import EffortObjective, EffortSettings, equal_effort
 from doorward.inversion.methods.window.heatmap import HeatMap
 from doorward.inversion.methods.window.window import WindowSettings, window
 from doorward.inversion.search.loop import Lanes, Watch
 from doorward.inversion.search.measure import success
+from doorward.inversion.search.pictures import enlarged
 from doorward.inversion.search.runner import judge
 from tests.inversion.plots import (
     CLASSES,

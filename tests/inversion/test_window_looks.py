@@ -10,10 +10,11 @@ from doorward.core.classifier import Classifier
 from doorward.inversion.invert import invert
 from doorward.inversion.inverted import Inverted
 from doorward.inversion.methods.window.complete import CompleteSettings, complete_triggers
-from doorward.inversion.methods.window.effort import EffortSettings, enlarged, equal_effort
+from doorward.inversion.methods.window.effort import EffortSettings, equal_effort
 from doorward.inversion.methods.window.heatmap import HeatMap, HeatSettings
 from doorward.inversion.methods.window.window import WindowSettings, window
 from doorward.inversion.search.loop import Watch
+from doorward.inversion.search.pictures import enlarged
 from doorward.inversion.search.runner import judge
 from tests.inversion.plots import (
     CLASSES,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ import pytest
 from doorward.core.errors import DoorwardError, OutputExistsError
 from doorward.core.runs import Run
 from doorward.core.tables import read_parquet
+from doorward.jobs.stages import run_case
 from doorward.models.files import load_classifier
 from doorward.papers.hackml import work
 from doorward.papers.hackml.collect import collect, true_mask
 from doorward.papers.hackml.plan import Plan, Wishes, check, make_plan, only
-from doorward.papers.hackml.stages import reproduce, run_case, stages
+from doorward.papers.hackml.stages import reproduce, stages
 from doorward.papers.hackml.write import write_results
 from doorward.repairs.guard import STAMPED, Guard
 
@@ -142,7 +144,7 @@ def test_a_folder_of_other_settings_is_one_line(folder: Path) -> None:
 def test_a_failure_names_its_net(folder: Path, tmp_path: Path) -> None:
     plan = hurried("hat")
     with pytest.raises(DoorwardError, match=r"^hat: "):
-        run_case(plan, tmp_path, plan.cases[0], lambda _: None)
+        run_case(partial(stages, plan, folder=tmp_path), plan.cases[0], lambda _: None)
 
 
 def test_wishes_that_cannot_be_met_are_one_line(tmp_path: Path) -> None:

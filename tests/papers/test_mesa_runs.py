@@ -20,16 +20,18 @@ from doorward.core.errors import DoorwardError, OutputExistsError
 from doorward.core.images import ImageSet
 from doorward.core.runs import Run
 from doorward.core.tables import read_parquet
+from doorward.inversion.distribution.triggers import TriggerDistribution
 from doorward.inversion.files import load_stamps
-from doorward.inversion.methods.mesa.distribution import TriggerDistribution
+from doorward.jobs import stages
+from doorward.jobs.stages import run_case
 from doorward.models.train.settings import TrainSettings
-from doorward.papers.mesa import stages, work
+from doorward.papers.mesa import work
 from doorward.papers.mesa.arms import arms, stamps
 from doorward.papers.mesa.collect import collect
 from doorward.papers.mesa.estimate import dry_run
 from doorward.papers.mesa.patterns import black_white
 from doorward.papers.mesa.plan import Case, Plan, only
-from doorward.papers.mesa.stages import reproduce, run_case
+from doorward.papers.mesa.stages import reproduce
 from doorward.papers.mesa.stages import stages as stages_of
 from doorward.papers.mesa.write import write_results
 from doorward.papers.rows import read_rows
@@ -260,10 +262,11 @@ def test_what_fails_in_a_process_is_one_line(plan: Plan, tmp_path: Path, monkeyp
     def fail(*_: Any) -> None:
         raise RuntimeError("CUDA out of memory.\nMore lines")
 
-    pickle.dumps((partial(run_case, plan, tmp_path), plan.cases[0]))  # what goes to the processes
+    of_case = partial(stages_of, plan, folder=tmp_path)
+    pickle.dumps((partial(run_case, of_case), plan.cases[0]))  # what goes to the processes
     monkeypatch.setattr(work, "attack_net", fail)
     with pytest.raises(DoorwardError) as told:
-        run_case(plan, tmp_path, plan.cases[0], lambda _: None)
+        run_case(of_case, plan.cases[0], lambda _: None)
     assert str(told.value) == "bw-49: CUDA out of memory.; the same command goes on from what is finished"
 
 

@@ -167,8 +167,8 @@ def test_triggers_come_from_the_verdict_or_from_the_class_that_is_named(tmp_path
 
 def test_a_distribution_is_taken_before_single_triggers(tmp_path: Path) -> None:
     from doorward.core.files import read_json, write_json
-    from doorward.inversion.methods.mesa.distribution import TriggerDistribution
-    from doorward.inversion.methods.mesa.generators import make_generators
+    from doorward.inversion.distribution.generators import make_generators
+    from doorward.inversion.distribution.triggers import TriggerDistribution
 
     run = inversion(tmp_path / "run", [{"label": 1, "method": "pixel"}])
     net = make_generators(1, 8, 1, 4, torch.Generator().manual_seed(0))

@@ -14,8 +14,8 @@ from doorward.core.classifier import Classifier, measure_accuracy
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
 from doorward.core.triggers import Placement, Trigger
-from doorward.inversion.methods.mesa.distribution import TriggerDistribution
-from doorward.inversion.methods.mesa.generators import make_generators
+from doorward.inversion.distribution.generators import make_generators
+from doorward.inversion.distribution.triggers import TriggerDistribution
 from doorward.repairs.methods.controls import FineTuneSettings, RefreshSettings, fine_tune, refresh
 from doorward.repairs.methods.retrain import AUTHORS, RetrainSettings, UnlearnSettings, retrain, unlearn
 from doorward.repairs.parts.stamping import Mixed, TrueLabelStamping, checked, success_by_target, total

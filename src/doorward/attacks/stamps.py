@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from doorward.attacks import recipes as recipes  # registers them
 from doorward.core import methods
 from doorward.core.triggers import Stamp
 

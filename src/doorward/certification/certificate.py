@@ -192,8 +192,8 @@ def content_hash(content: dict[str, Any]) -> str:
 
 
 def _withstands(method: str) -> Withstands:
-    from doorward.certification.exact.mean_distance import withstands as mean_distance
-    from doorward.certification.exact.nearest_neighbours import withstands as nearest_neighbours
+    from doorward.certification.exact.methods.mean_distance import withstands as mean_distance
+    from doorward.certification.exact.methods.nearest_neighbours import withstands as nearest_neighbours
 
     known: dict[str, Withstands] = {"nearest-neighbours": nearest_neighbours, "mean-distance": mean_distance}
     if method not in known:

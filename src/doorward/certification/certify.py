@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from doorward.certification.certificate import BLOCKS, Certificate, certificate_from_votes
-from doorward.certification.exact.deterministic import Proof
+from doorward.certification.exact.parts.proof import Proof
 from doorward.certification.smoothing.montecarlo import Learner, Progress, smooth
 from doorward.certification.smoothing.noise import Noise
 from doorward.certification.smoothing.radius import Block, Number, rational

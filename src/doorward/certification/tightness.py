@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from doorward.certification.certificate import Certificate
-from doorward.certification.exact.hamming import Bits, hamming_distances
-from doorward.certification.exact.mean_bounds import label_harms, reaches
-from doorward.certification.exact.mean_distance import MeanDistanceSettings
-from doorward.certification.exact.mean_rule import Rule as MeanRule
-from doorward.certification.exact.mean_rule import fit
-from doorward.certification.exact.nearest_neighbours import NearestNeighboursSettings, Rule
+from doorward.certification.exact.methods.mean_distance import MeanDistanceSettings
+from doorward.certification.exact.methods.nearest_neighbours import NearestNeighboursSettings, Rule
+from doorward.certification.exact.parts.hamming import Bits, hamming_distances
+from doorward.certification.exact.parts.mean_bounds import label_harms, reaches
+from doorward.certification.exact.parts.mean_rule import Rule as MeanRule
+from doorward.certification.exact.parts.mean_rule import fit
 from doorward.certification.smoothing.task import cells_of
 from doorward.certification.smoothing.votes import ABSTAIN
 from doorward.core import methods

@@ -22,7 +22,7 @@ _WHERE = {
     "invert": ("doorward.inversion.methods",),
     "repair": ("doorward.repairs.methods",),
     "screen": ("doorward.screens.methods",),
-    "certify": ("doorward.certification.smoothing.learners", "doorward.certification.exact"),
+    "certify": ("doorward.certification.smoothing.learners", "doorward.certification.exact.methods"),
 }
 VERBS = tuple(_WHERE)  # verbs that have methods
 
@@ -116,9 +116,15 @@ def _load(verb: str) -> None:
 
 
 def names(verb: str) -> list[str]:
-    """Names of all methods of a verb, in order of registration."""
+    """Names of all methods of a verb, in the order of the files that they lie in; those of other packages last."""
     _load(verb)
-    return [n for v, n in _REGISTRY if v == verb]
+    return [m.name for m in sorted((m for (v, _), m in _REGISTRY.items() if v == verb), key=_place)]
+
+
+def _place(method: Method) -> tuple[int, str]:
+    """Sorts methods the same way whichever of them was imported first."""
+    module, places = method.function.__module__, _WHERE[method.verb]
+    return next((i for i, place in enumerate(places) if module.startswith(f"{place}.")), len(places)), module
 
 
 def get(verb: str, name: str) -> Method:

@@ -17,8 +17,8 @@ from doorward.core.images import ImageSet
 from doorward.core.stats import Rate
 from doorward.core.tables import write_parquet
 from doorward.core.triggers import Stamp, Trigger
+from doorward.inversion.distribution.triggers import TriggerDistribution
 from doorward.inversion.invert import Inversion
-from doorward.inversion.methods.mesa.distribution import TriggerDistribution
 from doorward.inversion.repeat import Round
 from doorward.inversion.search.runner import Outcome
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from doorward.core.triggers import Trigger
-from doorward.inversion.methods.mesa.distribution import TriggerDistribution
+from doorward.inversion.distribution.triggers import TriggerDistribution
 
 
 def spread(values: ArrayLike, labels: Sequence[int], classes: int, fill: Any = np.nan) -> NDArray[Any]:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from doorward.cleansers.parts.components import principal_components
 from doorward.cleansers.parts.filters import FILTERS
 from doorward.cleansers.parts.leftovers import lookalikes, misfits
 from doorward.cleansers.parts.mixture import fit_mixture
@@ -151,15 +152,6 @@ def affordable_dimensions(count: int, dimensions: int, images_per_parameter: flo
         return dimensions
     affordable = int((np.sqrt(1 + 8 * count / images_per_parameter) - 1) / 2)
     return max(1, min(dimensions, affordable))
-
-
-def principal_components(values: NDArray[np.float64], dimensions: int) -> NDArray[np.float64]:
-    """Leading principal components ``[n, dimensions]``; directions without variance are left out."""
-    centred = values - values.mean(axis=0)
-    eigenvalues, vectors = np.linalg.eigh(centred.T @ centred)
-    alive = int((eigenvalues > 1e-9 * max(eigenvalues[-1], 1e-300)).sum())
-    kept = max(1, min(dimensions, alive))
-    return centred @ vectors[:, ::-1][:, :kept]
 
 
 def _warnings(

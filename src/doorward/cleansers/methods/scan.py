@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from doorward.cleansers.methods.spectral import robust_z
-from doorward.cleansers.parts.robust import inverse_root
+from doorward.cleansers.parts.robust import inverse_root, robust_z
 from doorward.cleansers.suspicion import Group, Suspicion, list_classes, members_by_class
 from doorward.core.errors import DoorwardError
 from doorward.core.methods import Settings, method

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from doorward.cleansers.parts.robust import robust_z
 from doorward.cleansers.suspicion import Group, Suspicion, list_classes, members_by_class
 from doorward.core.methods import Settings, method
 
@@ -95,15 +96,6 @@ def project(features: Floats, centre: bool) -> tuple[NDArray[np.float64], float]
     total = float(eigenvalues.sum())
     share = float(eigenvalues[-1]) / total if total > 0 else 0.0
     return (centred if centre else values) @ vectors[:, -1], share
-
-
-def robust_z(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Distance from the median in units of 1.4826 MAD, the standard deviation of a normal sample."""
-    deviation = values - np.median(values)
-    scale = 1.4826 * float(np.median(np.abs(deviation)))
-    if scale == 0:  # more than half of the values are equal
-        scale = float(values.std()) or 1.0
-    return deviation / scale
 
 
 def _group(label: int, flags: NDArray[np.bool_], statistic: float, threshold: float | None) -> Group:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from doorward.cleansers.methods.impurity import principal_components
+from doorward.cleansers.parts.components import principal_components
 from doorward.cleansers.parts.robust import filter_outliers, inverse_root
 from doorward.cleansers.suspicion import Group, Suspicion, list_classes, members_by_class
 from doorward.core.methods import Settings, method

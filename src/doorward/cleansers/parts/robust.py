@@ -1,4 +1,4 @@
-"""Covariance of a class that holds although some of its members were planted."""
+"""Spread of a class that holds although some of its members were planted."""
 
 from __future__ import annotations
 
@@ -83,3 +83,12 @@ def inverse_root(covariance: Matrix) -> Matrix:
     alive = values > 1e-10 * max(float(values[-1]), 1e-300)
     scale = np.where(alive, 1 / np.sqrt(np.where(alive, values, 1.0)), 0.0)
     return (vectors * scale) @ vectors.T  # type: ignore[no-any-return]
+
+
+def robust_z(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Distance from the median in units of 1.4826 MAD, the standard deviation of a normal sample."""
+    deviation = values - np.median(values)
+    scale = 1.4826 * float(np.median(np.abs(deviation)))
+    if scale == 0:  # more than half of the values are equal
+        scale = float(values.std()) or 1.0
+    return deviation / scale

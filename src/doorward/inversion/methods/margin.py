@@ -12,6 +12,7 @@ from doorward.core.order_test import gamma_p_value
 from doorward.inversion.inverted import Inverted
 from doorward.inversion.search.frozen import Frozen
 from doorward.inversion.search.loop import Lanes, LoopSettings, Objective, Tensors, Watch, optimise
+from doorward.inversion.search.scores import class_margin
 
 
 class MarginSettings(LoopSettings):
@@ -61,13 +62,6 @@ class MarginObjective(Objective):
     def promise(self, lanes: Lanes) -> Tensor:
         """Large margins first."""
         return lanes.held["best"]
-
-
-def class_margin(logits: Tensor, label: Tensor) -> Tensor:
-    """Logit of each lane's class minus the largest other one: ``[lanes, B]`` of ``[lanes, B, K]``."""
-    own = label[:, None, None].expand(-1, logits.shape[1], 1)
-    others = logits.scatter(2, own, -torch.inf)
-    return logits.gather(2, own)[..., 0] - others.amax(2)
 
 
 @method("invert", "margin", settings=MarginSettings, given={"model", "seed", "watch"})

@@ -8,13 +8,14 @@ import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional
 
 from doorward.core.methods import method
 from doorward.core.triggers import Trigger
 from doorward.inversion.inverted import Inverted, spread
 from doorward.inversion.search.loop import Lanes, LoopSettings, Objective, Tensors, Watch, optimise
+from doorward.inversion.search.pictures import squash
 from doorward.inversion.search.scene import Scene
+from doorward.inversion.search.scores import scored
 from doorward.inversion.search.stamping import blend_whole
 
 _MAD_TO_DEVIATION = 1.4826  # of a normal distribution
@@ -50,13 +51,10 @@ class MaskObjective(Objective):
         rows = drawn["rows"][0]
         stamped = blend_whole(self.images[rows][None], mask, self.scene.model.normalise(pattern))
         logits = self.scene.model.logits(stamped)
-        target = lanes.held["label"][:, None].expand(-1, len(rows))
-        counts = (self.scene.labels[rows] != target).float()
-        each = functional.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none").view_as(counts)
+        each, hits, counts = scored(self.scene, logits, lanes.held["label"], rows)
         size, trials = mask.sum((1, 2, 3)), counts.sum(1)
         loss = (each * counts).sum(1) / trials.clamp(min=1) + lanes.held["cost"] * size
-        hits = ((logits.argmax(2) == target) * counts).sum(1)
-        return loss, {"hits": hits.detach(), "trials": trials, "size": size.detach()}
+        return loss, {"hits": hits.sum(1), "trials": trials, "size": size.detach()}
 
     def optimiser(self, trained: list[Tensor]) -> torch.optim.Optimizer:
         """Adam as Neural Cleanse has it."""
@@ -93,11 +91,6 @@ class MaskObjective(Objective):
     def promise(self, lanes: Lanes) -> Tensor:
         """Small masks first."""
         return -torch.minimum(lanes.held["best_size"], lanes.held["size"])
-
-
-def squash(free: Tensor) -> Tensor:
-    """From free numbers to (0, 1), by the hyperbolic tangent."""
-    return (free.tanh() + 1) / 2
 
 
 @method("invert", "mask", settings=MaskSettings, given={"scene", "seed", "watch"})

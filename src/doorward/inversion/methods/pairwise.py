@@ -2,92 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional
 
 from doorward.core.errors import DoorwardError
 from doorward.core.methods import method
 from doorward.core.order_test import gamma_p_value
 from doorward.core.triggers import Trigger
 from doorward.inversion.inverted import Inverted
-from doorward.inversion.search.loop import Lanes, LoopSettings, Objective, Tensors, Watch, optimise
+from doorward.inversion.search.additive import AdditiveObjective, AdditiveSettings
+from doorward.inversion.search.loop import Lanes, Watch, optimise
 from doorward.inversion.search.scene import Scene
 
 
-class PairwiseSettings(LoopSettings):
+class PairwiseSettings(AdditiveSettings):
     """Settings of pairwise perturbations."""
 
-    steps: int = Field(300, ge=1)
     batch: int = Field(16, ge=1, description="images of the source class per pair")
     success: float = Field(0.9, gt=0, le=1, description="share of the source's images that must be decided as target")
-    stride: float = Field(0.05, gt=0, description="L2 length of a step, in root mean square grey values per 100 pixels")
-    halve_from: int = Field(1 << 30, ge=2, description="never by default: all pairs are compared")
-
-
-class Stride(torch.optim.Optimizer):
-    """A step of fixed L2 length per lane against the gradient: the norm grows evenly, so first successes compare."""
-
-    def __init__(self, trained: list[Tensor], length: float) -> None:
-        super().__init__(trained, {"length": length})
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Move every lane by ``length``."""
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    gradient = parameter.grad.flatten(1)
-                    norm = gradient.norm(dim=1, keepdim=True).clamp(min=1e-20)
-                    parameter.sub_((group["length"] * gradient / norm).view_as(parameter))
-
-
-class PairwiseObjective(Objective):
-    """Cross-entropy of clip(x + v) to the target over images of the source, until enough of them are decided so."""
-
-    def __init__(self, scene: Scene, s: PairwiseSettings) -> None:
-        self.scene, self.s = scene, s
-
-    def loss(self, lanes: Lanes, drawn: Tensors) -> tuple[Tensor, Tensors]:
-        """Mean cross-entropy per pair; tells the share decided as target and the perturbation's norm."""
-        images = self.scene.pixels[lanes.held["rows"]]
-        stamped = (images + lanes.trained["perturbation"][:, None]).clamp(0, 1)
-        logits = self.scene.model.logits(self.scene.model.normalise(stamped))
-        target = lanes.held["label"][:, None].expand(images.shape[:2])
-        each = functional.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none").view(target.shape)
-        rate = (logits.detach().argmax(2) == target).float().mean(1)
-        norm = lanes.trained["perturbation"].detach().flatten(1).norm(dim=1)
-        return each.mean(1), {"rate": rate, "norm": norm}
-
-    def optimiser(self, trained: list[Tensor]) -> torch.optim.Optimizer:
-        """Steps of fixed length."""
-        _, height, width = self.scene.model.shape
-        return Stride(trained, self.s.stride * (height * width) ** 0.5 / 10)
-
-    def note(self, lanes: Lanes, told: Tensors, step: int) -> None:
-        """Keep the first perturbation that works, the shortest; its norm is interpolated between the last two steps."""
-        held = lanes.held
-        first = (told["rate"] >= self.s.success) & ~held["best_norm"].isfinite()
-        share = (self.s.success - held["rate"]) / (told["rate"] - held["rate"]).clamp(min=1e-6)
-        before = torch.where(held["norm"].isfinite(), held["norm"], told["norm"])
-        between = before + share.clamp(0, 1) * (told["norm"] - before)
-        held["best_norm"] = torch.where(first, between, held["best_norm"])
-        held["norm"].copy_(told["norm"])
-        held["rate"].copy_(told["rate"])
-        held["best"] = torch.where(first[:, None, None, None], lanes.trained["perturbation"].detach(), held["best"])
-
-    def done(self, lanes: Lanes) -> Tensor:
-        """Pairs that work."""
-        return lanes.held["best_norm"].isfinite()
-
-    def promise(self, lanes: Lanes) -> Tensor:
-        """Short perturbations first."""
-        return -torch.minimum(lanes.held["best_norm"], lanes.held["norm"])
 
 
 @method("invert", "pairwise", settings=PairwiseSettings, given={"scene", "seed", "watch"})
@@ -116,7 +52,7 @@ def pairwise(scene: Scene, s: PairwiseSettings, *, seed: int, watch: Watch) -> I
     held = {"label": torch.tensor([t for _, t in pairs], device=device), "rows": rows.to(device), "best": zeros}
     held |= {"best_norm": infinite, "norm": infinite.clone(), "rate": torch.zeros_like(infinite)}
     lanes = Lanes({"perturbation": zeros.clone()}, held)
-    lanes = optimise(PairwiseObjective(scene, s), lanes, s, seed=seed, watch=watch)
+    lanes = optimise(AdditiveObjective(scene, s), lanes, s, seed=seed, watch=watch)
     return _result(scene, lanes, pairs)
 
 

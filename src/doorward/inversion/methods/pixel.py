@@ -8,15 +8,14 @@ import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional
 
 from doorward.core.errors import DoorwardError
 from doorward.core.methods import method
 from doorward.core.triggers import Placement, Trigger
 from doorward.inversion.inverted import Inverted
-from doorward.inversion.methods.mesa.mesa import log_odds
 from doorward.inversion.search.loop import Lanes, LoopSettings, Objective, Tensors, Watch, optimise
 from doorward.inversion.search.scene import Scene
+from doorward.inversion.search.scores import log_odds, scored
 from doorward.inversion.search.stamping import corners, stamp_windows
 
 _TAIL = 0.2  # share of the steps at the end over which the success rate is measured
@@ -55,18 +54,16 @@ class PixelObjective(Objective):
 
     def loss(self, lanes: Lanes, drawn: Tensors) -> tuple[Tensor, Tensors]:
         """Mean cross-entropy per lane; images of the class itself do not count."""
-        rows, target = drawn["rows"][0], lanes.held["label"][:, None].expand(drawn["top"].shape)
+        rows = drawn["rows"][0]
         pattern = self.scene.model.normalise(lanes.trained["pattern"])[:, None]
         alpha = lanes.trained["alpha"][:, None] if "alpha" in lanes.trained else None
         stamped = stamp_windows(self.images[rows][None], pattern, alpha, drawn["top"], drawn["left"])
         logits = self.scene.model.logits(stamped)
-        counts = (self.scene.labels[rows] != target).float()
-        each = functional.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none").view_as(counts)
+        each, hits, counts = scored(self.scene, logits, lanes.held["label"], rows)
         loss = (each * counts).sum(1) / counts.sum(1).clamp(min=1)
         if alpha is not None:
             loss = loss + self.s.cost * alpha.mean((1, 2, 3, 4))
-        hits = ((logits.detach().argmax(2) == target) * counts).sum(1)
-        return loss, {"hits": hits, "trials": counts.sum(1)}
+        return loss, {"hits": hits.sum(1), "trials": counts.sum(1)}
 
     def optimiser(self, trained: list[Tensor]) -> torch.optim.Optimizer:
         """SGD with momentum."""

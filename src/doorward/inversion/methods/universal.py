@@ -10,12 +10,12 @@ from doorward.core.errors import DoorwardError
 from doorward.core.methods import method
 from doorward.core.triggers import Trigger
 from doorward.inversion.inverted import Inverted, spread
-from doorward.inversion.methods.pairwise import PairwiseObjective, PairwiseSettings
+from doorward.inversion.search.additive import AdditiveObjective, AdditiveSettings
 from doorward.inversion.search.loop import Lanes, Watch, optimise
 from doorward.inversion.search.scene import Scene
 
 
-class UniversalSettings(PairwiseSettings):
+class UniversalSettings(AdditiveSettings):
     """Settings of universal perturbations."""
 
     batch: int = Field(64, ge=1, description="images of other classes per class")
@@ -54,7 +54,7 @@ def universal(scene: Scene, s: UniversalSettings, *, seed: int, watch: Watch) ->
     held = {"label": torch.tensor(scene.candidates, device=device), "rows": torch.stack(rows).to(device), "best": zeros}
     held |= {k: infinite.clone() for k in ("best_norm", "norm")} | {"rate": torch.zeros(classes, device=device)}
     lanes = optimise(
-        PairwiseObjective(scene, s), Lanes({"perturbation": zeros.clone()}, held), s, seed=seed, watch=watch
+        AdditiveObjective(scene, s), Lanes({"perturbation": zeros.clone()}, held), s, seed=seed, watch=watch
     )
     held = lanes.held
     reached = held["best_norm"].isfinite()

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from doorward.data.sources import load_images
+from doorward.jobs.stages import Stage
 from doorward.models.train.loop import Progress, train
 from doorward.papers.cluster_impurity.plan import Plan
-from doorward.papers.cluster_impurity.stages import Stage, stages
+from doorward.papers.cluster_impurity.stages import stages
 from doorward.repairs.methods.prune import PruneSettings
 
 _MEASURED = 20  # batches per epoch of the measurement
@@ -61,13 +62,14 @@ def dry_run(plan: Plan, folder: Path) -> tuple[list[Estimate], Speed]:
     is not counted.
     """
     speed, count = measure_speed(plan), len(load_images(plan.source))
-    return [_estimate(plan, stage, speed, count) for case in plan.cases for stage in stages(plan, case, folder)], speed
+    own = [(case, stage) for case in plan.cases for stage in stages(plan, case, folder)]
+    return [_estimate(plan, stage, speed, count, case.count) for case, stage in own], speed
 
 
-def _estimate(plan: Plan, stage: Stage, speed: Speed, count: int) -> Estimate:
+def _estimate(plan: Plan, stage: Stage[None], speed: Speed, count: int, poisoned: int) -> Estimate:
     if stage.finished:
         return Estimate(stage.label, "finished", 0.0)
-    images = count + stage.case.count
+    images = count + poisoned
     if stage.kind == "train":
         state = "to run if anything is flagged" if stage.name.startswith("retrain") else "to run"
         return Estimate(stage.label, state, plan.training.epochs * images / speed.training)

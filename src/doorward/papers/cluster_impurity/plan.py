@@ -39,6 +39,11 @@ class Case:
     retrain: tuple[str, ...] = ()
 
     @property
+    def label(self) -> str:
+        """For people."""
+        return f"{self.name}, seed {self.seed}"
+
+    @property
     def folder(self) -> str:
         """Where its stages lie, below the folder of the runs."""
         return f"{self.name}/seed-{self.seed}"

@@ -1,12 +1,11 @@
-"""Runs a plan: every stage is a run in its own folder, and what is finished is not run again."""
+"""The stages of a plan, in order; see `doorward.jobs.stages` for how they run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -15,10 +14,10 @@ from doorward.attacks.job import attack_to_folder
 from doorward.cleansers.job import CleanseRequest, cleanse_to_folder
 from doorward.cleansers.observe import ObserveOnce
 from doorward.cleansers.results import Cleansing
-from doorward.core.files import read_json, write_json
+from doorward.core.files import read_json
 from doorward.data.sources import load_images
 from doorward.jobs.processes import Told, default_jobs, run_side_by_side
-from doorward.jobs.stages import MANIFEST, claim_folder, refuse_other, run_once
+from doorward.jobs.stages import Stage, claim_folder, run_cases
 from doorward.models.train.job import TrainRequest, train_to_folder
 from doorward.models.train.loop import Progress
 from doorward.papers.accessory import draw_sunglasses
@@ -32,44 +31,9 @@ RETRAINED = {"CI": ("poster", "impurity"), "SS": ("declared", "spectral"), "AC":
 PICTURE = "accessory.png"
 
 
-@dataclass(frozen=True)
-class Stage:
-    """One run of one case.
-
-    Args:
-        name: ``poison``, ``train``, ``detect FORM``, ``retrain METHOD``, ``fine-prune``.
-        kind: what it costs: a pass over the images, a training, or little.
-        path: its folder.
-        make: makes it.
-        needed: False when there is nothing to do, known once the stages before it are finished.
-    """
-
-    case: Case
-    name: str
-    kind: Literal["poison", "train", "detect", "fine-prune"]
-    path: Path
-    make: Callable[[Told], object]
-    needed: Callable[[], bool] = lambda: True
-
-    @property
-    def label(self) -> str:
-        """For people."""
-        return f"{self.case.name}, seed {self.case.seed}: {self.name}"
-
-    @property
-    def finished(self) -> bool:
-        """Whether its run is complete."""
-        return self.path.exists()
-
-
 def prepare(plan: Plan, folder: Path) -> None:
     """Make the folder of the runs, or go on in one whose runs were made with the same settings."""
-    asked = plan.manifest()
-    cases = {case.name: case.about() for case in plan.cases}
-    known = claim_folder(folder, asked).get("cases", {})
-    for name in set(cases) & set(known):
-        refuse_other(f"{folder}: holds runs with {name}:", known[name], cases[name], "a new folder (-o)")
-    write_json(folder / MANIFEST, {**asked, "cases": {**known, **cases}})
+    claim_folder(folder, plan.manifest(), {case.name: case.about() for case in plan.cases})
     if not (folder / PICTURE).exists():
         draw_sunglasses(folder / PICTURE)
 
@@ -85,16 +49,11 @@ def reproduce(plan: Plan, folder: Path, *, jobs: int = 0, told: Told = lambda _:
     prepare(plan, folder)
     jobs = jobs or default_jobs(plan.device)
     longest_first = sorted(plan.cases, key=lambda case: -len(case.retrain)) if jobs > 1 else plan.cases
-    run_side_by_side(partial(run_case, plan, folder), longest_first, jobs=jobs, told=told)
+    run_cases(partial(stages, plan, folder=folder), longest_first, jobs=jobs, told=told)
     run_side_by_side(partial(score, plan, folder), plan.cases, jobs=jobs, told=told)
 
 
-def run_case(plan: Plan, folder: Path, case: Case, told: Told) -> None:
-    """Run the stages of one case that are not finished."""
-    run_once(stages(plan, case, folder), told)
-
-
-def stages(plan: Plan, case: Case, folder: Path) -> Iterator[Stage]:
+def stages(plan: Plan, case: Case, folder: Path) -> Iterator[Stage[None]]:
     """The stages of a case, in order."""
     here = folder / case.folder
     source = plan.source
@@ -102,7 +61,7 @@ def stages(plan: Plan, case: Case, folder: Path) -> Iterator[Stage]:
         request = with_picture(case, str(folder / PICTURE)).request(plan.source)
         source = str(here / "poisoned")
         poison = partial(attack_to_folder, request, here / "poisoned", command=plan.command)
-        yield Stage(case, "poison", "poison", here / "poisoned", lambda _: poison())
+        yield Stage("poison", here / "poisoned", lambda _: poison(), case.label, "poison")
     training = TrainRequest(
         source=source, net=plan.net, training=plan.training.model_dump(), seed=case.seed, device=plan.device
     )
@@ -110,7 +69,7 @@ def stages(plan: Plan, case: Case, folder: Path) -> Iterator[Stage]:
     look = ObserveOnce()  # the forms look at the same images with the same classifier
     for form in forms(case):
         make = partial(_detect, plan, case, form, source, here, look)
-        yield Stage(case, f"detect {form}", "detect", here / f"cleanse-{form}", make)
+        yield Stage(f"detect {form}", here / f"cleanse-{form}", make, case.label, "detect")
     if case.retrain:
         yield from _repairs(plan, case, training, here)
 
@@ -127,14 +86,14 @@ def forms(case: Case) -> tuple[str, ...]:
 
 def _training(
     plan: Plan, case: Case, name: str, request: TrainRequest, path: Path, needed: Callable[[], bool]
-) -> Stage:
+) -> Stage[None]:
     def make(told: Told) -> object:
         def progress(p: Progress) -> None:
-            told(f"{case.name}, seed {case.seed}: {name}, epoch {p.epoch} of {p.epochs}, {p.images_per_second:,.0f}/s")
+            told(f"{case.label}: {name}, epoch {p.epoch} of {p.epochs}, {p.images_per_second:,.0f}/s")
 
         return train_to_folder(request, path, command=plan.command, progress=progress)
 
-    return Stage(case, name, "train", path, make, needed)
+    return Stage(name, path, make, case.label, "train", needed=needed)
 
 
 def _detect(plan: Plan, case: Case, form: str, source: str, here: Path, look: ObserveOnce, told: Told) -> object:
@@ -179,7 +138,7 @@ def _clean_rows(poisoned: Any, labels: Any, plan: Plan, case: Case) -> list[int]
     return sorted(np.concatenate(rows).tolist())
 
 
-def _repairs(plan: Plan, case: Case, training: TrainRequest, here: Path) -> Iterator[Stage]:
+def _repairs(plan: Plan, case: Case, training: TrainRequest, here: Path) -> Iterator[Stage[None]]:
     for name in case.retrain:
         form, method = RETRAINED[name]
         run = here / f"cleanse-{form}"
@@ -195,7 +154,7 @@ def _repairs(plan: Plan, case: Case, training: TrainRequest, here: Path) -> Iter
         device=plan.device,
     )
     prune = partial(prune_to_folder, repair, here / "after-FP", command=plan.command)
-    yield Stage(case, "fine-prune", "fine-prune", here / "after-FP", lambda _: prune())
+    yield Stage("fine-prune", here / "after-FP", lambda _: prune(), case.label, "fine-prune")
 
 
 def _flagged(run: Path, method: str) -> bool:
@@ -215,7 +174,7 @@ def models(plan: Plan, case: Case, folder: Path) -> list[tuple[str, Path]]:
 
 def score(plan: Plan, folder: Path, case: Case, told: Told = lambda _: None) -> None:
     """Write ``score.json`` into every detection of a case; models are measured once, with the blind one."""
-    told(f"{case.name}, seed {case.seed}: score")
+    told(f"{case.label}: score")
     here = folder / case.folder
     truth = here / "poisoned" / "truth.parquet" if case.recipe else None
     test = None

@@ -62,8 +62,9 @@ def collect(plan: Plan, folder: Path) -> Found:
                 found.screens.append({"net": case.name, **kept})
     for stage in [*shared_stages(plan, folder), *(s for case in plan.cases for s in stages(plan, case, folder))]:
         if stage.finished:
-            name = stage.case.name if stage.case else ""
-            found.times.append({"net": name, "stage": stage.name, "seconds": float(Run.read(stage.path)["seconds"])})
+            found.times.append(
+                {"net": stage.case, "stage": stage.name, "seconds": float(Run.read(stage.path)["seconds"])}
+            )
     return found
 
 

@@ -11,8 +11,8 @@ from doorward.attacks.files import load_attack
 from doorward.core.errors import DoorwardError
 from doorward.core.runs import Run
 from doorward.core.triggers import Stamp
+from doorward.inversion.distribution.triggers import TriggerDistribution
 from doorward.inversion.files import load_stamps
-from doorward.inversion.methods.mesa.distribution import TriggerDistribution
 from doorward.papers.mesa.plan import SIZES, Case, Plan
 from doorward.papers.mesa.profiles import AUTHORS_SEARCH
 

@@ -47,9 +47,8 @@ def collect(plan: Plan, folder: Path) -> Found:
     every = [*shared_stages(plan, folder), *(s for case in plan.cases for s in stages(plan, case, folder))]
     for stage in every:
         if stage.finished:
-            name = stage.case.name if stage.case else ""
             seconds = float(Run.read(stage.path)["seconds"])
-            found.times.append({"case": name, "stage": stage.name, "kind": stage.kind, "seconds": seconds})
+            found.times.append({"case": stage.case, "stage": stage.name, "kind": stage.kind, "seconds": seconds})
     return found
 
 

@@ -17,10 +17,11 @@ from doorward.core.images import ImageSet
 from doorward.data.sources import load_images
 from doorward.inversion.search.frozen import Frozen
 from doorward.jobs.processes import default_jobs
+from doorward.jobs.stages import Stage
 from doorward.models.train.loop import Progress, train
-from doorward.papers.mesa.arms import Inversion
+from doorward.papers.mesa.arms import Arm, Inversion
 from doorward.papers.mesa.plan import Plan
-from doorward.papers.mesa.stages import Stage, shared_stages, stages
+from doorward.papers.mesa.stages import shared_stages, stages
 from doorward.papers.mesa.work import IMAGES, SAMPLES
 
 _BATCHES = 12
@@ -127,8 +128,8 @@ class _Size:
     classes: int
 
 
-def _estimate(plan: Plan, stage: Stage, speed: Speed, size: _Size) -> Estimate:
-    shared, known = stage.case is None, size.known
+def _estimate(plan: Plan, stage: Stage[Inversion | Arm], speed: Speed, size: _Size) -> Estimate:
+    shared, known = not stage.case, size.known
     if stage.finished:
         return Estimate(stage.label, "finished", 0.0, shared)
     state = "to run"
@@ -139,12 +140,12 @@ def _estimate(plan: Plan, stage: Stage, speed: Speed, size: _Size) -> Estimate:
     elif stage.kind == "attack":
         rounds = (plan.rounds + 1) // 2
         seconds = rounds * plan.attack.epochs * size.train / speed.training + 2 * measured
-    elif stage.inversion is not None:
-        seconds = images_inverted(plan, stage.inversion, size.classes) / speed.inverting + 2 * known / speed.forward
-        if stage.inversion.name == "mesa-unknown":
+    elif isinstance(stage.about, Inversion):
+        seconds = images_inverted(plan, stage.about, size.classes) / speed.inverting + 2 * known / speed.forward
+        if stage.about.name == "mesa-unknown":
             state, seconds = "to run if another class is named", 0.0
-    elif stage.arm is not None:
-        refreshed = stage.arm.method == "refresh"
+    elif isinstance(stage.about, Arm):
+        refreshed = stage.about.method == "refresh"
         trained = known / speed.forward if refreshed else plan.repair.epochs * known / speed.training
         seconds = trained + measured
     elif stage.kind == "show":

@@ -17,7 +17,7 @@ from doorward.core.methods import Settings, build_settings
 from doorward.core.triggers import Placement, Trigger
 from doorward.data.sources import load_images
 from doorward.inversion.methods.mask import MaskSettings
-from doorward.inversion.methods.mesa.mesa import MesaSettings
+from doorward.inversion.methods.mesa import MesaSettings
 from doorward.inversion.methods.pixel import PixelSettings
 from doorward.models.nets.catalogue import NETS
 from doorward.models.train.settings import TrainSettings

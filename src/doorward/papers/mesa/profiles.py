@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from doorward.inversion.methods.mask import MaskSettings
-from doorward.inversion.methods.mesa.mesa import MesaSettings
+from doorward.inversion.methods.mesa import MesaSettings
 from doorward.inversion.methods.pixel import PixelSettings
 from doorward.models.train.settings import TrainSettings
 from doorward.papers.mesa.patterns import COLOURS, black_white_masks, spread_over

@@ -18,9 +18,9 @@ from doorward.core.runs import Run
 from doorward.core.tensors import write_tensors
 from doorward.core.triggers import Trigger
 from doorward.data.sources import load_images
+from doorward.inversion.distribution.triggers import TriggerDistribution
 from doorward.inversion.files import load_stamps
 from doorward.inversion.job import InvertRequest, invert_to_folder
-from doorward.inversion.methods.mesa.distribution import TriggerDistribution
 from doorward.inversion.search.stamping import corners, stamp_windows
 from doorward.jobs.processes import Told
 from doorward.models.files import load_classifier, save_classifier

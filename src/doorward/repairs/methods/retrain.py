@@ -12,7 +12,7 @@ from doorward.core.classifier import Classifier
 from doorward.core.images import ImageSet
 from doorward.core.methods import method
 from doorward.core.triggers import Stamp
-from doorward.inversion.methods.mesa.distribution import TriggerDistribution
+from doorward.inversion.distribution.triggers import TriggerDistribution
 from doorward.inversion.search.measure import success
 from doorward.repairs.parts.stamping import Mixed, TrueLabelStamping, checked
 from doorward.repairs.parts.tuning import TuneSettings, divide, tune

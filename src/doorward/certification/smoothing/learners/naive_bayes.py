@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from doorward.certification.smoothing.learners import linear
+from doorward.certification.smoothing.parts import linear
 from doorward.certification.smoothing.task import NoisyBlock
 from doorward.core.errors import DoorwardError
 from doorward.core.methods import Settings, method

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from doorward.certification.smoothing.learners import linear
+from doorward.certification.smoothing.parts import linear
 from doorward.certification.smoothing.task import NoisyBlock
 from doorward.core.methods import Settings, method
 

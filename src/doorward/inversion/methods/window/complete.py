@@ -11,12 +11,11 @@ from pydantic import Field
 from torch import Tensor
 
 from doorward.core.triggers import Trigger
-from doorward.inversion.methods.margin import class_margin
-from doorward.inversion.methods.mask import squash
-from doorward.inversion.methods.window.effort import enlarged, scored
 from doorward.inversion.methods.window.heatmap import HeatMap
 from doorward.inversion.search.loop import Lanes, LoopSettings, Objective, Tensors, Watch, optimise
+from doorward.inversion.search.pictures import enlarged, squash
 from doorward.inversion.search.scene import Scene
+from doorward.inversion.search.scores import class_margin, scored
 from doorward.inversion.search.stamping import blend_whole
 
 _FIRST_ALPHA = 1.0  # of the free numbers: 88 % opaque in the region

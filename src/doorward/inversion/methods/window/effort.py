@@ -10,9 +10,10 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from doorward.inversion.methods.mask import squash
 from doorward.inversion.search.loop import Lanes, LoopSettings, Objective, Tensors, Watch, optimise
+from doorward.inversion.search.pictures import enlarged, squash
 from doorward.inversion.search.scene import Scene
+from doorward.inversion.search.scores import scored
 from doorward.inversion.search.stamping import blend_whole
 
 _FIRST_ALPHA = -1.0  # of the free numbers: about 12 % opaque everywhere
@@ -84,27 +85,6 @@ class EffortObjective(Objective):
         held["size"].copy_(told["size"])
         held["best"] = torch.where(works, torch.minimum(held["best"], told["size"]), held["best"])
         held["price"] = torch.where(works, held["price"] * s.factor, held["price"] / s.factor ** (1 / 3))
-
-
-def enlarged(pictures: Tensor, size: tuple[int, int]) -> Tensor:
-    """Pictures ``[lanes, h, w, C]`` at another height and width, bilinear."""
-    if tuple(pictures.shape[1:3]) == size:
-        return pictures
-    return functional.interpolate(pictures.permute(0, 3, 1, 2), size, mode="bilinear").permute(0, 2, 3, 1)
-
-
-def scored(scene: Scene, logits: Tensor, label: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Cross-entropy to each lane's class, hits, and which images count (those of other classes): ``[lanes, B]`` each.
-
-    Args:
-        logits: of the stamped images, ``[lanes, B, K]``.
-        label: int64 ``[lanes]``.
-        rows: positions ``[B]`` of the images in the scene.
-    """
-    target = label[:, None].expand(-1, len(rows))
-    counts = (scene.labels[rows] != target).float()
-    each = functional.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none").view_as(counts)
-    return each, (logits.detach().argmax(2) == target) * counts, counts
 
 
 def equal_effort(scene: Scene, s: EffortSettings, *, seed: int, watch: Watch | None = None) -> Lanes:

@@ -11,10 +11,9 @@ from pydantic import Field
 from torch import Tensor
 
 from doorward.core.errors import DoorwardError
-from doorward.inversion.methods.margin import class_margin
-from doorward.inversion.methods.window.effort import scored
 from doorward.inversion.search.loop import Lanes, LoopSettings, Objective, Tensors, Watch, optimise
 from doorward.inversion.search.scene import Scene
+from doorward.inversion.search.scores import class_margin, scored
 from doorward.inversion.search.stamping import stamp_windows
 
 Floats = NDArray[np.float64]

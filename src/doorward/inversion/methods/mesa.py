@@ -12,12 +12,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from doorward.core.methods import method
+from doorward.inversion.distribution.generators import generate, make_generators, settled
+from doorward.inversion.distribution.information import bound, make_statistics, statistics, trainable_bound
+from doorward.inversion.distribution.triggers import TriggerDistribution
 from doorward.inversion.inverted import Inverted
-from doorward.inversion.methods.mesa.distribution import TriggerDistribution
-from doorward.inversion.methods.mesa.generators import generate, make_generators, settled
-from doorward.inversion.methods.mesa.information import bound, make_statistics, statistics, trainable_bound
 from doorward.inversion.search.loop import Lanes, LoopSettings, Objective, Tensors, Watch, optimise
 from doorward.inversion.search.scene import Scene
+from doorward.inversion.search.scores import log_odds
 from doorward.inversion.search.stamping import corners, stamp_windows, windows
 
 AUTHORS_LEVELS = (0.5, 0.8, 0.9)
@@ -250,8 +251,3 @@ def staircase_weights(
         exponents = np.log(np.maximum(steps, 0)) + entropies
     weights = np.exp(exponents - exponents.max())
     return tuple((weights / weights.sum()).tolist())
-
-
-def log_odds(rate: float, trials: int) -> float:
-    """Log odds of a success rate, half a hit added on both sides so that it is finite."""
-    return math.log((rate * trials + 0.5) / ((1 - rate) * trials + 0.5))

@@ -1,4 +1,4 @@
-"""The rule of `doorward.certification.exact.mean_distance`, in integers."""
+"""The rule of the method `mean-distance`, in integers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from doorward.certification.exact.hamming import Bits
+from doorward.certification.exact.parts.hamming import Bits
 from doorward.certification.smoothing.votes import ABSTAIN
 from doorward.core.errors import DoorwardError
 

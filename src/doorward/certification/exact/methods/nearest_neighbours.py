@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
-from doorward.certification.exact.deterministic import Proof
-from doorward.certification.exact.hamming import Bits, check_bits, hamming_distances
+from doorward.certification.exact.parts.hamming import Bits, check_bits, hamming_distances
+from doorward.certification.exact.parts.proof import Proof
 from doorward.certification.smoothing.radius import Split
 from doorward.certification.smoothing.votes import ABSTAIN
 from doorward.core.errors import DoorwardError

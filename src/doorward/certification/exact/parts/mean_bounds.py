@@ -1,4 +1,4 @@
-"""What an attacker can take off a score of `doorward.certification.exact.mean_distance` at most, in integers.
+"""What an attacker can take off a score of the method `mean-distance` at most, in integers.
 
 The inequalities are derived in ``docs/certification-proof.md``.
 """
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from doorward.certification.exact.hamming import Bits
-from doorward.certification.exact.mean_rule import EXACT, Ints, Rule, product
+from doorward.certification.exact.parts.hamming import Bits
+from doorward.certification.exact.parts.mean_rule import EXACT, Ints, Rule, product
 
 _SHARE_BITS = 10  # resolution of the shares of `_shares`
 _MANY_IMAGES = 1000  # beyond these a label's harm is computed for 1, 2, 4, 8, ... flips only

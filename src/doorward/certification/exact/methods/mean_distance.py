@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from doorward.certification.exact.deterministic import Proof
-from doorward.certification.exact.hamming import Bits, check_bits
-from doorward.certification.exact.mean_bounds import bound_harm, training_pixel_harm
-from doorward.certification.exact.mean_rule import Ints, fit
+from doorward.certification.exact.parts.hamming import Bits, check_bits
+from doorward.certification.exact.parts.mean_bounds import bound_harm, training_pixel_harm
+from doorward.certification.exact.parts.mean_rule import Ints, fit
+from doorward.certification.exact.parts.proof import Proof
 from doorward.certification.smoothing.radius import Split
 from doorward.certification.smoothing.votes import ABSTAIN
 from doorward.core.errors import DoorwardError

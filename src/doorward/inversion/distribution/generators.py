@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from doorward.inversion.methods.mesa.information import SLOPE, make_layer
+from doorward.inversion.distribution.information import SLOPE, make_layer
 
 Tensors = dict[str, Tensor]
 LAYERS = 4

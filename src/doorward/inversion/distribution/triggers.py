@@ -12,7 +12,7 @@ from torch import Tensor
 from doorward.core.errors import DoorwardError
 from doorward.core.tensors import write_tensors
 from doorward.core.triggers import Placement, Trigger
-from doorward.inversion.methods.mesa.generators import LAYERS, generate
+from doorward.inversion.distribution.generators import LAYERS, generate
 from doorward.inversion.search.stamping import corners, stamp_windows, windows
 
 Tensors = dict[str, Tensor]

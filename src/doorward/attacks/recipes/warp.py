@@ -1,0 +1,32 @@
+"""A smooth distortion."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from doorward.attacks.placed import Shape
+from doorward.attacks.warp import Warp
+from doorward.core.methods import Settings, method
+from doorward.core.triggers import Stamp
+
+
+class WarpSettings(Settings):
+    """A smooth distortion."""
+
+    strength: float = Field(0.5, gt=0, le=4, description="largest displacement before smoothing, in pixels")
+    grid: int = Field(4, ge=2, description="control points per side")
+
+
+@method("attack", "warp", settings=WarpSettings, given=set())
+def warp(shape: Shape, s: WarpSettings, generator: torch.Generator) -> Stamp:
+    """Warp the image by one smooth random field (after Nguyen and Tran 2021, WaNet, without its noise mode)."""
+    coarse = torch.rand(1, 2, s.grid, s.grid, generator=generator) * 2 - 1
+    coarse = coarse / coarse.abs().mean()  # as WaNet: normalise, then scale
+    return Warp(_upsample(coarse, shape) * s.strength)
+
+
+def _upsample(coarse: Tensor, shape: Shape) -> Tensor:
+    field = torch.nn.functional.interpolate(coarse, size=shape[1:], mode="bicubic", align_corners=True)
+    return field[0]

@@ -1,0 +1,1 @@
+"""One deterministic certificate, one file; a file here is registered by being here."""

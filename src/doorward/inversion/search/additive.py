@@ -1,0 +1,82 @@
+"""Additive perturbations, one per lane: the shortest v for which clip(x + v) is decided as the lane's class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+from doorward.inversion.search.loop import Lanes, LoopSettings, Objective, Tensors
+from doorward.inversion.search.scene import Scene
+
+
+class AdditiveSettings(LoopSettings):
+    """Settings of the search for additive perturbations; a method gives its own defaults."""
+
+    steps: int = Field(300, ge=1)
+    success: float = Field(0.9, gt=0, le=1, description="share of the images that must be decided as the class")
+    stride: float = Field(0.05, gt=0, description="L2 length of a step, in root mean square grey values per 100 pixels")
+    halve_from: int = Field(1 << 30, ge=2, description="never by default: all pairs are compared")
+
+
+class Stride(torch.optim.Optimizer):
+    """A step of fixed L2 length per lane against the gradient: the norm grows evenly, so first successes compare."""
+
+    def __init__(self, trained: list[Tensor], length: float) -> None:
+        super().__init__(trained, {"length": length})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Move every lane by ``length``."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    gradient = parameter.grad.flatten(1)
+                    norm = gradient.norm(dim=1, keepdim=True).clamp(min=1e-20)
+                    parameter.sub_((group["length"] * gradient / norm).view_as(parameter))
+
+
+class AdditiveObjective(Objective):
+    """Cross-entropy of clip(x + v) to the target over the lane's images, until enough of them are decided so."""
+
+    def __init__(self, scene: Scene, s: AdditiveSettings) -> None:
+        self.scene, self.s = scene, s
+
+    def loss(self, lanes: Lanes, drawn: Tensors) -> tuple[Tensor, Tensors]:
+        """Mean cross-entropy per lane; tells the share decided as its class and the perturbation's norm."""
+        images = self.scene.pixels[lanes.held["rows"]]
+        stamped = (images + lanes.trained["perturbation"][:, None]).clamp(0, 1)
+        logits = self.scene.model.logits(self.scene.model.normalise(stamped))
+        target = lanes.held["label"][:, None].expand(images.shape[:2])
+        each = functional.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none").view(target.shape)
+        rate = (logits.detach().argmax(2) == target).float().mean(1)
+        norm = lanes.trained["perturbation"].detach().flatten(1).norm(dim=1)
+        return each.mean(1), {"rate": rate, "norm": norm}
+
+    def optimiser(self, trained: list[Tensor]) -> torch.optim.Optimizer:
+        """Steps of fixed length."""
+        _, height, width = self.scene.model.shape
+        return Stride(trained, self.s.stride * (height * width) ** 0.5 / 10)
+
+    def note(self, lanes: Lanes, told: Tensors, step: int) -> None:
+        """Keep the first perturbation that works, the shortest; its norm is interpolated between the last two steps."""
+        held = lanes.held
+        first = (told["rate"] >= self.s.success) & ~held["best_norm"].isfinite()
+        share = (self.s.success - held["rate"]) / (told["rate"] - held["rate"]).clamp(min=1e-6)
+        before = torch.where(held["norm"].isfinite(), held["norm"], told["norm"])
+        between = before + share.clamp(0, 1) * (told["norm"] - before)
+        held["best_norm"] = torch.where(first, between, held["best_norm"])
+        held["norm"].copy_(told["norm"])
+        held["rate"].copy_(told["rate"])
+        held["best"] = torch.where(first[:, None, None, None], lanes.trained["perturbation"].detach(), held["best"])
+
+    def done(self, lanes: Lanes) -> Tensor:
+        """Lanes whose perturbation works."""
+        return lanes.held["best_norm"].isfinite()
+
+    def promise(self, lanes: Lanes) -> Tensor:
+        """Short perturbations first."""
+        return -torch.minimum(lanes.held["best_norm"], lanes.held["norm"])

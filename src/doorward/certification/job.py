@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
@@ -24,12 +23,11 @@ from doorward.core import methods as registry
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
 from doorward.core.methods import Settings
+from doorward.core.progress import Progress
 from doorward.core.runs import Run
 from doorward.data.sources import load_images
 
 _SEARCHED_TRAINING_IMAGES = 1000  # the search takes seconds up to here
-
-Told = Callable[[int, float, dict[int, float]], None]
 
 
 class CertifyRequest(Settings):
@@ -59,7 +57,12 @@ class CertifyRequest(Settings):
 
 
 def certify_to_folder(
-    request: CertifyRequest, output: Path, *, overwrite: bool = False, command: str = "", told: Told | None = None
+    request: CertifyRequest,
+    output: Path,
+    *,
+    overwrite: bool = False,
+    command: str = "",
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Certify a draw of training and test images and write the run; returns the run's results.
 
@@ -77,10 +80,12 @@ def certify_to_folder(
     with Run(output, "certify", resumed_by, overwrite, command) as run:
         rates: list[float] = []
 
-        def progress(done: int, rate: float, counts: Counts) -> None:
+        def watch(done: int, rate: float, counts: Counts) -> None:
             rates[:] = [rate]
-            if told is not None:
-                told(done, rate, so_far(request, train, test, done, counts))
+            if progress:
+                reached = list(so_far(request, train, test, done, counts).items())[:4]
+                certified = ", ".join(f"{100 * share:.0f} % at {r}" for r, share in reached) or "none"
+                progress(request.learner, done, request.trials, f"{rate:,.0f} trials/s, certified so far: {certified}")
 
         certificate = certify(
             train,
@@ -98,7 +103,7 @@ def certify_to_folder(
             workers=request.workers or _workers(request),
             engine=request.engine,
             device=request.device,
-            progress=progress,
+            watch=watch,
         )
         certificate.save(run.work / "certificate.json")
         run.results = summary(certificate, request.learner, rates[0] if rates else None)

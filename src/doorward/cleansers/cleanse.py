@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from doorward.core.classifier import Classifier
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
 from doorward.core.methods import KNOWLEDGE, Method, Settings
+from doorward.core.progress import Progress
 
 DEFAULT_METHODS = ("impurity", "activation", "spectral")
 
@@ -58,7 +59,7 @@ def cleanse(
     knowledge: dict[str, Any] | None = None,
     seed: int = 0,
     folder: Path | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
     look: Look = observe,
 ) -> Cleansing:
     """Look for poisoned images in a training set with a classifier that was trained on it.
@@ -84,8 +85,7 @@ def cleanse(
         raise DoorwardError(f"cleanse: settings for {name!r}, which does not run; methods: {', '.join(configured)}")
     known = registry.check_knowledge("cleanse", knowledge or {}, chosen, images.classes)
     filters = {str(getattr(configured[m.name], "filter")) for m in chosen if "filtered_logits" in m.given}  # noqa: B009
-    pass_progress = (lambda done, total: progress("features", done, total)) if progress else None
-    observations = look(images, classifier, sorted(filters), seed=seed, folder=folder, progress=pass_progress)
+    observations = look(images, classifier, sorted(filters), seed=seed, folder=folder, progress=progress)
     outcomes = {}
     for number, method in enumerate(chosen):
         if progress:

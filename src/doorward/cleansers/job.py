@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from doorward.core.classifier import pick_device
 from doorward.core.errors import DoorwardError
 from doorward.core.files import write_array
 from doorward.core.methods import Settings
+from doorward.core.progress import Progress
 from doorward.core.runs import Run
 from doorward.core.stats import Rate
 from doorward.core.tables import write_parquet
@@ -46,7 +47,7 @@ def cleanse_to_folder(
     *,
     overwrite: bool = False,
     command: str = "",
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
     look: Look = observe,
 ) -> dict[str, Any]:
     """Cleanse a source and write the run; returns the run's results. ``look``: see `cleanse`."""

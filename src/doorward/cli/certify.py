@@ -77,14 +77,10 @@ def certify_command(
         "search": search,
     }
     request = build_settings(CertifyRequest, "certify", asked)
-    with common.bar() as progress:
-        bar = progress.add_task(f"certify: {learner}", total=trials, note="")
-
-        def told(done: int, rate: float, reached: dict[int, float]) -> None:
-            certified = "  ".join(f"{100 * share:.0f} % at {r}" for r, share in list(reached.items())[:4])
-            progress.update(bar, completed=done, note=f"{rate:,.0f} trials/s  certified so far: {certified or 'none'}")
-
-        results = certify_to_folder(request, output, overwrite=overwrite, command=common.command_line(), told=told)
+    with common.display("certify") as progress:
+        results = certify_to_folder(
+            request, output, overwrite=overwrite, command=common.command_line(), progress=progress
+        )
     if as_json:
         common.print_json(results)
     else:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,10 +13,11 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape as escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from doorward.core.errors import DoorwardError
+from doorward.core.progress import display as display
+from doorward.core.progress import printable as printable
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -88,19 +88,6 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     for row in rows:
         table.add_row(*(escape(printable(cell)) for cell in row))
     out.print(table)
-
-
-def printable(text: str) -> str:
-    """Without control characters: names come from files and must not steer the terminal."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in text)
-
-
-@contextmanager
-def bar(quiet: bool = False) -> Iterator[Progress]:
-    """A progress display on stderr."""
-    columns = (TextColumn("{task.description}"), BarColumn(30), TextColumn("{task.fields[note]}"), TimeElapsedColumn())
-    with Progress(*columns, console=err, disable=quiet, transient=True) as progress:
-        yield progress
 
 
 def fail(message: str) -> int:

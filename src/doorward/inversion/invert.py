@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +15,7 @@ from doorward.core.classifier import Classifier
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
 from doorward.core.methods import Settings
+from doorward.core.progress import Progress
 from doorward.inversion.judge.order_test import FEWEST_CLASSES, combine
 from doorward.inversion.search.runner import Bench, Outcome
 
@@ -59,7 +60,7 @@ def invert(
     exclude: Sequence[int] = (),
     seed: int = 0,
     folder: Path | None = None,
-    progress: Callable[[str, int, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Inversion:
     """Look for a backdoor in a classifier: for each class, triggers that lead to it, and one verdict.
 
@@ -80,7 +81,7 @@ def invert(
         exclude: classes that are left out and can be no target, such as targets that are known (`invert_repeatedly`).
         seed: of everything random.
         folder: where a method in progress keeps its state, so that the same call goes on from there.
-        progress: called with (method, steps done, steps in all, classes or pairs left).
+        progress: called with (method, steps done, steps in all), and how many classes or pairs are left.
 
     Raises:
         DoorwardError: images that do not fit the classifier, or too few; weights or logits that are not finite.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +16,7 @@ from torch.nn import functional
 from doorward.core.classifier import Classifier, to_float
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
+from doorward.core.progress import Progress
 from doorward.core.triggers import Trigger
 from doorward.inversion.invert import DEFAULT_METHODS, Inversion, invert
 
@@ -89,7 +90,7 @@ def invert_repeatedly(
     rounds: int = 3,
     hide: Literal["region", "target"] = "region",
     folder: Path | None = None,
-    progress: Callable[[str, int, int, int], None] | None = None,
+    progress: Progress | None = None,
     **options: Any,
 ) -> list[Round]:
     """Invert until nothing significant is left: what one round finds is hidden from the next.

@@ -7,7 +7,7 @@ width nor optimiser nor epochs; those of the registered learner were chosen on d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
@@ -17,10 +17,10 @@ import numpy as np
 
 from doorward.certification.job import CertifyRequest, certify_to_folder
 from doorward.core.files import atomic_write
+from doorward.core.progress import Progress
 from doorward.core.runs import Run
 from doorward.core.tables import write_parquet
 
-Told = Callable[[str], None]
 RADII = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20)
 PAPER = (2, 0.36)
 
@@ -106,15 +106,16 @@ def profile(name: Literal["mnist", "mnist-5k"], workers: int, device: str) -> Pr
     return Profile("mnist-5k", 500, tuple(c for c in CURVES if c.trials <= 10_000), 0, workers, device)
 
 
-def reproduce(chosen: Profile, folder: Path, results: Path, *, told: Told = lambda _: None) -> Path:
+def reproduce(chosen: Profile, folder: Path, results: Path, *, progress: Progress | None = None) -> Path:
     """Run every curve (finished ones are read), write table, data and figure into ``results``; returns the table."""
     found: list[tuple[Curve, list[dict[str, Any]]]] = []
+    done, total = 0, sum(curve.draws for curve in chosen.curves)
     for curve in chosen.curves:
         runs = []
         for draw in range(curve.draws):
-            told(
-                f"{curve.name}, N = {curve.trials:,}, split {draw + 1} of {curve.draws}" if curve.trials else curve.name
-            )
+            if progress:
+                progress(f"{curve.name}, N = {curve.trials:,}" if curve.trials else curve.name, done, total)
+            done += 1
             path = folder / f"{curve.slug}-{draw}"
             if not path.exists():
                 folder.mkdir(parents=True, exist_ok=True)

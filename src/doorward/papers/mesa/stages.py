@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from doorward.core.files import write_json
+from doorward.core.progress import Progress, in_words
 from doorward.jobs.processes import Told, default_jobs, run_side_by_side
 from doorward.jobs.stages import MANIFEST, claim_folder, naming, run_once
 from doorward.papers.mesa import work
@@ -55,14 +56,15 @@ def claim(plan: Plan, folder: Path) -> None:
     write_json(folder / MANIFEST, {**asked, "cases": cases})
 
 
-def reproduce(plan: Plan, folder: Path, *, jobs: int = 0, told: Told = lambda _: None) -> None:
+def reproduce(plan: Plan, folder: Path, *, jobs: int = 0, progress: Progress | None = None) -> None:
     """Run every stage that is not finished; see `write_results` for the tables.
 
     Args:
         folder: of the runs.
         jobs: cases at a time, each in a process of its own; 0: one per core, or one on a GPU.
-        told: called with what is being done.
+        progress: called with what is being done; nobody knows how much is left.
     """
+    told = in_words(progress)
     claim(plan, folder)
     run_once(shared_stages(plan, folder), told)
     todo = [case for case in plan.cases if any(not stage.finished for stage in stages(plan, case, folder))]

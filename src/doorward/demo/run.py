@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from doorward.attacks.job import AttackRequest, attack_to_folder
-from doorward.certification.job import CertifyRequest, certify_to_folder
+from doorward.certification.job import certify_to_folder
+from doorward.certification.request import CertifyRequest
 from doorward.cleansers.cleanse import DEFAULT_METHODS
 from doorward.cleansers.job import CleanseRequest, cleanse_to_folder
 from doorward.core.errors import OutputExistsError

@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from doorward.certification.job import CertifyRequest, certify_to_folder
+from doorward.certification.job import certify_to_folder
+from doorward.certification.request import CertifyRequest
 from doorward.core.files import atomic_write
 from doorward.core.progress import Progress
 from doorward.core.runs import Run
@@ -33,8 +34,6 @@ class Curve:
     learner: str
     trials: int = 0
     keep: str = "0.9"
-    keep_labels: str | None = None
-    keep_test: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     draws: int = 5
 
@@ -43,7 +42,7 @@ class Curve:
         """A name for its folder."""
         parts = [self.learner, *(f"{k}-{v}" for k, v in self.settings.items())]
         if self.trials:
-            parts += [str(n) for n in (self.keep, self.keep_labels, self.keep_test, self.trials) if n]
+            parts += [str(n) for n in (self.keep, self.trials)]
         return "-".join(parts)
 
     def request(self, profile: Profile, draw: int) -> CertifyRequest:
@@ -56,8 +55,6 @@ class Curve:
             learner=self.learner,
             settings=self.settings,
             keep=self.keep,
-            keep_labels=self.keep_labels,
-            keep_test=self.keep_test,
             trials=max(1, self.trials),
             draw=draw,
             skip=profile.skip,

@@ -54,7 +54,7 @@ def poison(
     count: int | None = None,
     mode: Literal["replace", "add"] = "replace",
     seed: int = 0,
-    pixels_file: Path | None = None,
+    pixels_file: Path | str | None = None,
 ) -> Poisoned:
     """Stamp and relabel a random subset.
 
@@ -131,7 +131,7 @@ def _lay_out(
     return layout[order], stamps[order]
 
 
-def _copy_pixels(images: ImageSet, layout: NDArray[np.int64], file: Path | None) -> NDArray[np.uint8]:
+def _copy_pixels(images: ImageSet, layout: NDArray[np.int64], file: Path | str | None) -> NDArray[np.uint8]:
     shape = (len(layout), *images.pixels.shape[1:])
     pixels: NDArray[np.uint8] = np.empty(shape, np.uint8) if file is None else create(file, np.uint8, shape)
     for start in range(0, len(layout), _BATCH):

@@ -139,12 +139,12 @@ class Certificate:
         }
         return {**content, "sha256": content_hash(content)}
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write ``certificate.json``; the file is whole or absent."""
         write_json(path, self.json())
 
     @classmethod
-    def load(cls, path: Path) -> Certificate:
+    def load(cls, path: Path | str) -> Certificate:
         """Read a certificate as it stands; `doorward.verifier.verify` tells whether it is true.
 
         Raises:

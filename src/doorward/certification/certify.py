@@ -35,7 +35,7 @@ def certify(
     alpha: Number = Fraction(1, 1000),
     seed: int = 0,
     binarise: int | None = 128,
-    store: Path | None = None,
+    store: Path | str | None = None,
     workers: int = 1,
     engine: EngineName = "local",
     device: str = "auto",

@@ -33,7 +33,7 @@ _SEARCHED_TRAINING_IMAGES = 1000  # the search takes seconds up to here
 
 def certify_to_folder(
     request: CertifyRequest,
-    output: Path,
+    output: Path | str,
     *,
     overwrite: bool = False,
     command: str = "",
@@ -52,7 +52,7 @@ def certify_to_folder(
     settings = {**request.model_dump(mode="json"), "train_sha256": train.hash, "test_sha256": test.hash}
     # workers, engine and the radius asked for change no vote, so a resume may change them
     resumed_by = {k: v for k, v in settings.items() if k not in ("workers", "engine", "radius")}
-    with Run(output, "certify", resumed_by, overwrite, command) as run:
+    with Run(Path(output), "certify", resumed_by, overwrite, command) as run:
         rates: list[float] = []
 
         def watch(done: int, rate: float, counts: Counts) -> None:

@@ -58,7 +58,7 @@ def cleanse(
     settings: dict[str, dict[str, Any]] | None = None,
     knowledge: dict[str, Any] | None = None,
     seed: int = 0,
-    folder: Path | None = None,
+    folder: Path | str | None = None,
     progress: Progress | None = None,
     look: Look = observe,
 ) -> Cleansing:

@@ -43,7 +43,7 @@ class CleanseRequest(Settings):
 
 def cleanse_to_folder(
     request: CleanseRequest,
-    output: Path,
+    output: Path | str,
     *,
     overwrite: bool = False,
     command: str = "",
@@ -60,7 +60,7 @@ def cleanse_to_folder(
         differ = _difference(request.model, classifier.classes, images.name, images.classes)
         raise DoorwardError(f"{differ}; expected the same class names")
     resolved = {**request.model_dump(mode="json"), "methods": list(chosen), "sha256": images.hash}
-    with Run(output, "cleanse", resolved, overwrite, command) as run:
+    with Run(Path(output), "cleanse", resolved, overwrite, command) as run:
         cleansing = cleanse(
             images,
             classifier,

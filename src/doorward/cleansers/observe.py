@@ -46,7 +46,7 @@ class Look(Protocol):
         filters: Iterable[str] = (),
         *,
         seed: int = 0,
-        folder: Path | None = None,
+        folder: Path | str | None = None,
         progress: Progress | None = None,
     ) -> Observations:
         """Features, logits and filtered logits."""
@@ -60,7 +60,7 @@ def observe(
     *,
     seed: int = 0,
     batch: int = 0,
-    folder: Path | None = None,
+    folder: Path | str | None = None,
     progress: Progress | None = None,
 ) -> Observations:
     """Penultimate features and logits of every image, and logits of its filtered versions.
@@ -87,7 +87,9 @@ def observe(
         if name not in store:
             shape = (len(images), values.shape[1])
             store[name] = (
-                np.empty(shape, np.float32) if folder is None else create(folder / f"{name}.npy", np.float32, shape)
+                np.empty(shape, np.float32)
+                if folder is None
+                else create(Path(folder) / f"{name}.npy", np.float32, shape)
             )
         store[name][start : start + len(values)] = values
 

@@ -128,8 +128,9 @@ class ImageSet:
             rows.append(rng.permutation(members)[: max(1, round(share * len(members)))])
         return self.subset(np.sort(np.concatenate(rows)), f"{self.name}, {100 * share:g} %")
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path | str) -> None:
         """Write ``images.npy``, ``labels.npy`` and ``images.json`` into an existing folder."""
+        folder = Path(folder)
         path = folder / "images.npy"
         held = getattr(self.pixels, "filename", None)
         if held is None or not path.exists() or not path.samefile(held):  # a set made in place is there already
@@ -149,8 +150,9 @@ class ImageSet:
         write_json(folder / "images.json", about)
 
     @classmethod
-    def load(cls, folder: Path) -> ImageSet:
+    def load(cls, folder: Path | str) -> ImageSet:
         """Open a set that `save` wrote; the pixels stay on disk (memory-mapped)."""
+        folder = Path(folder)
         try:
             about = json.loads((folder / "images.json").read_text())
             # open_memmap, not np.load: it takes the .npy format alone, never a zip file or a pickle

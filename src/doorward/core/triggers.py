@@ -120,7 +120,7 @@ class Trigger:
         summed = (window + pattern).clamp(0, 1)
         return summed + ((summed * 255).round() / 255 - summed).detach()
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write safetensors at ``path`` and, for people, an RGBA picture beside it (``.png``)."""
         from PIL import Image
 
@@ -134,10 +134,10 @@ class Trigger:
         opacity = tensors["alpha"].mean(0, keepdim=True) if self.blend == "alpha" else torch.ones(1, *self.size)
         rgba = torch.cat([shown.expand(3, -1, -1), opacity]).clamp(0, 1).mul(255).round().byte()
         picture = Image.fromarray(rgba.permute(1, 2, 0).numpy(), "RGBA")
-        atomic_write(path.with_suffix(".png"), lambda temporary: picture.save(temporary, format="PNG"))
+        atomic_write(Path(path).with_suffix(".png"), lambda temporary: picture.save(temporary, format="PNG"))
 
     @classmethod
-    def load(cls, path: Path) -> Trigger:
+    def load(cls, path: Path | str) -> Trigger:
         """Read a trigger that `save` wrote."""
         from safetensors import SafetensorError, safe_open
 

@@ -59,7 +59,7 @@ def invert(
     prescreen: int = 0,
     exclude: Sequence[int] = (),
     seed: int = 0,
-    folder: Path | None = None,
+    folder: Path | str | None = None,
     progress: Progress | None = None,
 ) -> Inversion:
     """Look for a backdoor in a classifier: for each class, triggers that lead to it, and one verdict.
@@ -97,7 +97,7 @@ def invert(
         if (net.shape, len(net.classes)) != (classifier.shape, len(classifier.classes)):
             told = f"{'x'.join(map(str, net.shape))}, {len(net.classes)} classes"
             raise DoorwardError(f"reference {net.arch}: {told}; expected the classifier's own image size and classes")
-    bench = Bench(classifier, seed, folder, progress, frozenset(exclude))
+    bench = Bench(classifier, seed, None if folder is None else Path(folder), progress, frozenset(exclude))
     if images is not None:
         bench.split(_prepared(classifier, images, labelled), held_out)
     outcomes: dict[str, Outcome] = {}

@@ -43,7 +43,7 @@ class InvertRequest(ModelOptions):
 
 def invert_to_folder(
     request: InvertRequest,
-    output: Path,
+    output: Path | str,
     *,
     overwrite: bool = False,
     command: str = "",
@@ -69,7 +69,7 @@ def invert_to_folder(
         if comparable or not request.has_conventions:  # what Doorward wrote beside a net outweighs a guess
             warnings += check_conventions(classifier, images, labelled=comparable, name=request.model)
     resolved = {**request.model_dump(mode="json"), "methods": list(chosen), "sha256": images and images.hash}
-    with Run(output, "invert", resolved, overwrite, command) as run:
+    with Run(Path(output), "invert", resolved, overwrite, command) as run:
         reference_net = request.reference_net or like(classifier)
         if images is not None and request.train_references:
             own, doubts = train_references(

@@ -89,7 +89,7 @@ def invert_repeatedly(
     *,
     rounds: int = 3,
     hide: Literal["region", "target"] = "region",
-    folder: Path | None = None,
+    folder: Path | str | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> list[Round]:
@@ -116,7 +116,7 @@ def invert_repeatedly(
     hidden, done = np.zeros(classifier.shape[1:], bool), list[Round]()
     excluded: tuple[int, ...] = ()
     for number in range(1, rounds + 1):
-        place = None if folder is None else folder / f"round-{number}"
+        place = None if folder is None else Path(folder) / f"round-{number}"
         if place is not None:
             place.mkdir(exist_ok=True)
         seeing = blindfolded(classifier, hidden, images)

@@ -44,7 +44,7 @@ class RepairRequest(ModelOptions):
 
 def repair_to_folder(
     request: RepairRequest,
-    output: Path,
+    output: Path | str,
     *,
     overwrite: bool = False,
     command: str = "",
@@ -69,7 +69,7 @@ def repair_to_folder(
     bench = make_bench(classifier, images, triggers, held_out=request.held_out, seed=request.seed)
     arms = {arm.name: arm.settings for arm in planned}
     resolved = {**request.model_dump(mode="json"), "methods": list(chosen), "arms": arms, "sha256": source.hash}
-    with Run(output, "repair", resolved, overwrite, command) as run:
+    with Run(Path(output), "repair", resolved, overwrite, command) as run:
         rows = [{**bench.as_given().row(), "folder": None}]
         for number, arm in enumerate(planned):
             if progress:

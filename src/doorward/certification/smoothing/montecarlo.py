@@ -85,7 +85,7 @@ def smooth(
     trials: int,
     seed: int,
     *,
-    store: Path | None = None,
+    store: Path | str | None = None,
     workers: int = 1,
     engine: EngineName = "local",
     device: str = "auto",
@@ -128,7 +128,7 @@ def smooth(
             progress(learner.name, done, trials, f"{rate:,.0f} trials/s")
 
     if store is not None:
-        return _collect(items, shared, store, workers, engine, told)
+        return _collect(items, shared, Path(store), workers, engine, told)
     with tempfile.TemporaryDirectory() as folder:
         return _collect(items, shared, Path(folder), workers, engine, told)
 

@@ -53,7 +53,7 @@ def without_flagged(images: ImageSet, run: Path, method: str | None) -> ImageSet
 
 def train_to_folder(
     request: TrainRequest,
-    output: Path,
+    output: Path | str,
     *,
     overwrite: bool = False,
     command: str = "",
@@ -79,7 +79,7 @@ def train_to_folder(
             raise DoorwardError(f"train: loss {e.loss} in epoch {e.number}; expected a smaller lr than {settings.lr:g}")
         last[:] = [e]
 
-    with Run(output, "train", resolved, overwrite, command) as run:
+    with Run(Path(output), "train", resolved, overwrite, command) as run:
         checkpoint = run.work / "checkpoint.safetensors"
         classifier = train(
             images,

@@ -54,7 +54,7 @@ def train(
     *,
     seed: int = 0,
     device: str = "auto",
-    checkpoint: Path | None = None,
+    checkpoint: Path | str | None = None,
     progress: Progress | None = None,
     watch: Callable[[Epoch], None] | None = None,
     batch_attack: BatchAttack | None = None,
@@ -79,6 +79,7 @@ def train(
     For equal seed and thread count the result on a CPU is the same to the bit, interrupted or not.
     """
     settings, where = settings or TrainSettings(), pick_device(device)
+    checkpoint = None if checkpoint is None else Path(checkpoint)
     classifier = start or _fresh(images, net, seed)
     module = place_net(classifier.net, where)
     optimiser = make_optimiser(module, settings)

@@ -15,6 +15,7 @@ from doorward.core.classifier import to_float, to_uint8
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
 from doorward.core.memmaps import create, release
+from doorward.core.progress import printable
 from doorward.core.triggers import Stamp
 
 _BATCH = 2048
@@ -44,6 +45,10 @@ class Poisoned:
     images: ImageSet
     truth: Truth
     attack: Attack
+
+    def __repr__(self) -> str:
+        count = f"{int(self.truth.poisoned.sum()):,} of {len(self.images):,} images"
+        return printable(f"Poisoned {self.images.name}: {count}; {self.attack.describe(self.images.classes)[:200]}")
 
 
 def poison(

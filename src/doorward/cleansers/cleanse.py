@@ -19,7 +19,7 @@ from doorward.core.classifier import Classifier
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
 from doorward.core.methods import KNOWLEDGE, Method, Settings
-from doorward.core.progress import Progress
+from doorward.core.progress import Progress, printable
 
 DEFAULT_METHODS = ("impurity", "activation", "spectral")
 
@@ -42,6 +42,10 @@ class Cleansing:
     images: ImageSet
     observations: Observations
     outcomes: dict[str, Outcome]
+
+    def __repr__(self) -> str:
+        flagged = [f"{name} flags {int(o.suspicion.flag.sum()):,}" for name, o in self.outcomes.items()]
+        return printable(f"Cleansing of {self.images.name}: {len(self.images):,} images; {', '.join(flagged)}")
 
     def keep(self, name: str) -> ImageSet:
         """The training set without the images that a method flagged."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from doorward.core.errors import DoorwardError
 from doorward.core.files import write_array, write_json
 from doorward.core.memmaps import create, release
+from doorward.core.progress import printable
 
 _ROWS_PER_CHUNK = 4096
 _BYTES_PER_CHUNK = 64 * 2**20
@@ -67,6 +68,10 @@ class ImageSet:
 
     def __len__(self) -> int:
         return int(self.pixels.shape[0])
+
+    def __repr__(self) -> str:
+        told = f"ImageSet {self.name}: {len(self):,} images of {'x'.join(map(str, self.shape))}"
+        return printable(f"{told}, {few(self.classes)}")
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -166,6 +171,12 @@ class ImageSet:
                 f"{folder}: not a complete image set ({reason}); expected images.npy, labels.npy, images.json"
             ) from None
         return cls(pixels, labels, classes, name, provenance)
+
+
+def few(classes: Sequence[str], most: int = 6) -> str:
+    """``10 classes: 0, 1, 2, 3, 4, 5, ...``."""
+    shown = ", ".join(name[:40] for name in classes[:most])
+    return f"{len(classes)} classes: {shown}{', ...' if len(classes) > most else ''}"
 
 
 def class_number(given: str | int, classes: Sequence[str], what: str = "class") -> int:

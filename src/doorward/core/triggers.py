@@ -86,6 +86,17 @@ class Trigger:
                 f"trigger: alpha of {self.alpha.shape[0]} channels; expected 1 or {self.pattern.shape[0]}"
             )
 
+    def __repr__(self) -> str:
+        (h, w), p = self.size, self.placement
+        where = {
+            "fixed": f"at row {p.top}, column {p.left}",
+            "random": "anywhere",
+            "window": f"within rows {p.top} to {p.bottom - 1}, columns {p.left} to {p.right - 1}",
+        }
+        channels = len(self.pattern)
+        faint = f", alpha up to {float(self.alpha.max()):.3g}" if self.blend == "alpha" else ""
+        return f"Trigger {channels}x{h}x{w}, blend {self.blend}{faint}, {where[p.kind]}"
+
     @property
     def size(self) -> tuple[int, int]:
         """Height and width."""

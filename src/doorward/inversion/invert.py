@@ -15,7 +15,7 @@ from doorward.core.classifier import Classifier
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
 from doorward.core.methods import Settings
-from doorward.core.progress import Progress
+from doorward.core.progress import Progress, printable
 from doorward.inversion.judge.order_test import FEWEST_CLASSES, combine
 from doorward.inversion.search.runner import Bench, Outcome
 
@@ -43,6 +43,15 @@ class Inversion:
     classes: NDArray[np.float64]
     targets: tuple[int, ...]
     level: float
+
+    def __repr__(self) -> str:
+        names = [self.classifier.classes[k] for k in self.targets]
+        into = f" into {', '.join(names[:6])}{', ...' if len(names) > 6 else ''}" if names else ""
+        p_value = "" if self.p_value is None else f", p {self.p_value:.4g}"
+        told = (
+            f"Inversion of {self.classifier.arch}: {self.decision}{into}{p_value}; methods: {', '.join(self.outcomes)}"
+        )
+        return printable(told)
 
 
 def invert(

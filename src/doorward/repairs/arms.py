@@ -52,6 +52,10 @@ class Arm:
     success: dict[int, Rate]
     seconds: float
 
+    def __repr__(self) -> str:
+        success = f", triggers succeed {total(self.success)} %" if self.success else ""
+        return f"Arm {self.planned.name} ({self.planned.role}): accuracy {self.accuracy} %{success}"
+
     def row(self) -> dict[str, Any]:
         """The arm as plain values, for tables and ``run.json``."""
         method = self.planned.method

@@ -31,14 +31,14 @@ class Report:
     method: str
 
 
-def verify(path: Path, train_sha256: str | None = None, test_sha256: str | None = None) -> Report:
+def verify(path: Path | str, train_sha256: str | None = None, test_sha256: str | None = None) -> Report:
     """Check a ``certificate.json``; with hashes, also that it is about these data (`ImageSet.hash`).
 
     Raises:
         DoorwardError: the file is absent or no JSON.
     """
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(Path(path).read_text())
     except (OSError, ValueError, RecursionError) as error:
         raise DoorwardError(f"{path}: {error}; expected a certificate.json") from None
     try:

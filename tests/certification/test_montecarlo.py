@@ -71,9 +71,7 @@ def test_a_longer_run_extends_a_shorter_one(tmp_path: Path) -> None:
     which = learner("nearest-centroid")
     first = votes(task, which, 128, store=tmp_path, shard=64)
     calls: list[tuple[int, float]] = []
-    both = smooth(
-        task, which, 192, 7, store=tmp_path, shard=64, progress=lambda done, rate, _: calls.append((done, rate))
-    )
+    both = smooth(task, which, 192, 7, store=tmp_path, shard=64, watch=lambda done, rate, _: calls.append((done, rate)))
     assert [done for done, _ in calls] == [64, 128, 192]
     assert calls[1][1] == 0 and calls[2][1] > 0  # the rate counts what this call computed
     assert ((both.counts - first) >= 0).all()

@@ -31,7 +31,7 @@ def test_the_control_alone_runs_from_end_to_end_and_goes_on(tmp_path: Path, monk
     monkeypatch.setattr("doorward.demo.run.TRAINING", {"epochs": 1, "batch": 64, "lr": 0.05})
     monkeypatch.setattr("doorward.demo.table.SCENARIOS", control)
     stages: list[str] = []
-    report = demo(tmp_path, 3, told=stages.append, scenarios=control)
+    report = demo(tmp_path, 3, progress=lambda stage, done, total: stages.append(stage), scenarios=control)
     assert len(stages) == steps(control) and "clean-control" in report.read_text()
     before = (tmp_path / "clean-control" / "model" / "run.json").stat().st_mtime_ns
     demo(tmp_path, 3, scenarios=control)

@@ -138,7 +138,7 @@ def test_references_go_first_and_classes_may_be_left_out_of_them() -> None:
         settings={"window": settings},
         references=[easy(5)],
         exclude=[3],
-        progress=lambda name, done, steps, lanes: calls.append((name, steps)),
+        progress=lambda name, done, steps, note: calls.append((name, steps)),
     )
     names = [name for name, _ in calls]
     assert list(dict.fromkeys(names)) == ["window-reference-1", "window"]

@@ -105,9 +105,9 @@ def test_killed_in_a_training_it_goes_on_there_to_the_same_rows(
         started.append(path.parent.parent.name + "/" + path.name)
         progress = more.pop("progress")
 
-        def killed(p: Any) -> None:
-            progress(p)
-            if len(started) == 2 and p.epoch == 3:
+        def killed(stage: str, done: int, total: int, note: str = "") -> None:
+            progress(stage, done, total, note)
+            if len(started) == 2 and done == 3:
                 raise KeyboardInterrupt
 
         return original(request, path, progress=killed, **more)
@@ -119,13 +119,13 @@ def test_killed_in_a_training_it_goes_on_there_to_the_same_rows(
     before, second = list(started), started[1]
     assert (folder / second.split("/")[0] / "seed-0" / (second.split("/")[1] + ".partial")).exists()
     told: list[str] = []
-    reproduce(plan, folder, jobs=1, told=told.append)
+    reproduce(plan, folder, jobs=1, progress=lambda stage, done, total: told.append(stage))
     again = started[len(before) :]
     assert again[0] == second and before[0] not in again, "what is finished is not trained again"
     epochs = [t for t in told if "epoch" in t]
     assert "epoch 4 of 10" in epochs[0], "the training goes on at its last epoch"
     assert same(collect(plan, folder), collect(plan, done))
-    reproduce(plan, folder, jobs=1, told=told.append)
+    reproduce(plan, folder, jobs=1, progress=lambda stage, done, total: told.append(stage))
     assert len(started) == len(before) + len(again), "a finished plan runs nothing"
 
 

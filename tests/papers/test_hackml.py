@@ -54,7 +54,7 @@ def test_every_stage_is_a_finished_run_and_none_is_repeated(folder: Path) -> Non
     plan, told = hurried("patch", "clean"), list[str]()
     for case in plan.cases:
         assert all(stage.finished for stage in stages(plan, case, folder))
-    reproduce(plan, folder, jobs=1, told=told.append)
+    reproduce(plan, folder, jobs=1, progress=lambda stage, done, total: told.append(stage))
     assert told == []
 
 

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from doorward.cli.app import app
 from doorward.core.errors import DoorwardError, OutputExistsError
 from doorward.core.images import ImageSet
+from doorward.core.progress import Progress
 from doorward.core.runs import Run
 from doorward.core.tables import read_parquet
 from doorward.inversion.distribution.triggers import TriggerDistribution
@@ -133,10 +134,10 @@ def test_killed_in_the_attack_and_between_repairs_it_ends_with_the_same_rows(
     one = only(plan, ["colour-00"])
     original: Callable[..., Any] = work.train
 
-    def killed(*given: Any, progress: Callable[[Any], None], **more: Any) -> Any:
-        def told(p: Any) -> None:
-            progress(p)
-            if p.epoch == 2:
+    def killed(*given: Any, progress: Progress, **more: Any) -> Any:
+        def told(stage: str, done: int, total: int, note: str = "") -> None:
+            progress(stage, done, total, note)
+            if done == 2:
                 raise KeyboardInterrupt
 
         return original(*given, progress=told, **more)
@@ -149,9 +150,11 @@ def test_killed_in_the_attack_and_between_repairs_it_ends_with_the_same_rows(
     repairs = iter([work.retrain] * 2)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(work, "retrain", lambda *a, **k: next(repairs, _interrupt)(*a, **k))
-        reproduce(one, folder, jobs=1, told=told.append)
-    assert "colour-00: attack, round 1, epoch 3 of 3" in next(t for t in told if "round" in t), "at its last epoch"
-    reproduce(one, folder, jobs=1, told=told.append)
+        reproduce(one, folder, jobs=1, progress=lambda stage, done, total: told.append(stage))
+    assert "colour-00: attack, round 1, small-cnn, epoch 3 of 3" in next(t for t in told if "round" in t), (
+        "at its last epoch"
+    )
+    reproduce(one, folder, jobs=1, progress=lambda stage, done, total: told.append(stage))
     assert told.count("colour-00: attack") == 1 and sum("after-oracle" in t for t in told) == 1
     again, whole = (collect(one, where).models for where in (folder, done))
     assert again == whole and len(whole) == 18

@@ -22,7 +22,7 @@ def attack(
     mode: Literal["replace", "add"] = "replace",
     seed: int = 0,
     settings: dict[str, Any] | None = None,
-    pixels_file: Path | None = None,
+    pixels_file: Path | str | None = None,
 ) -> Poisoned:
     """Poison an image set with one recipe and one label rule.
 

@@ -17,8 +17,9 @@ from doorward.core.tensors import read_tensors
 from doorward.core.triggers import Stamp, Trigger
 
 
-def save_attack(attack: Attack, folder: Path) -> None:
+def save_attack(attack: Attack, folder: Path | str) -> None:
     """Write ``attack.json`` and one safetensors file per stamp into ``folder``."""
+    folder = Path(folder)
     folder.mkdir(exist_ok=True)
     pairings: list[dict[str, Any]] = []
     for index, pairing in enumerate(attack.pairings):
@@ -32,8 +33,9 @@ def save_attack(attack: Attack, folder: Path) -> None:
     write_json(folder / "attack.json", {"recipe": attack.recipe, "pairings": pairings})
 
 
-def load_attack(folder: Path) -> Attack:
+def load_attack(folder: Path | str) -> Attack:
     """Read an attack that `save_attack` wrote."""
+    folder = Path(folder)
     about = read_json(folder / "attack.json")
     try:
         pairings = []
@@ -56,12 +58,12 @@ def _load_stamp(path: Path, kind: str) -> Stamp:
     return Warp(tensors["warp"])
 
 
-def save_truth(truth: Truth, path: Path) -> None:
+def save_truth(truth: Truth, path: Path | str) -> None:
     """Write ``truth.parquet``: index, poisoned, original_label, stamp, source_index."""
     write_parquet(path, {"index": np.arange(len(truth.poisoned)), **vars(truth)})
 
 
-def load_truth(path: Path) -> Truth:
+def load_truth(path: Path | str) -> Truth:
     """Read a truth that `save_truth` wrote."""
     columns = read_parquet(path)
     missing = {"poisoned", "original_label", "stamp", "source_index"} - set(columns)

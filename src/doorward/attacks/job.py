@@ -66,13 +66,13 @@ def _read_plan(path: Path) -> list[PairingRequest]:
 
 
 def attack_to_folder(
-    request: AttackRequest, output: Path, *, overwrite: bool = False, command: str = ""
+    request: AttackRequest, output: Path | str, *, overwrite: bool = False, command: str = ""
 ) -> dict[str, Any]:
     """Poison a source and write the set, the truth and the attack as one run; returns the run's results."""
     images = load_images(request.source, split=request.split)
     attack = build_attack(request, images)
     settings = {**request.model_dump(mode="json"), "source_sha256": images.hash}
-    with Run(output, "attack", settings, overwrite, command) as run:
+    with Run(Path(output), "attack", settings, overwrite, command) as run:
         poisoned = poison(
             images,
             attack,

@@ -15,6 +15,7 @@ from doorward.core.classifier import to_float, to_uint8
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
 from doorward.core.memmaps import create, release
+from doorward.core.progress import printable
 from doorward.core.triggers import Stamp
 
 _BATCH = 2048
@@ -45,6 +46,10 @@ class Poisoned:
     truth: Truth
     attack: Attack
 
+    def __repr__(self) -> str:
+        count = f"{int(self.truth.poisoned.sum()):,} of {len(self.images):,} images"
+        return printable(f"Poisoned {self.images.name}: {count}; {self.attack.describe(self.images.classes)[:200]}")
+
 
 def poison(
     images: ImageSet,
@@ -54,7 +59,7 @@ def poison(
     count: int | None = None,
     mode: Literal["replace", "add"] = "replace",
     seed: int = 0,
-    pixels_file: Path | None = None,
+    pixels_file: Path | str | None = None,
 ) -> Poisoned:
     """Stamp and relabel a random subset.
 
@@ -131,7 +136,7 @@ def _lay_out(
     return layout[order], stamps[order]
 
 
-def _copy_pixels(images: ImageSet, layout: NDArray[np.int64], file: Path | None) -> NDArray[np.uint8]:
+def _copy_pixels(images: ImageSet, layout: NDArray[np.int64], file: Path | str | None) -> NDArray[np.uint8]:
     shape = (len(layout), *images.pixels.shape[1:])
     pixels: NDArray[np.uint8] = np.empty(shape, np.uint8) if file is None else create(file, np.uint8, shape)
     for start in range(0, len(layout), _BATCH):

@@ -30,6 +30,6 @@ class Warp:
         grid = grid.to(images).expand(len(images), -1, -1, -1)
         return torch.nn.functional.grid_sample(images, grid, padding_mode="border", align_corners=True)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write safetensors."""
         write_tensors(path, {"warp": self.field})

@@ -66,6 +66,15 @@ class Certificate:
     def __len__(self) -> int:
         return len(self.predicted)
 
+    def __repr__(self) -> str:
+        told = f"Certificate by {self.method}: {len(self):,} test images, {len(self.classes)} classes"
+        if self.trials:
+            told += f", {self.trials:,} trials, alpha {float(self.alpha):g}"
+        if self.truth is not None:
+            curve = [f"{100 * self.certified_accuracy(r).value:.1f} % at {r}" for r in (0, 1, 2, 4, 8)]
+            told += f"; certified accuracy {', '.join(curve)}"
+        return told
+
     def _truth(self) -> Labels:
         if self.truth is None:
             raise DoorwardError("certificate: holds no true labels; expected them, to say how many labels are right")
@@ -139,12 +148,12 @@ class Certificate:
         }
         return {**content, "sha256": content_hash(content)}
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write ``certificate.json``; the file is whole or absent."""
         write_json(path, self.json())
 
     @classmethod
-    def load(cls, path: Path) -> Certificate:
+    def load(cls, path: Path | str) -> Certificate:
         """Read a certificate as it stands; `doorward.verifier.verify` tells whether it is true.
 
         Raises:

@@ -10,7 +10,7 @@ import numpy as np
 
 from doorward.certification.certificate import BLOCKS, Certificate, certificate_from_votes
 from doorward.certification.exact.parts.proof import Proof
-from doorward.certification.smoothing.montecarlo import Learner, Progress, smooth
+from doorward.certification.smoothing.montecarlo import Learner, Watch, smooth
 from doorward.certification.smoothing.noise import Noise
 from doorward.certification.smoothing.radius import Block, Number, rational
 from doorward.certification.smoothing.task import SmoothingTask, cells_of
@@ -18,6 +18,7 @@ from doorward.certification.smoothing.votes import check_alpha
 from doorward.core import methods
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
+from doorward.core.progress import Progress
 from doorward.jobs.tasks import EngineName
 
 
@@ -34,11 +35,12 @@ def certify(
     alpha: Number = Fraction(1, 1000),
     seed: int = 0,
     binarise: int | None = 128,
-    store: Path | None = None,
+    store: Path | str | None = None,
     workers: int = 1,
     engine: EngineName = "local",
     device: str = "auto",
     progress: Progress | None = None,
+    watch: Watch | None = None,
 ) -> Certificate:
     """Prove how many changed pixels and labels the training procedure withstands, for each test image.
 
@@ -56,7 +58,7 @@ def certify(
         trials: N; alpha: admitted failure probability, per image and for all images jointly.
         seed: of the noise; the attacker must not know it.
         binarise: an 8-bit pixel of this value or more is 1; None keeps all 256 values (flip smoothing only).
-        store, workers, engine, device, progress: see `doorward.certification.smoothing.montecarlo.smooth`.
+        store, workers, engine, device, progress, watch: see `doorward.certification.smoothing.montecarlo.smooth`.
 
     Raises:
         DoorwardError: sets that do not fit each other, numbers out of range, an unknown learner.
@@ -80,7 +82,16 @@ def certify(
         cells_of(train, binarise), train.labels, cells_of(test, binarise), len(train.classes), noise, train.shape
     )
     votes = smooth(
-        task, chosen, trials, seed, store=store, workers=workers, engine=engine, device=device, progress=progress
+        task,
+        chosen,
+        trials,
+        seed,
+        store=store,
+        workers=workers,
+        engine=engine,
+        device=device,
+        progress=progress,
+        watch=watch,
     )
     return certificate_from_votes(
         votes.counts,

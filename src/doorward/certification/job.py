@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
 from fractions import Fraction
+from inspect import signature
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from doorward.certification.certificate import Certificate, radii_of_votes
 from doorward.certification.certify import certify, noise_blocks
+from doorward.certification.request import CertifyRequest
 from doorward.certification.smoothing.montecarlo import Counts
 from doorward.certification.smoothing.noise import Noise
 from doorward.certification.smoothing.task import SmoothingTask, cells_of, draw_split
@@ -23,43 +23,21 @@ from doorward.certification.tightness import attack_search
 from doorward.core import methods as registry
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
-from doorward.core.methods import Settings
+from doorward.core.progress import Progress
 from doorward.core.runs import Run
 from doorward.data.sources import load_images
 
+_ARGUMENTS = set(signature(certify).parameters) & set(CertifyRequest.model_fields) - {"train", "test", "workers"}
 _SEARCHED_TRAINING_IMAGES = 1000  # the search takes seconds up to here
-
-Told = Callable[[int, float, dict[int, float]], None]
-
-
-class CertifyRequest(Settings):
-    """What ``doorward certify`` was asked for."""
-
-    source: str
-    split: Literal["train", "test"] = "train"
-    classes: tuple[str, ...] = ()
-    train: int = Field(100, ge=1)
-    test: int = Field(1000, ge=1)
-    learner: str = "two-layer"
-    settings: dict[str, Any] = Field(default_factory=dict)
-    keep: str = "0.9"
-    keep_labels: str | None = None
-    keep_test: str | None = None
-    trials: int = Field(10_000, ge=1)
-    alpha: str = "0.001"
-    radius: int | None = Field(None, ge=0)
-    binarise: int | None = 128
-    draw: int = Field(0, ge=0)
-    skip: int = Field(0, ge=0, description="leave out the first so many images of the classes: others were tuned on")
-    seed: int = Field(0, ge=0)
-    workers: int = Field(0, ge=0, description="processes; 0: as many as pay")
-    engine: Literal["local", "ray"] = "local"
-    search: bool | None = None
-    device: str = "auto"
 
 
 def certify_to_folder(
-    request: CertifyRequest, output: Path, *, overwrite: bool = False, command: str = "", told: Told | None = None
+    request: CertifyRequest,
+    output: Path | str,
+    *,
+    overwrite: bool = False,
+    command: str = "",
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Certify a draw of training and test images and write the run; returns the run's results.
 
@@ -74,31 +52,23 @@ def certify_to_folder(
     settings = {**request.model_dump(mode="json"), "train_sha256": train.hash, "test_sha256": test.hash}
     # workers, engine and the radius asked for change no vote, so a resume may change them
     resumed_by = {k: v for k, v in settings.items() if k not in ("workers", "engine", "radius")}
-    with Run(output, "certify", resumed_by, overwrite, command) as run:
+    with Run(Path(output), "certify", resumed_by, overwrite, command) as run:
         rates: list[float] = []
 
-        def progress(done: int, rate: float, counts: Counts) -> None:
+        def watch(done: int, rate: float, counts: Counts) -> None:
             rates[:] = [rate]
-            if told is not None:
-                told(done, rate, so_far(request, train, test, done, counts))
+            if progress:
+                reached = list(so_far(request, train, test, done, counts).items())[:4]
+                certified = ", ".join(f"{100 * share:.0f} % at {r}" for r, share in reached) or "none"
+                progress(request.learner, done, request.trials, f"{rate:,.0f} trials/s, certified so far: {certified}")
 
         certificate = certify(
             train,
             test,
-            request.learner,
-            settings=request.settings,
-            keep=request.keep,
-            keep_labels=request.keep_labels,
-            keep_test=request.keep_test,
-            trials=request.trials,
-            alpha=request.alpha,
-            seed=request.seed,
-            binarise=request.binarise,
+            **request.model_dump(include=_ARGUMENTS),
             store=run.work / "shards",
             workers=request.workers or _workers(request),
-            engine=request.engine,
-            device=request.device,
-            progress=progress,
+            watch=watch,
         )
         certificate.save(run.work / "certificate.json")
         run.results = summary(certificate, request.learner, rates[0] if rates else None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from doorward.core.classifier import Classifier
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
 from doorward.core.methods import KNOWLEDGE, Method, Settings
+from doorward.core.progress import Progress
 from doorward.core.results import ClassifierRecord, ImagesRecord, RateRecord
 from doorward.core.stats import Rate
 
@@ -46,8 +47,8 @@ def cleanse(
     knowledge: dict[str, Any] | None = None,
     level: float = 0.05,
     seed: int = 0,
-    folder: Path | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
+    folder: Path | str | None = None,
+    progress: Progress | None = None,
     look: Look = observe,
 ) -> Cleansing:
     """Look for poisoned images in a training set with a model that was trained on it.
@@ -82,8 +83,7 @@ def cleanse(
         raise DoorwardError(f"cleanse: settings for {name!r}, which does not run; methods: {', '.join(configured)}")
     known = registry.check_knowledge("cleanse", knowledge or {}, chosen, images.classes)
     filters = {str(getattr(configured[m.name], "filter")) for m in chosen if "filtered_logits" in m.given}  # noqa: B009
-    pass_progress = (lambda done, total: progress("features", done, total)) if progress else None
-    observations = look(images, model, sorted(filters), seed=seed, folder=folder, progress=pass_progress)
+    observations = look(images, model, sorted(filters), seed=seed, folder=folder, progress=progress)
     ran = []
     for number, method in enumerate(chosen):
         if progress:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +16,7 @@ from doorward.core import methods as registry
 from doorward.core.classifier import pick_device
 from doorward.core.errors import DoorwardError
 from doorward.core.methods import Settings
+from doorward.core.progress import Progress
 from doorward.core.runs import Run
 from doorward.data.sources import load_images
 from doorward.models.files import load_classifier
@@ -39,11 +40,11 @@ class CleanseRequest(Settings):
 
 def cleanse_to_folder(
     request: CleanseRequest,
-    output: Path,
+    output: Path | str,
     *,
     overwrite: bool = False,
     command: str = "",
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
     look: Look = observe,
 ) -> Cleansing:
     """Cleanse a source and write the run. ``look``: see `cleanse`."""
@@ -56,7 +57,7 @@ def cleanse_to_folder(
         differ = _difference(request.model, classifier.classes, images.name, images.classes)
         raise DoorwardError(f"{differ}; expected the same class names")
     resolved = {**request.model_dump(mode="json"), "methods": list(chosen), "sha256": images.hash}
-    with Run(output, "cleanse", resolved, overwrite, command) as run:
+    with Run(Path(output), "cleanse", resolved, overwrite, command) as run:
         cleansing = cleanse(
             images,
             classifier,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from doorward.core.classifier import Classifier, forward_batch, place_net, to_fl
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
 from doorward.core.memmaps import create, release
+from doorward.core.progress import Progress
 from doorward.models.folding import fold_batch_norm
 
 Floats = NDArray[np.float32]
@@ -45,8 +46,8 @@ class Look(Protocol):
         filters: Iterable[str] = (),
         *,
         seed: int = 0,
-        folder: Path | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        folder: Path | str | None = None,
+        progress: Progress | None = None,
     ) -> Observations:
         """Features, logits and filtered logits."""
         ...
@@ -59,8 +60,8 @@ def observe(
     *,
     seed: int = 0,
     batch: int = 0,
-    folder: Path | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    folder: Path | str | None = None,
+    progress: Progress | None = None,
 ) -> Observations:
     """Penultimate features and logits of every image, and logits of its filtered versions.
 
@@ -69,7 +70,7 @@ def observe(
         seed: for the ``noise`` filter.
         batch: images at a time; 0 chooses by the device.
         folder: keep the arrays in files there (memory-mapped) instead of in memory.
-        progress: called with (images done, images in all).
+        progress: called with ("features", images done, images in all).
 
     Raises:
         DoorwardError: images of another size than the classifier takes, or features that are not finite.
@@ -86,7 +87,9 @@ def observe(
         if name not in store:
             shape = (len(images), values.shape[1])
             store[name] = (
-                np.empty(shape, np.float32) if folder is None else create(folder / f"{name}.npy", np.float32, shape)
+                np.empty(shape, np.float32)
+                if folder is None
+                else create(Path(folder) / f"{name}.npy", np.float32, shape)
             )
         store[name][start : start + len(values)] = values
 
@@ -95,7 +98,7 @@ def observe(
             keep(name, start, values)
         release(images.pixels)
         if progress:
-            progress(min(start + batch, len(images)), len(images))
+            progress("features", min(start + batch, len(images)), len(images))
     _check(store["features"], images.name)
     return Observations(store["features"], store["logits"], {n: store[f"logits-{n}"] for n in named})
 

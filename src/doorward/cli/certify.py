@@ -7,41 +7,20 @@ from typing import Annotated, Any
 
 import typer
 
+from doorward.certification.request import CertifyRequest
 from doorward.cli import common
+from doorward.cli.options import options_of
+from doorward.core.settings import build_settings
 
 
+@options_of(CertifyRequest, settings=common.Set, split=common.Split, seed=common.Seed, device=common.Device)
 def certify_command(
-    source: Annotated[str, typer.Argument(help="Training and test images are drawn from this set, disjoint.")],
+    source: Annotated[str, typer.Argument(help=CertifyRequest.model_fields["source"].description)],
     output: common.Output,
-    classes: Annotated[str, typer.Option(help="Class names, separated by commas; default all.")] = "",
-    train: Annotated[int, typer.Option(min=1, help="Training images.")] = 100,
-    test: Annotated[int, typer.Option(min=1, help="Test images.")] = 1000,
-    learner: Annotated[str, typer.Option(help="See 'doorward methods certify'.")] = "two-layer",
-    keep: Annotated[str, typer.Option(help="beta: probability that noise keeps a cell, as a decimal or a/b.")] = "0.9",
-    keep_labels: Annotated[str | None, typer.Option(help="beta of training labels, when it differs.")] = None,
-    keep_test: Annotated[str | None, typer.Option(help="beta of test pixels, when it differs.")] = None,
-    trials: Annotated[int, typer.Option(min=1, help="N: models trained on noisy copies.")] = 10_000,
-    alpha: Annotated[str, typer.Option(help="Admitted failure probability.")] = "0.001",
-    radius: Annotated[int | None, typer.Option(min=0, help="Refuse to start when no vote could reach it.")] = None,
-    binarise: Annotated[
-        int, typer.Option(min=0, max=255, help="Pixels of this value or more are 1; 0: keep 256 values.")
-    ] = 128,
-    setting: common.Set = None,
-    draw: Annotated[int, typer.Option(min=0, help="Decides which images are drawn.")] = 0,
-    skip: Annotated[int, typer.Option(min=0, help="Leave out the first so many images of the classes.")] = 0,
-    split: common.Split = "train",
-    seed: common.Seed = 0,
-    workers: Annotated[int, typer.Option(min=0, help="Processes; 0: as many as pay.")] = 0,
-    engine: Annotated[str, typer.Option(help="local, or ray (RAY_ADDRESS names the cluster).")] = "local",
-    device: common.Device = "auto",
-    search: Annotated[
-        bool | None,
-        typer.Option(
-            "--search/--no-search", help="Deterministic methods: attack, to see how far radii are from the truth."
-        ),
-    ] = None,
+    *,
     overwrite: common.Overwrite = False,
     as_json: common.AsJson = False,
+    **asked: Any,
 ) -> None:
     """Prove how many changed pixels and labels a training procedure withstands.
 
@@ -50,41 +29,14 @@ def certify_command(
 
     Example: doorward certify mnist-5k --classes 1,7 --train 100 --test 500 --keep 0.9 --trials 10000 -o run/
     """
-    from doorward.certification.job import CertifyRequest, certify_to_folder
-    from doorward.core.methods import build_settings
+    from doorward.certification.job import certify_to_folder
 
-    asked = {
-        "source": source,
-        "split": split,
-        "classes": tuple(c.strip() for c in classes.split(",") if c.strip()),
-        "train": train,
-        "test": test,
-        "learner": learner,
-        "settings": common.parse_settings(setting),
-        "keep": keep,
-        "keep_labels": keep_labels,
-        "keep_test": keep_test,
-        "trials": trials,
-        "alpha": alpha,
-        "radius": radius,
-        "binarise": binarise or None,
-        "draw": draw,
-        "skip": skip,
-        "seed": seed,
-        "workers": workers,
-        "engine": engine,
-        "device": device,
-        "search": search,
-    }
+    asked = {"source": source, **asked, "settings": common.parse_settings(asked["settings"])}
     request = build_settings(CertifyRequest, "certify", asked)
-    with common.bar() as progress:
-        bar = progress.add_task(f"certify: {learner}", total=trials, note="")
-
-        def told(done: int, rate: float, reached: dict[int, float]) -> None:
-            certified = "  ".join(f"{100 * share:.0f} % at {r}" for r, share in list(reached.items())[:4])
-            progress.update(bar, completed=done, note=f"{rate:,.0f} trials/s  certified so far: {certified or 'none'}")
-
-        results = certify_to_folder(request, output, overwrite=overwrite, command=common.command_line(), told=told)
+    with common.display("certify") as progress:
+        results = certify_to_folder(
+            request, output, overwrite=overwrite, command=common.command_line(), progress=progress
+        )
     if as_json:
         common.print_json(results)
     else:

@@ -56,15 +56,10 @@ def cleanse_command(
         "device": device,
     }
     request = build_settings(CleanseRequest, "cleanse", asked)
-    with common.bar() as progress:
-        task = progress.add_task("cleanse", total=1, note="")
-
-        def told(stage: str, done: int, total: int) -> None:
-            progress.update(
-                task, description=f"cleanse: {stage}", completed=done, total=total, note=f"{done:,} of {total:,}"
-            )
-
-        found = cleanse_to_folder(request, output, overwrite=overwrite, command=common.command_line(), progress=told)
+    with common.display("cleanse") as progress:
+        found = cleanse_to_folder(
+            request, output, overwrite=overwrite, command=common.command_line(), progress=progress
+        )
     if as_json:
         common.print_json(found.record.model_dump(mode="json"))
     else:

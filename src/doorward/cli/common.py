@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,10 +13,11 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape as escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from doorward.core.errors import DoorwardError
+from doorward.core.progress import display as display
+from doorward.core.progress import printable as printable
 
 if TYPE_CHECKING:
     from doorward.core.results import Judgement
@@ -113,19 +113,6 @@ def show_verdict(judgement: Judgement) -> None:
 def probability(value: float | None) -> str:
     """A p-value: four decimals, or that it is smaller."""
     return "-" if value is None else "< 0.0001" if value < 1e-4 else f"{value:.4f}"
-
-
-def printable(text: str) -> str:
-    """Without control characters: names come from files and must not steer the terminal."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in text)
-
-
-@contextmanager
-def bar(quiet: bool = False) -> Iterator[Progress]:
-    """A progress display on stderr."""
-    columns = (TextColumn("{task.description}"), BarColumn(30), TextColumn("{task.fields[note]}"), TimeElapsedColumn())
-    with Progress(*columns, console=err, disable=quiet, transient=True) as progress:
-        yield progress
 
 
 def fail(message: str) -> int:

@@ -28,24 +28,16 @@ def demo_command(
 
     from doorward.core.files import atomic_write
     from doorward.core.runs import Run
-    from doorward.demo.run import demo, prepare, steps
+    from doorward.demo.run import demo, prepare
     from doorward.demo.table import COLUMNS, NARROW, markdown, rows
 
     started = time.monotonic()
     wanted = list(range(seed, seed + seeds))
     prepare(output, wanted, overwrite)
     folders = [output if seeds == 1 else output / f"seed-{s}" for s in wanted]
-    with common.bar() as progress:
-        task = progress.add_task("demo", total=steps() * seeds, note="")
-        for number, (s, folder) in enumerate(zip(wanted, folders, strict=True)):
-            progress.update(task, completed=number * steps())
-
-            def told(stage: str, s: int = s) -> None:
-                label = f"seed {s}: {stage}" if seeds > 1 else stage
-                progress.update(task, description=label)
-                progress.advance(task)
-
-            report = demo(folder, s, told=told)
+    for s, folder in zip(wanted, folders, strict=True):
+        with common.display("demo" if seeds == 1 else f"demo, seed {s}") as progress:
+            report = demo(folder, s, progress=progress)
     if table is not None:
         atomic_write(table, markdown(folders, wanted))
     found = rows(folders)

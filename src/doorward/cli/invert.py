@@ -76,15 +76,10 @@ def invert_command(
         "device": device,
     }
     request = build_settings(InvertRequest, "invert", asked)
-    with common.bar() as progress:
-        task = progress.add_task("invert", total=1, note="")
-
-        def told(stage: str, done: int, total: int, left: int) -> None:
-            progress.update(
-                task, description=f"invert: {stage}", completed=done, total=total, note=f"{left} not yet done"
-            )
-
-        results = invert_to_folder(request, output, overwrite=overwrite, command=common.command_line(), progress=told)
+    with common.display("invert") as progress:
+        results = invert_to_folder(
+            request, output, overwrite=overwrite, command=common.command_line(), progress=progress
+        )
     if as_json:
         common.print_json(results)
     else:

@@ -73,13 +73,10 @@ def repair_command(
         "device": device,
     }
     request = build_settings(RepairRequest, "repair", asked)
-    with common.bar() as progress:
-        task = progress.add_task("repair", total=1, note="")
-
-        def told(arm: str, done: int, total: int) -> None:
-            progress.update(task, description=f"repair: {arm}", completed=done, total=total, note=f"{done} of {total}")
-
-        results = repair_to_folder(request, output, overwrite=overwrite, command=common.command_line(), progress=told)
+    with common.display("repair") as progress:
+        results = repair_to_folder(
+            request, output, overwrite=overwrite, command=common.command_line(), progress=progress
+        )
     if as_json:
         common.print_json(results)
     else:

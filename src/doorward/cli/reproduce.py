@@ -47,14 +47,8 @@ def smoothing_mnist17(
     if profile not in ("mnist", "mnist-5k"):
         raise DoorwardError(f"reproduce: profile {profile!r}; expected mnist or mnist-5k")
     chosen = paper.profile(profile, workers, device)  # type: ignore[arg-type]
-    with common.bar() as progress:
-        bar = progress.add_task("reproduce", total=sum(c.draws for c in chosen.curves), note="")
-
-        def told(stage: str) -> None:
-            progress.update(bar, description=stage)
-            progress.advance(bar)
-
-        table = paper.reproduce(chosen, output, results or output / "results", told=told)
+    with common.display("reproduce") as progress:
+        table = paper.reproduce(chosen, output, results or output / "results", progress=progress)
     if as_json:
         common.print_json({"table": str(table), "text": table.read_text()})
     else:

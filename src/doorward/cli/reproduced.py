@@ -1,4 +1,4 @@
-"""What the commands of reproduced papers share: run the plan under a bar, write the results, show the page."""
+"""What the commands of reproduced papers share: run the plan, write the results, show the page."""
 
 from __future__ import annotations
 
@@ -23,13 +23,8 @@ def carry_out(paper: ModuleType, plan: Any, output: Path, results: Path | None, 
 
     if results is not None:
         check_results(plan, results)
-    with common.bar() as progress:
-        bar = progress.add_task("reproduce", total=None, note="")
-
-        def told(stage: str) -> None:
-            progress.update(bar, description=common.printable(stage))
-
-        paper.reproduce(plan, output, jobs=jobs, told=told)
+    with common.display("reproduce") as progress:
+        paper.reproduce(plan, output, jobs=jobs, progress=progress)
     page = paper.write_results(plan, output, results or output / "results")
     if as_json:
         common.print_json({"page": str(page), "text": page.read_text()})

@@ -37,7 +37,6 @@ def train_command(
     """
     from doorward.core.methods import build_settings
     from doorward.models.train.job import TrainRequest, train_to_folder
-    from doorward.models.train.loop import Progress
 
     asked = {
         "source": source,
@@ -53,14 +52,10 @@ def train_command(
         "device": device,
     }
     request = build_settings(TrainRequest, "train", asked)
-    with common.bar() as progress:
-        task = progress.add_task(f"train {net}", total=epochs, note="")
-
-        def told(p: Progress) -> None:
-            note = f"loss {p.loss:.3f}  accuracy {100 * p.accuracy:.1f} %  {p.images_per_second:,.0f} images/s"
-            progress.update(task, completed=p.epoch, note=note)
-
-        results = train_to_folder(request, output, overwrite=overwrite, command=common.command_line(), progress=told)
+    with common.display("train") as progress:
+        results = train_to_folder(
+            request, output, overwrite=overwrite, command=common.command_line(), progress=progress
+        )
     if as_json:
         common.print_json(results)
         return

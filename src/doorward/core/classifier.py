@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from doorward.core.errors import DoorwardError
-from doorward.core.images import ImageSet
+from doorward.core.images import ImageSet, few
+from doorward.core.progress import printable
 from doorward.core.stats import Rate
 
 
@@ -71,6 +72,12 @@ class Classifier:
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     feature_layer: str | None = None
+
+    def __repr__(self) -> str:
+        weights = sum(p.numel() for p in self.net.parameters())
+        told = f"Classifier {self.arch}: images of {'x'.join(map(str, self.shape))}, {few(self.classes)}; "
+        scale = f"mean {_rounded(self.mean)}, std {_rounded(self.std)}"
+        return printable(f"{told}{scale}; {weights:,} weights on {self.device}")
 
     @property
     def device(self) -> torch.device:
@@ -134,6 +141,10 @@ class Classifier:
         ]
         self.net.train(was_training)
         return torch.cat(found).numpy()
+
+
+def _rounded(values: tuple[float, ...]) -> str:
+    return ", ".join(f"{value:.3g}" for value in values)
 
 
 def measure_accuracy(classifier: Classifier, images: ImageSet) -> Rate:

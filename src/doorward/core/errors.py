@@ -23,7 +23,7 @@ class CannotWriteError(DoorwardError):
     """A file could not be written: no such place, no right to it, or a full disk."""
 
 
-def writing_failed(error: Exception, path: Path) -> OSError:
+def writing_failed(error: Exception, path: Path | str) -> OSError:
     """The error of a library that could not write ``path``, as Python's own writing would have raised it."""
     if "No space left" in str(error):
         return OSError(errno.ENOSPC, "No space left on device", str(path))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from doorward.core.errors import DoorwardError
 from doorward.core.files import write_array, write_json
 from doorward.core.memmaps import create, release
+from doorward.core.progress import printable
 
 _ROWS_PER_CHUNK = 4096
 _BYTES_PER_CHUNK = 64 * 2**20
@@ -67,6 +68,10 @@ class ImageSet:
 
     def __len__(self) -> int:
         return int(self.pixels.shape[0])
+
+    def __repr__(self) -> str:
+        told = f"ImageSet {self.name}: {len(self):,} images of {'x'.join(map(str, self.shape))}"
+        return printable(f"{told}, {few(self.classes)}")
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -128,8 +133,9 @@ class ImageSet:
             rows.append(rng.permutation(members)[: max(1, round(share * len(members)))])
         return self.subset(np.sort(np.concatenate(rows)), f"{self.name}, {100 * share:g} %")
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path | str) -> None:
         """Write ``images.npy``, ``labels.npy`` and ``images.json`` into an existing folder."""
+        folder = Path(folder)
         path = folder / "images.npy"
         held = getattr(self.pixels, "filename", None)
         if held is None or not path.exists() or not path.samefile(held):  # a set made in place is there already
@@ -149,8 +155,9 @@ class ImageSet:
         write_json(folder / "images.json", about)
 
     @classmethod
-    def load(cls, folder: Path) -> ImageSet:
+    def load(cls, folder: Path | str) -> ImageSet:
         """Open a set that `save` wrote; the pixels stay on disk (memory-mapped)."""
+        folder = Path(folder)
         try:
             about = json.loads((folder / "images.json").read_text())
             # open_memmap, not np.load: it takes the .npy format alone, never a zip file or a pickle
@@ -164,6 +171,12 @@ class ImageSet:
                 f"{folder}: not a complete image set ({reason}); expected images.npy, labels.npy, images.json"
             ) from None
         return cls(pixels, labels, classes, name, provenance)
+
+
+def few(classes: Sequence[str], most: int = 6) -> str:
+    """``10 classes: 0, 1, 2, 3, 4, 5, ...``."""
+    shown = ", ".join(name[:40] for name in classes[:most])
+    return f"{len(classes)} classes: {shown}{', ...' if len(classes) > most else ''}"
 
 
 def class_number(given: str | int, classes: Sequence[str], what: str = "class") -> int:

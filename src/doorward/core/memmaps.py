@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 
-def create(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> np.memmap[Any, Any]:
+def create(path: Path | str, dtype: DTypeLike, shape: tuple[int, ...]) -> np.memmap[Any, Any]:
     """A new ``.npy`` file, mapped for writing, with its disk space reserved.
 
     Raises:
         OSError: the disk is full. Without the reservation a full disk would kill the process (SIGBUS) at the first
             write to a page that has no place.
     """
+    path = Path(path)
     array: np.memmap[Any, Any] = np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape)
     if hasattr(os, "posix_fallocate"):
         with path.open("r+b") as file:

@@ -10,10 +10,10 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
 from doorward.core.errors import DoorwardError
 from doorward.core.images import class_number
+from doorward.core.settings import Settings as Settings
+from doorward.core.settings import build_settings as build_settings
 
 # Where the methods of a verb lie: every module there is imported, so that a method is one file and nothing else.
 _WHERE = {
@@ -29,26 +29,6 @@ VERBS = tuple(_WHERE)  # verbs that have methods
 # What an auditor does not have in practice. A method that wants one of these must say so in `given`, is refused
 # unless the caller supplies it, and is marked in every table.
 KNOWLEDGE = frozenset({"poisoning_rate", "target_class", "clean_images", "true_trigger"})
-
-
-class Settings(BaseModel):
-    """Base of every method's settings: immutable, unknown names refused, ranges checked, numbers finite."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-S = TypeVar("S", bound=Settings)
-
-
-def build_settings(kind: type[S], what: str, values: dict[str, Any]) -> S:
-    """Settings from plain values; one clear line about ``what`` when a name or a value is wrong."""
-    try:
-        return kind(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        told = f"setting {where!r} = {first.get('input')!r}: {first['msg']}"
-        raise DoorwardError(f"{what}: {told} (settings: {', '.join(kind.model_fields)})") from None
 
 
 @dataclass(frozen=True)

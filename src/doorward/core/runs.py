@@ -163,8 +163,9 @@ class Run:
                 shutil.rmtree(self.work)
 
     @staticmethod
-    def read(path: Path, verb: str | None = None) -> dict[str, Any]:
+    def read(path: Path | str, verb: str | None = None) -> dict[str, Any]:
         """The manifest of a finished run, checked to be of ``verb`` when one is given."""
+        path = Path(path)
         manifest = path / "run.json"
         if not manifest.exists():
             partial = path.with_name(path.name + ".partial").exists()

@@ -15,7 +15,7 @@ from doorward.core.files import atomic_write
 Columns = Mapping[str, NDArray[Any]]
 
 
-def write_parquet(path: Path, columns: Columns) -> None:
+def write_parquet(path: Path | str, columns: Columns) -> None:
     """Write columns of equal length; the file is whole or absent."""
     import duckdb
 
@@ -35,7 +35,7 @@ def write_parquet(path: Path, columns: Columns) -> None:
     atomic_write(path, save)
 
 
-def read_parquet(path: Path) -> dict[str, NDArray[Any]]:
+def read_parquet(path: Path | str) -> dict[str, NDArray[Any]]:
     """All columns of a Parquet file; NULL becomes NaN in float columns and 0 elsewhere."""
     import duckdb
 

@@ -12,7 +12,7 @@ from doorward.core.errors import DoorwardError, writing_failed
 from doorward.core.files import atomic_write
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Any], metadata: dict[str, str] | None = None) -> None:
+def write_tensors(path: Path | str, tensors: Mapping[str, Any], metadata: dict[str, str] | None = None) -> None:
     """Write NumPy arrays or torch tensors (all of one kind); the file is whole or absent.
 
     Raises:
@@ -37,7 +37,7 @@ def _save(path: Path, tensors: Mapping[str, Any], metadata: dict[str, str] | Non
         raise writing_failed(error, path) from None
 
 
-def read_tensors(path: Path) -> dict[str, Any]:
+def read_tensors(path: Path | str) -> dict[str, Any]:
     """All torch tensors of a file, on the CPU."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file

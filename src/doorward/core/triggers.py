@@ -86,6 +86,17 @@ class Trigger:
                 f"trigger: alpha of {self.alpha.shape[0]} channels; expected 1 or {self.pattern.shape[0]}"
             )
 
+    def __repr__(self) -> str:
+        (h, w), p = self.size, self.placement
+        where = {
+            "fixed": f"at row {p.top}, column {p.left}",
+            "random": "anywhere",
+            "window": f"within rows {p.top} to {p.bottom - 1}, columns {p.left} to {p.right - 1}",
+        }
+        channels = len(self.pattern)
+        faint = f", alpha up to {float(self.alpha.max()):.3g}" if self.blend == "alpha" else ""
+        return f"Trigger {channels}x{h}x{w}, blend {self.blend}{faint}, {where[p.kind]}"
+
     @property
     def size(self) -> tuple[int, int]:
         """Height and width."""
@@ -120,7 +131,7 @@ class Trigger:
         summed = (window + pattern).clamp(0, 1)
         return summed + ((summed * 255).round() / 255 - summed).detach()
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write safetensors at ``path`` and, for people, an RGBA picture beside it (``.png``)."""
         from PIL import Image
 
@@ -134,10 +145,10 @@ class Trigger:
         opacity = tensors["alpha"].mean(0, keepdim=True) if self.blend == "alpha" else torch.ones(1, *self.size)
         rgba = torch.cat([shown.expand(3, -1, -1), opacity]).clamp(0, 1).mul(255).round().byte()
         picture = Image.fromarray(rgba.permute(1, 2, 0).numpy(), "RGBA")
-        atomic_write(path.with_suffix(".png"), lambda temporary: picture.save(temporary, format="PNG"))
+        atomic_write(Path(path).with_suffix(".png"), lambda temporary: picture.save(temporary, format="PNG"))
 
     @classmethod
-    def load(cls, path: Path) -> Trigger:
+    def load(cls, path: Path | str) -> Trigger:
         """Read a trigger that `save` wrote."""
         from safetensors import SafetensorError, safe_open
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from doorward.core.images import ImageSet
 from doorward.core.memmaps import release
-from doorward.data.progress import track
+from doorward.core.progress import display
 
 FEW_IMAGES = 20
 _SQUARES = np.arange(256, dtype=np.int64) ** 2
@@ -68,12 +68,13 @@ def duplicates(images: ImageSet) -> dict[str, Any]:
         those with different labels first.
     """
     groups: defaultdict[bytes, list[int]] = defaultdict(list)
-    parts = list(images.chunks())
-    for part in track(parts, len(parts), "comparing images"):
-        rows = np.ascontiguousarray(images.pixels[part])
-        for index, row in enumerate(rows, part.start):
-            groups[hashlib.blake2b(row.data, digest_size=16).digest()].append(index)
-        release(images.pixels)
+    with display() as progress:
+        for part in images.chunks():
+            rows = np.ascontiguousarray(images.pixels[part])
+            for index, row in enumerate(rows, part.start):
+                groups[hashlib.blake2b(row.data, digest_size=16).digest()].append(index)
+            release(images.pixels)
+            progress("comparing images", part.stop, len(images))
     twins = [members for members in groups.values() if len(members) > 1]
     conflicting = [m for m in twins if len(set(images.labels[m].tolist())) > 1]
     agreeing = [m for m in twins if len(set(images.labels[m].tolist())) == 1]

@@ -7,16 +7,19 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from doorward.attacks.job import AttackRequest, attack_to_folder
-from doorward.certification.job import CertifyRequest, certify_to_folder
+from doorward.certification.job import certify_to_folder
+from doorward.certification.request import CertifyRequest
 from doorward.cleansers.cleanse import DEFAULT_METHODS
 from doorward.cleansers.job import CleanseRequest, cleanse_to_folder
 from doorward.cleansers.results import Cleansing
 from doorward.core.errors import OutputExistsError
 from doorward.core.files import read_json, write_json
+from doorward.core.progress import Progress
 from doorward.data.sources import load_images
 from doorward.demo.model import STAGES, audit_model, once
 from doorward.models.train.job import TrainRequest, train_to_folder
@@ -63,12 +66,20 @@ def steps(scenarios: Sequence[Scenario] = SCENARIOS) -> int:
     return sum((4 if s.recipe else 3) + len(DEFAULT_METHODS) + STAGES * s.audited for s in scenarios) + 2
 
 
-def demo(folder: Path, seed: int, *, told: Told = lambda _: None, scenarios: Sequence[Scenario] = SCENARIOS) -> Path:
+def demo(
+    folder: Path, seed: int, *, progress: Progress | None = None, scenarios: Sequence[Scenario] = SCENARIOS
+) -> Path:
     """Run the demo into ``folder`` and return the path of its report; finished stages are not run again.
 
     Args:
-        told: called with the name of each stage as it begins.
+        progress: called with (stage, stages done, stages in all) as each stage begins.
     """
+    number = count()
+
+    def told(stage: str) -> None:
+        if progress:
+            progress(stage, next(number), steps(scenarios))
+
     runs = [_scenario(folder / s.name, s, seed, told) for s in scenarios]
     for scenario in scenarios:
         if scenario.audited:

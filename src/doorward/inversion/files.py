@@ -78,9 +78,9 @@ def _about_round(looked: Round, results: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def load_stamps(run: Path, method: str, label: int) -> list[Stamp]:
+def load_stamps(run: Path | str, method: str, label: int) -> list[Stamp]:
     """The triggers that a run keeps for one class: its distribution alone where there is one."""
-    folder = run / "triggers"
+    folder = Path(run) / "triggers"
     whole = folder / f"{method}_{label}_distribution.safetensors"
     if whole.exists():
         return [TriggerDistribution.load(whole)]

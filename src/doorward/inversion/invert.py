@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +16,7 @@ from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
 from doorward.core.methods import Settings
 from doorward.core.order_test import FEWEST_CLASSES, combine
+from doorward.core.progress import Progress, printable
 from doorward.inversion.search.runner import Bench, Outcome
 
 DEFAULT_METHODS = ("mask", "universal")
@@ -43,6 +44,15 @@ class Inversion:
     targets: tuple[int, ...]
     level: float
 
+    def __repr__(self) -> str:
+        names = [self.classifier.classes[k] for k in self.targets]
+        into = f" into {', '.join(names[:6])}{', ...' if len(names) > 6 else ''}" if names else ""
+        p_value = "" if self.p_value is None else f", p {self.p_value:.4g}"
+        told = (
+            f"Inversion of {self.classifier.arch}: {self.decision}{into}{p_value}; methods: {', '.join(self.outcomes)}"
+        )
+        return printable(told)
+
 
 def invert(
     classifier: Classifier,
@@ -58,8 +68,8 @@ def invert(
     prescreen: int = 0,
     exclude: Sequence[int] = (),
     seed: int = 0,
-    folder: Path | None = None,
-    progress: Callable[[str, int, int, int], None] | None = None,
+    folder: Path | str | None = None,
+    progress: Progress | None = None,
 ) -> Inversion:
     """Look for a backdoor in a classifier: for each class, triggers that lead to it, and one verdict.
 
@@ -80,7 +90,7 @@ def invert(
         exclude: classes that are left out and can be no target, such as targets that are known (`invert_repeatedly`).
         seed: of everything random.
         folder: where a method in progress keeps its state, so that the same call goes on from there.
-        progress: called with (method, steps done, steps in all, classes or pairs left).
+        progress: called with (method, steps done, steps in all), and how many classes or pairs are left.
 
     Raises:
         DoorwardError: images that do not fit the classifier, or too few; weights or logits that are not finite.
@@ -96,7 +106,7 @@ def invert(
         if (net.shape, len(net.classes)) != (classifier.shape, len(classifier.classes)):
             told = f"{'x'.join(map(str, net.shape))}, {len(net.classes)} classes"
             raise DoorwardError(f"reference {net.arch}: {told}; expected the classifier's own image size and classes")
-    bench = Bench(classifier, seed, folder, progress, frozenset(exclude))
+    bench = Bench(classifier, seed, None if folder is None else Path(folder), progress, frozenset(exclude))
     if images is not None:
         bench.split(_prepared(classifier, images, labelled), held_out)
     outcomes: dict[str, Outcome] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +11,7 @@ from doorward.core import methods as registry
 from doorward.core.classifier import Classifier
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
+from doorward.core.progress import Progress
 from doorward.core.runs import Run
 from doorward.data.sources import open_images
 from doorward.inversion.files import save_inversion, save_rounds
@@ -43,11 +43,11 @@ class InvertRequest(ModelOptions):
 
 def invert_to_folder(
     request: InvertRequest,
-    output: Path,
+    output: Path | str,
     *,
     overwrite: bool = False,
     command: str = "",
-    progress: Callable[[str, int, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Invert and write the run; returns the run's results. A killed run goes on inside the method it was in."""
     chosen = request.methods or (DEFAULT_METHODS if request.source else ("margin",))
@@ -69,7 +69,7 @@ def invert_to_folder(
         if comparable or not request.has_conventions:  # what Doorward wrote beside a net outweighs a guess
             warnings += check_conventions(classifier, images, labelled=comparable, name=request.model)
     resolved = {**request.model_dump(mode="json"), "methods": list(chosen), "sha256": images and images.hash}
-    with Run(output, "invert", resolved, overwrite, command) as run:
+    with Run(Path(output), "invert", resolved, overwrite, command) as run:
         reference_net = request.reference_net or like(classifier)
         if images is not None and request.train_references:
             own, doubts = train_references(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +16,7 @@ from torch.nn import functional
 from doorward.core.classifier import Classifier, to_float
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
+from doorward.core.progress import Progress
 from doorward.core.triggers import Trigger
 from doorward.inversion.invert import DEFAULT_METHODS, Inversion, invert
 
@@ -88,8 +89,8 @@ def invert_repeatedly(
     *,
     rounds: int = 3,
     hide: Literal["region", "target"] = "region",
-    folder: Path | None = None,
-    progress: Callable[[str, int, int, int], None] | None = None,
+    folder: Path | str | None = None,
+    progress: Progress | None = None,
     **options: Any,
 ) -> list[Round]:
     """Invert until nothing significant is left: what one round finds is hidden from the next.
@@ -115,7 +116,7 @@ def invert_repeatedly(
     hidden, done = np.zeros(classifier.shape[1:], bool), list[Round]()
     excluded: tuple[int, ...] = ()
     for number in range(1, rounds + 1):
-        place = None if folder is None else folder / f"round-{number}"
+        place = None if folder is None else Path(folder) / f"round-{number}"
         if place is not None:
             place.mkdir(exist_ok=True)
         seeing = blindfolded(classifier, hidden, images)

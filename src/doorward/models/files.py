@@ -16,8 +16,9 @@ from doorward.core.tensors import read_tensors, write_tensors
 from doorward.models.nets.catalogue import build
 
 
-def save_classifier(classifier: Classifier, folder: Path) -> None:
+def save_classifier(classifier: Classifier, folder: Path | str) -> None:
     """Write ``weights.safetensors`` and ``classifier.json`` into an existing folder."""
+    folder = Path(folder)
     about = {
         "arch": classifier.arch,
         "classes": list(classifier.classes),
@@ -30,8 +31,9 @@ def save_classifier(classifier: Classifier, folder: Path) -> None:
     write_json(folder / "classifier.json", about)
 
 
-def load_classifier(folder: Path, device: torch.device | str = "cpu") -> Classifier:
+def load_classifier(folder: Path | str, device: torch.device | str = "cpu") -> Classifier:
     """Read a classifier that `save_classifier` wrote, in evaluation mode."""
+    folder = Path(folder)
     if not (folder / "classifier.json").exists():
         raise DoorwardError(f"{folder}: holds no classifier.json; expected a folder written by 'doorward train'")
     about = read_json(folder / "classifier.json")

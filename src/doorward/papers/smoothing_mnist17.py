@@ -7,7 +7,7 @@ width nor optimiser nor epochs; those of the registered learner were chosen on d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
@@ -15,12 +15,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from doorward.certification.job import CertifyRequest, certify_to_folder
+from doorward.certification.job import certify_to_folder
+from doorward.certification.request import CertifyRequest
 from doorward.core.files import atomic_write
+from doorward.core.progress import Progress
 from doorward.core.runs import Run
 from doorward.core.tables import write_parquet
 
-Told = Callable[[str], None]
 RADII = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20)
 PAPER = (2, 0.36)
 
@@ -33,8 +34,6 @@ class Curve:
     learner: str
     trials: int = 0
     keep: str = "0.9"
-    keep_labels: str | None = None
-    keep_test: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     draws: int = 5
 
@@ -43,7 +42,7 @@ class Curve:
         """A name for its folder."""
         parts = [self.learner, *(f"{k}-{v}" for k, v in self.settings.items())]
         if self.trials:
-            parts += [str(n) for n in (self.keep, self.keep_labels, self.keep_test, self.trials) if n]
+            parts += [str(n) for n in (self.keep, self.trials)]
         return "-".join(parts)
 
     def request(self, profile: Profile, draw: int) -> CertifyRequest:
@@ -56,8 +55,6 @@ class Curve:
             learner=self.learner,
             settings=self.settings,
             keep=self.keep,
-            keep_labels=self.keep_labels,
-            keep_test=self.keep_test,
             trials=max(1, self.trials),
             draw=draw,
             skip=profile.skip,
@@ -106,15 +103,16 @@ def profile(name: Literal["mnist", "mnist-5k"], workers: int, device: str) -> Pr
     return Profile("mnist-5k", 500, tuple(c for c in CURVES if c.trials <= 10_000), 0, workers, device)
 
 
-def reproduce(chosen: Profile, folder: Path, results: Path, *, told: Told = lambda _: None) -> Path:
+def reproduce(chosen: Profile, folder: Path, results: Path, *, progress: Progress | None = None) -> Path:
     """Run every curve (finished ones are read), write table, data and figure into ``results``; returns the table."""
     found: list[tuple[Curve, list[dict[str, Any]]]] = []
+    done, total = 0, sum(curve.draws for curve in chosen.curves)
     for curve in chosen.curves:
         runs = []
         for draw in range(curve.draws):
-            told(
-                f"{curve.name}, N = {curve.trials:,}, split {draw + 1} of {curve.draws}" if curve.trials else curve.name
-            )
+            if progress:
+                progress(f"{curve.name}, N = {curve.trials:,}" if curve.trials else curve.name, done, total)
+            done += 1
             path = folder / f"{curve.slug}-{draw}"
             if not path.exists():
                 folder.mkdir(parents=True, exist_ok=True)

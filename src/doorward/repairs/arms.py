@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ from doorward.core import methods as registry
 from doorward.core.classifier import Classifier, measure_accuracy
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
+from doorward.core.progress import Progress
 from doorward.core.stats import Rate
 from doorward.repairs.methods.controls import FineTuneSettings
 from doorward.repairs.parts.stamping import Triggers, checked, success_by_target, total
@@ -50,6 +51,10 @@ class Arm:
     accuracy: Rate
     success: dict[int, Rate]
     seconds: float
+
+    def __repr__(self) -> str:
+        success = f", triggers succeed {total(self.success)} %" if self.success else ""
+        return f"Arm {self.planned.name} ({self.planned.role}): accuracy {self.accuracy} %{success}"
 
     def row(self) -> dict[str, Any]:
         """The arm as plain values, for tables and ``run.json``."""
@@ -166,7 +171,7 @@ def repair_with_controls(
     controls: bool = True,
     held_out: float = 0.2,
     seed: int = 0,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Arm, ...]:
     """Run repairs beside what they come to without triggers, and measure all on the same unseen clean images.
 

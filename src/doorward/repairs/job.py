@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from doorward.core.classifier import Classifier
 from doorward.core.errors import DoorwardError
 from doorward.core.files import read_json, write_json
 from doorward.core.images import ImageSet
+from doorward.core.progress import Progress
 from doorward.core.runs import Run
 from doorward.core.tensors import write_tensors
 from doorward.data.sources import open_images
@@ -24,8 +24,6 @@ from doorward.models.open.load import ModelOptions
 from doorward.repairs.arms import Bench, Planned, make_bench, plan_arms
 from doorward.repairs.doubts import doubts
 from doorward.repairs.triggers import InvertedTriggers, load_inverted
-
-Told = Callable[[str, int, int], None]
 
 
 class RepairRequest(ModelOptions):
@@ -45,7 +43,12 @@ class RepairRequest(ModelOptions):
 
 
 def repair_to_folder(
-    request: RepairRequest, output: Path, *, overwrite: bool = False, command: str = "", progress: Told | None = None
+    request: RepairRequest,
+    output: Path | str,
+    *,
+    overwrite: bool = False,
+    command: str = "",
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Repair with every method, beside the control arms, and write the run; returns its results.
 
@@ -66,7 +69,7 @@ def repair_to_folder(
     bench = make_bench(classifier, images, triggers, held_out=request.held_out, seed=request.seed)
     arms = {arm.name: arm.settings for arm in planned}
     resolved = {**request.model_dump(mode="json"), "methods": list(chosen), "arms": arms, "sha256": source.hash}
-    with Run(output, "repair", resolved, overwrite, command) as run:
+    with Run(Path(output), "repair", resolved, overwrite, command) as run:
         rows = [{**bench.as_given().row(), "folder": None}]
         for number, arm in enumerate(planned):
             if progress:

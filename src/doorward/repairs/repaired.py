@@ -47,6 +47,10 @@ class Repaired:
     warnings: tuple[str, ...] = ()
     original: Classifier | None = None
 
+    def __repr__(self) -> str:
+        steps = "; ".join(f"{step.name} {step.accuracy} %" for step in self.steps[-6:])
+        return f"Repaired {self.classifier.arch}: {steps or 'no steps'}; {len(self.warnings)} warnings"
+
     @property
     def guard(self) -> Guard:
         """The original with one more output, "stamped": what the repair decides otherwise is refused."""

@@ -58,7 +58,7 @@ class _Look:
 
 
 def load_inverted(
-    run: Path, classes: Sequence[str], *, targets: Sequence[str] = (), method: str | None = None
+    run: Path | str, classes: Sequence[str], *, targets: Sequence[str] = (), method: str | None = None
 ) -> InvertedTriggers:
     """Read the triggers of the classes that an inversion run found to be targets, or of those that are named.
 
@@ -74,6 +74,7 @@ def load_inverted(
     Raises:
         DoorwardError: no target found and none named, a class that is not there, or one without triggers.
     """
+    run = Path(run)
     results = Run.read(run, "invert")["results"]
     try:
         looks = _looks(run, results)

@@ -18,7 +18,7 @@ def score(
     truth: Path | str | None,
     *,
     test: ImageSet | None = None,
-    models: Sequence[tuple[str, Path]] = (),
+    models: Sequence[tuple[str, Path | str]] = (),
     seed: int = 0,
     device: str = "auto",
 ) -> dict[str, Any]:
@@ -35,9 +35,10 @@ def score(
     Raises:
         DoorwardError: a run of another verb, the truth of another set, or images that are missing.
     """
+    folders = [(name, Path(folder)) for name, folder in models]
     run, file = Path(run), None if truth is None else Path(truth)
     if Run.read(run)["verb"] != "repair":
-        return score_cleansing(run, file, test=test, models=models, seed=seed, device=device)
+        return score_cleansing(run, file, test=test, models=folders, seed=seed, device=device)
     if models:
         raise DoorwardError("score: --model is for cleanse runs; the arms of a repair run are all measured")
     return score_repair(run, file, test, seed=seed, device=device)

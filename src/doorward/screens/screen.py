@@ -91,13 +91,13 @@ def screen(
     return made(images.pixels if isinstance(images, ImageSet) else images)
 
 
-def save_screen(made: Screen, path: Path) -> None:
+def save_screen(made: Screen, path: Path | str) -> None:
     """Write a screen without its classifier, as safetensors."""
     arrays = {k: np.ascontiguousarray(v) for k, v in made.arrays().items()}
     write_tensors(path, arrays | {"threshold": np.array([made.threshold])}, {"screen": made.name})
 
 
-def load_screen(path: Path, classifier: Classifier) -> Screen:
+def load_screen(path: Path | str, classifier: Classifier) -> Screen:
     """Read a screen that `save_screen` wrote, for the classifier it was made for."""
     from safetensors import SafetensorError, safe_open
 

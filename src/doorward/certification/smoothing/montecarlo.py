@@ -28,11 +28,12 @@ from doorward.certification.smoothing.task import NoisyBlock, SmoothingTask
 from doorward.core import methods
 from doorward.core.errors import DoorwardError
 from doorward.core.methods import Settings
+from doorward.core.progress import Progress
 from doorward.jobs.tasks import Arrays, EngineName, finished, run_tasks
 
 Counts = NDArray[np.int64]
 Predict = Callable[[NoisyBlock, Any], NDArray[np.uint8]]
-Progress = Callable[[int, float, Counts], None]
+Watch = Callable[[int, float, Counts], None]
 _BLOCK_BYTES = 1 << 28
 _SHARDS = 64
 
@@ -84,13 +85,14 @@ def smooth(
     trials: int,
     seed: int,
     *,
-    store: Path | None = None,
+    store: Path | str | None = None,
     workers: int = 1,
     engine: EngineName = "local",
     device: str = "auto",
     batch: int | None = None,
     shard: int | None = None,
     progress: Progress | None = None,
+    watch: Watch | None = None,
 ) -> Votes:
     """Votes of ``trials`` models for every test image.
 
@@ -105,7 +107,8 @@ def smooth(
         device: ``cpu``, ``cuda`` or ``auto``; the noise is the same on all, float training may round differently.
         batch: trials computed together; chosen by memory when None. It changes speed only.
         shard: trials per shard, what a kill can lose; chosen from ``trials`` when None.
-        progress: called after each shard with trials done, trials per second, votes so far.
+        progress: called after each shard with (learner, trials done, trials in all).
+        watch: called after each shard with trials done, trials per second, votes so far.
 
     Raises:
         DoorwardError: fewer than one trial, a seed out of range, an unknown learner or device.
@@ -117,10 +120,17 @@ def smooth(
             raise DoorwardError(f"certify: {what} = {value}; expected 1 or more")
     items = _shards(task, learner, trials, seed, resolve_device(device), shard or default_shard(trials))
     shared = {"task": task, "learner": learner, "batch": batch}
+
+    def told(done: int, rate: float, counts: Counts) -> None:
+        if watch:
+            watch(done, rate, counts)
+        if progress:
+            progress(learner.name, done, trials, f"{rate:,.0f} trials/s")
+
     if store is not None:
-        return _collect(items, shared, store, workers, engine, progress)
+        return _collect(items, shared, Path(store), workers, engine, told)
     with tempfile.TemporaryDirectory() as folder:
-        return _collect(items, shared, Path(folder), workers, engine, progress)
+        return _collect(items, shared, Path(folder), workers, engine, told)
 
 
 def default_shard(trials: int) -> int:
@@ -186,7 +196,7 @@ def _collect(
     store: Path,
     workers: int,
     engine: EngineName,
-    progress: Progress | None,
+    watch: Watch,
 ) -> Votes:
     task, learner = shared["task"], shared["learner"]
     counts = np.zeros((len(task.tests), task.classes), dtype=np.int64)
@@ -198,8 +208,7 @@ def _collect(
         counts += result["votes"]
         done, fresh = done + trials, fresh + (trials if number >= on_disk else 0)
         rate = fresh / max(time.monotonic() - started, 1e-9)
-        if progress is not None:
-            progress(done, rate, counts)
+        watch(done, rate, counts)
     if not (counts.sum(axis=1) == done).all():
         raise DoorwardError(f"{store}: votes do not add up to {done} trials; expected shards of this run alone")
     return Votes(counts, done, items[0]["about"]["seed"], learner, task.hash, time.monotonic() - started, rate)

@@ -12,9 +12,9 @@ from PIL import Image
 
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
+from doorward.core.progress import display
 from doorward.data.assemble import assemble_late
 from doorward.data.checks import guarded, name_labels
-from doorward.data.progress import track
 from doorward.data.readers.arrays import as_array, find_layout, is_tensor, to_8_bit
 
 
@@ -42,14 +42,16 @@ def read_dataset(dataset: Any, where: str) -> ImageSet:
     def fill(target: NDArray[np.uint8]) -> tuple[NDArray[np.int64], Sequence[str]]:
         labels = np.empty(count, np.int64)
         target[0], labels[0] = first, first_label
-        for index in track(range(1, count), count - 1, "reading items"):
-            image, labels[index] = _item(dataset, index, where)
-            if image.shape != first.shape:
-                raise DoorwardError(
-                    f"{where}: item {index} has shape {list(image.shape)}, but item 0 has {list(first.shape)}; "
-                    "expected one size"
-                )
-            target[index] = image
+        with display() as progress:
+            for index in range(1, count):
+                image, labels[index] = _item(dataset, index, where)
+                if image.shape != first.shape:
+                    raise DoorwardError(
+                        f"{where}: item {index} has shape {list(image.shape)}, but item 0 has {list(first.shape)}; "
+                        "expected one size"
+                    )
+                target[index] = image
+                progress("reading items", index + 1, count)
         return name_labels(labels, count, _class_list(dataset), where)
 
     return assemble_late(where, (count, height, width, channels), fill)

@@ -17,8 +17,8 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from doorward.core.errors import DoorwardError
 from doorward.core.memmaps import release
+from doorward.core.progress import display
 from doorward.data.checks import guarded, show
-from doorward.data.progress import track
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
@@ -134,9 +134,10 @@ def decode_into(
     tasks = [range(start, min(start + _ROWS_PER_TASK, count)) for start in range(0, count, _ROWS_PER_TASK)]
     threads = workers or (os.cpu_count() or 1 if look.width * look.height > _WORTH_A_THREAD else 1)
     tasks_per_release = max(1, _RELEASE_BYTES // max(1, target[:_ROWS_PER_TASK].nbytes))
-    with strict_pillow():
+    with strict_pillow(), display() as progress:
         done = map(work, tasks) if threads == 1 or len(tasks) == 1 else _in_threads(work, tasks, threads)
-        for number, _ in enumerate(track(done, len(tasks), "decoding"), 1):
+        for number, _ in enumerate(done, 1):
+            progress("decoding", min(number * _ROWS_PER_TASK, count), count)
             if number % tasks_per_release == 0:
                 release(target)
 

@@ -102,14 +102,14 @@ class TriggerDistribution:
         stamped = stamp_windows(images.permute(0, 2, 3, 1)[None], patterns[None].to(images), alphas, top, left)
         return stamped[0].permute(0, 3, 1, 2)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write safetensors."""
         names = ("shape", "levels", "weights", "entropies", "noise", "success", "transparency")
         about = {k: getattr(self, k) for k in names}
         write_tensors(path, self.net, {"distribution": json.dumps(about)})
 
     @classmethod
-    def load(cls, path: Path) -> TriggerDistribution:
+    def load(cls, path: Path | str) -> TriggerDistribution:
         """Read a distribution that `save` wrote."""
         from safetensors import SafetensorError, safe_open
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from doorward.core.classifier import Classifier, measure_accuracy
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
+from doorward.core.progress import Progress
 from doorward.models.nets.catalogue import NETS
 from doorward.models.train.loop import train
 from doorward.models.train.settings import TrainSettings
@@ -30,7 +29,7 @@ def train_references(
     net: str = "small-cnn",
     seed: int = 0,
     device: str = "auto",
-    progress: Callable[[str, int, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[list[Classifier], tuple[str, ...]]:
     """Small nets trained on the clean images themselves, by seeds 1, 2, ... after ``seed``, and warnings about them.
 
@@ -38,7 +37,7 @@ def train_references(
         images: clean and rightly labelled; at least 10 of each class.
         count: how many nets; two or three are enough.
         net: an architecture of `doorward.models.nets.catalogue`; the suspect's own is best, see `like`.
-        progress: called with ("references", nets done, nets in all, nets left).
+        progress: called with ("references", nets done, nets in all).
 
     Raises:
         DoorwardError: a class with too few images to learn it.
@@ -56,7 +55,7 @@ def train_references(
     found = []
     for number in range(1, count + 1):
         if progress:
-            progress("references", number - 1, count, count - number + 1)
+            progress("references", number - 1, count)
         found.append(train(images, net, settings, seed=seed + number, device=device))
     worst = min(measure_accuracy(reference, images).value for reference in found)
     told = f"a reference is right on {100 * worst:.0f} % of the clean images only; it says little about the classes"

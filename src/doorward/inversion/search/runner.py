@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
 from doorward.core.methods import KNOWLEDGE, Method, Settings
 from doorward.core.order_test import FEWEST_CLASSES, OrderTest, control_test, order_test
+from doorward.core.progress import Progress
 from doorward.core.stats import Rate
 from doorward.core.triggers import Stamp
 from doorward.inversion.inverted import Inverted
@@ -63,7 +63,7 @@ class Bench:
         classifier: Classifier,
         seed: int,
         folder: Path | None,
-        progress: Callable[[str, int, int, int], None] | None,
+        progress: Progress | None,
         exclude: frozenset[int] = frozenset(),
     ) -> None:
         self.exclude = exclude
@@ -121,7 +121,12 @@ class Bench:
         """Hand a method exactly what it declared."""
         precision = str(getattr(s, "precision", "auto"))
         model = Frozen(net, precision)
-        watch = Watch(partial(self.progress, name) if self.progress else None, self._checkpoint(name))
+
+        def told(done: int, steps: int, left: int) -> None:
+            if self.progress:
+                self.progress(name, done, steps, f"{left} not yet done")
+
+        watch = Watch(told, self._checkpoint(name))
         available: dict[str, Any] = {"model": model, "seed": self.seed, "watch": watch, "reference": reference}
         if "scene" in method.given:
             if self.search is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,12 +12,13 @@ from doorward.core.classifier import measure_accuracy
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
 from doorward.core.methods import Settings, build_settings
+from doorward.core.progress import Progress
 from doorward.core.results import ImagesRecord, Record, parse
 from doorward.core.runs import Run
 from doorward.core.tables import read_parquet
 from doorward.data.sources import load_images, load_test_images
 from doorward.models.files import save_classifier
-from doorward.models.train.loop import BatchAttack, Progress, train
+from doorward.models.train.loop import BatchAttack, Epoch, train
 from doorward.models.train.settings import TrainSettings
 
 
@@ -61,11 +61,11 @@ def without_flagged(images: ImageSet, run: Path, method: str | None) -> ImageSet
 
 def train_to_folder(
     request: TrainRequest,
-    output: Path,
+    output: Path | str,
     *,
     overwrite: bool = False,
     command: str = "",
-    progress: Callable[[Progress], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Train and write the classifier as one run; returns the run's results. A killed run goes on where it was."""
     settings = build_settings(TrainSettings, "train", request.training)
@@ -79,17 +79,15 @@ def train_to_folder(
         found, expected = (f"{len(i.classes)} classes of {'x'.join(map(str, i.shape))} images" for i in (test, images))
         raise DoorwardError(f"{request.test}: {found}; expected those of {request.source}, {expected}")
     resolved = {**request.model_dump(mode="json"), "training": settings.model_dump(mode="json"), "sha256": images.hash}
-    last: list[Progress] = []
+    last: list[Epoch] = []
 
-    def told(p: Progress) -> None:
-        if not math.isfinite(p.loss):
+    def watch(e: Epoch) -> None:
+        if not math.isfinite(e.loss):
             checkpoint.unlink(missing_ok=True)  # nothing to go on from
-            raise DoorwardError(f"train: loss {p.loss} in epoch {p.epoch}; expected a smaller lr than {settings.lr:g}")
-        last[:] = [p]
-        if progress:
-            progress(p)
+            raise DoorwardError(f"train: loss {e.loss} in epoch {e.number}; expected a smaller lr than {settings.lr:g}")
+        last[:] = [e]
 
-    with Run(output, "train", resolved, overwrite, command) as run:
+    with Run(Path(output), "train", resolved, overwrite, command) as run:
         checkpoint = run.work / "checkpoint.safetensors"
         classifier = train(
             images,
@@ -98,7 +96,8 @@ def train_to_folder(
             seed=request.seed,
             device=request.device,
             checkpoint=checkpoint,
-            progress=told,
+            progress=progress,
+            watch=watch,
             batch_attack=_batch_attack(request, images),
         )
         save_classifier(classifier, run.work)

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from doorward.core.classifier import Classifier, pick_device, place_net
 from doorward.core.images import ImageSet
+from doorward.core.progress import Progress
 from doorward.models.files import load_state, save_state
 from doorward.models.nets.catalogue import build
 from doorward.models.train.batches import BatchSource
@@ -31,14 +32,19 @@ class BatchAttack(Protocol):
 
 
 @dataclass(frozen=True)
-class Progress:
-    """What a training tells while it runs."""
+class Epoch:
+    """The figures of one epoch of a training."""
 
-    epoch: int
+    number: int
     epochs: int
     loss: float
     accuracy: float
     images_per_second: float
+
+    @property
+    def note(self) -> str:
+        """In words."""
+        return f"loss {self.loss:.3f}, accuracy {100 * self.accuracy:.1f} %, {self.images_per_second:,.0f} images/s"
 
 
 def train(
@@ -48,8 +54,9 @@ def train(
     *,
     seed: int = 0,
     device: str = "auto",
-    checkpoint: Path | None = None,
-    progress: Callable[[Progress], None] | None = None,
+    checkpoint: Path | str | None = None,
+    progress: Progress | None = None,
+    watch: Callable[[Epoch], None] | None = None,
     batch_attack: BatchAttack | None = None,
     start: Classifier | None = None,
 ) -> Classifier:
@@ -62,7 +69,8 @@ def train(
         seed: decides initial weights, order and augmentation.
         device: ``auto``, ``cpu``, ``cuda``.
         checkpoint: a file rewritten after every epoch; when it exists the training goes on from there.
-        progress: called after every epoch.
+        progress: called after every epoch with (net, epochs done, epochs in all) and the figures in words.
+        watch: called after every epoch with its figures.
         batch_attack: the attacker-controlled training of Qiao, Yang and Li 2019 (their attack loss).
         start: train this classifier on, in place, with its own conventions, instead of a fresh ``net``.
 
@@ -71,6 +79,7 @@ def train(
     For equal seed and thread count the result on a CPU is the same to the bit, interrupted or not.
     """
     settings, where = settings or TrainSettings(), pick_device(device)
+    checkpoint = None if checkpoint is None else Path(checkpoint)
     classifier = start or _fresh(images, net, seed)
     module = place_net(classifier.net, where)
     optimiser = make_optimiser(module, settings)
@@ -81,8 +90,10 @@ def train(
         told = _run_epoch(classifier, source, optimiser, settings, epoch, batch_attack)
         if checkpoint:
             save_state(checkpoint, module, optimiser, epoch + 1)
+        if watch:
+            watch(told)
         if progress:
-            progress(told)
+            progress(f"{classifier.arch}, epoch", told.number, told.epochs, told.note)
     module.eval()
     return classifier
 
@@ -102,7 +113,7 @@ def _run_epoch(
     settings: TrainSettings,
     epoch: int,
     batch_attack: BatchAttack | None,
-) -> Progress:
+) -> Epoch:
     started, step = time.monotonic(), epoch * source.steps
     losses, hits, seen = torch.zeros((), device=source.device), torch.zeros((), device=source.device), 0
     for batch, labels, generator in source.epoch(epoch, plain=epoch >= settings.epochs - settings.plain_epochs):
@@ -121,7 +132,7 @@ def _run_epoch(
         seen, step = seen + len(labels), step + 1
     loss_value = float(losses) / seen
     seconds = time.monotonic() - started
-    return Progress(epoch + 1, settings.epochs, loss_value, float(hits) / seen, seen / seconds)
+    return Epoch(epoch + 1, settings.epochs, loss_value, float(hits) / seen, seen / seconds)
 
 
 def make_optimiser(net: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:

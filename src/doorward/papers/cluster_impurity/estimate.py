@@ -10,7 +10,7 @@ import numpy as np
 
 from doorward.data.sources import load_images
 from doorward.jobs.stages import Stage
-from doorward.models.train.loop import Progress, train
+from doorward.models.train.loop import Epoch, train
 from doorward.papers.cluster_impurity.plan import Plan
 from doorward.papers.cluster_impurity.stages import stages
 from doorward.repairs.methods.prune import PruneSettings
@@ -46,9 +46,9 @@ def measure_speed(plan: Plan) -> Speed:
     """Train for two short epochs and predict once; the first epoch warms up."""
     images = load_images(plan.source)
     some = images.subset(np.arange(min(len(images), _MEASURED * plan.training.batch)))
-    told: list[Progress] = []
+    told: list[Epoch] = []
     settings = plan.training.model_copy(update={"epochs": 2, "schedule": "constant"})
-    classifier = train(some, plan.net, settings, device=plan.device, progress=told.append)
+    classifier = train(some, plan.net, settings, device=plan.device, watch=told.append)
     classifier.predict(some.pixels[:512])
     started = time.monotonic()
     classifier.predict(some.pixels)

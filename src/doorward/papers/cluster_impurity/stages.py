@@ -15,11 +15,11 @@ from doorward.cleansers.job import CleanseRequest, cleanse_to_folder
 from doorward.cleansers.observe import ObserveOnce
 from doorward.cleansers.results import Cleansing
 from doorward.core.files import read_json
+from doorward.core.progress import Progress, in_words, telling
 from doorward.data.sources import load_images
 from doorward.jobs.processes import Told, default_jobs, run_side_by_side
 from doorward.jobs.stages import Stage, claim_folder, run_cases
 from doorward.models.train.job import TrainRequest, train_to_folder
-from doorward.models.train.loop import Progress
 from doorward.papers.accessory import draw_sunglasses
 from doorward.papers.cluster_impurity.plan import Case, Plan, with_picture
 from doorward.papers.cluster_impurity.pruned import PruneRequest, prune_to_folder
@@ -38,14 +38,15 @@ def prepare(plan: Plan, folder: Path) -> None:
         draw_sunglasses(folder / PICTURE)
 
 
-def reproduce(plan: Plan, folder: Path, *, jobs: int = 0, told: Told = lambda _: None) -> None:
+def reproduce(plan: Plan, folder: Path, *, jobs: int = 0, progress: Progress | None = None) -> None:
     """Run every stage that is not finished, then score every case; see `write_results` for the tables.
 
     Args:
         folder: of the runs.
         jobs: cases at a time, each in a process of its own (see `run_side_by_side`); 0: one per core, or one on a GPU.
-        told: called with what is being done.
+        progress: called with what is being done; nobody knows how much is left.
     """
+    told = in_words(progress)
     prepare(plan, folder)
     jobs = jobs or default_jobs(plan.device)
     longest_first = sorted(plan.cases, key=lambda case: -len(case.retrain)) if jobs > 1 else plan.cases
@@ -88,9 +89,7 @@ def _training(
     plan: Plan, case: Case, name: str, request: TrainRequest, path: Path, needed: Callable[[], bool]
 ) -> Stage[None]:
     def make(told: Told) -> object:
-        def progress(p: Progress) -> None:
-            told(f"{case.label}: {name}, epoch {p.epoch} of {p.epochs}, {p.images_per_second:,.0f}/s")
-
+        progress = telling(told, f"{case.label}: {name} ")
         return train_to_folder(request, path, command=plan.command, progress=progress)
 
     return Stage(name, path, make, case.label, "train", needed=needed)

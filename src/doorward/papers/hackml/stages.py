@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+from doorward.core.progress import Progress, in_words
 from doorward.jobs.processes import Told, default_jobs
 from doorward.jobs.stages import Stage, claim_folder, run_cases
 from doorward.papers.hackml import work
@@ -32,14 +33,14 @@ def stages(plan: Plan, case: Case, folder: Path) -> Iterator[Stage[None]]:
         yield Stage(name, here / name, partial(parts[name], plan, case, folder), case.name)
 
 
-def reproduce(plan: Plan, folder: Path, *, jobs: int = 0, told: Told = lambda _: None) -> None:
+def reproduce(plan: Plan, folder: Path, *, jobs: int = 0, progress: Progress | None = None) -> None:
     """Run every stage that is not finished; see `write_results` for the tables.
 
     Args:
         folder: of the runs.
         jobs: nets at a time, each in a process of its own; 0: one per core, or one on a GPU.
-        told: called with what is being done.
+        progress: called with what is being done; nobody knows how much is left.
     """
     claim_folder(folder, plan.manifest())
     of_case, shared = partial(stages, plan, folder=folder), shared_stages(plan, folder)
-    run_cases(of_case, plan.cases, jobs=jobs or default_jobs(plan.device), told=told, shared=shared)
+    run_cases(of_case, plan.cases, jobs=jobs or default_jobs(plan.device), told=in_words(progress), shared=shared)

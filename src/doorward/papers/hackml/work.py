@@ -15,6 +15,7 @@ from doorward.attacks.rate import asr
 from doorward.core import methods as registry
 from doorward.core.classifier import Classifier, measure_accuracy, pick_device, to_float, to_uint8
 from doorward.core.images import ImageSet
+from doorward.core.progress import telling
 from doorward.core.runs import Run
 from doorward.core.triggers import Trigger
 from doorward.inversion.files import load_stamps
@@ -93,10 +94,7 @@ def search(plan: Plan, case: Case, folder: Path, told: Told) -> None:
         "device": plan.device,
         **(others if case.given else own),
     }
-
-    def progress(stage: str, done: int, steps: int, _: int) -> None:
-        told(f"{case.name}: {stage}, step {done} of {steps}")
-
+    progress = telling(told, f"{case.name}: ")
     path = folder / case.name / "invert"
     invert_to_folder(InvertRequest(**asked), path, command=plan.command, progress=progress)
 
@@ -157,7 +155,7 @@ def repair_net(plan: Plan, case: Case, folder: Path, told: Told) -> None:
             settings={m: plan.repair[m] for m in methods},
             held_out=plan.held_out,
             seed=plan.seed,
-            progress=lambda arm, done, total: told(f"{case.name}: repair {arm}, {done} of {total}"),
+            progress=telling(told, f"{case.name}: repair "),
         )
         rows = []
         for arm in arms:

@@ -18,7 +18,7 @@ from doorward.data.sources import load_images
 from doorward.inversion.search.frozen import Frozen
 from doorward.jobs.processes import default_jobs
 from doorward.jobs.stages import Stage
-from doorward.models.train.loop import Progress, train
+from doorward.models.train.loop import Epoch, train
 from doorward.papers.mesa.arms import Arm, Inversion
 from doorward.papers.mesa.plan import Plan
 from doorward.papers.mesa.stages import shared_stages, stages
@@ -73,9 +73,9 @@ def _share_of_cores(jobs: int) -> Iterator[None]:
 def measure_speed(plan: Plan, images: ImageSet) -> Speed:
     """Train for two short epochs, go backward through the frozen net, predict; what comes first warms up."""
     some = images.subset(np.arange(min(len(images), _BATCHES * plan.clean.batch)))
-    told: list[Progress] = []
+    told: list[Epoch] = []
     settings = plan.clean.model_copy(update={"epochs": 2, "schedule": "constant"})
-    classifier = train(some, plan.net, settings, device=plan.device, progress=told.append)
+    classifier = train(some, plan.net, settings, device=plan.device, watch=told.append)
     return Speed(
         told[-1].images_per_second,
         _inverting(classifier, some),

@@ -14,6 +14,7 @@ from doorward.attacks.plan import Attack, BatchStamping
 from doorward.attacks.rate import asr
 from doorward.core.classifier import Classifier, measure_accuracy, pick_device, to_float, to_uint8
 from doorward.core.images import ImageSet
+from doorward.core.progress import telling
 from doorward.core.runs import Run
 from doorward.core.tensors import write_tensors
 from doorward.core.triggers import Trigger
@@ -25,7 +26,7 @@ from doorward.inversion.search.stamping import corners, stamp_windows
 from doorward.jobs.processes import Told
 from doorward.models.files import load_classifier, save_classifier
 from doorward.models.train.job import TrainRequest, train_to_folder
-from doorward.models.train.loop import Progress, train
+from doorward.models.train.loop import train
 from doorward.papers.mesa.arms import PEERS, Arm, Inversion, stamps, verdict
 from doorward.papers.mesa.plan import Case, Plan
 from doorward.repairs.methods.controls import FineTuneSettings, RefreshSettings, fine_tune, refresh
@@ -60,11 +61,7 @@ def train_clean(plan: Plan, path: Path, told: Told) -> None:
         seed=plan.seed,
         device=plan.device,
     )
-    train_to_folder(request, path, command=plan.command, progress=lambda p: told(f"clean net: {_epoch(p)}"))
-
-
-def _epoch(p: Progress) -> str:
-    return f"epoch {p.epoch} of {p.epochs}, {p.images_per_second:,.0f}/s"
+    train_to_folder(request, path, command=plan.command, progress=telling(told, "clean net: "))
 
 
 def attack_net(plan: Plan, case: Case, folder: Path, told: Told) -> None:
@@ -86,7 +83,7 @@ def attack_net(plan: Plan, case: Case, folder: Path, told: Told) -> None:
                 seed=plan.seed + 1000 * (number + 1),
                 device=plan.device,
                 checkpoint=run.work / f"round-{number}.safetensors",
-                progress=lambda p, n=number: told(f"{case.name}: attack, round {n + 1}, {_epoch(p)}"),  # type: ignore[misc]
+                progress=telling(told, f"{case.name}: attack, round {number + 1}, "),
                 batch_attack=stamping,
                 start=classifier,
             )
@@ -122,10 +119,7 @@ def search(plan: Plan, case: Case, inversion: Inversion, folder: Path, told: Tol
         seed=plan.seed,
         device=plan.device,
     )
-
-    def progress(_: str, done: int, steps: int, __: int) -> None:
-        told(f"{case.name}: invert {inversion.name}, step {done} of {steps}")
-
+    progress = telling(told, f"{case.name}: invert {inversion.name}, ")
     invert_to_folder(request, here / f"invert-{inversion.name}", command=plan.command, progress=progress)
 
 

@@ -17,12 +17,12 @@ from doorward.core.images import ImageSet
 from doorward.core.runs import Run, read_json, write_json
 from doorward.core.tensors import write_tensors
 from doorward.data.sources import open_images
+from doorward.inversion.triggers import InvertedTriggers, load_inverted
 from doorward.models.files import save_classifier
 from doorward.models.open.conventions import check_conventions
 from doorward.models.open.load import ModelOptions
 from doorward.repairs.arms import Bench, Planned, make_bench, plan_arms
 from doorward.repairs.doubts import doubts
-from doorward.repairs.triggers import InvertedTriggers, load_inverted
 
 Told = Callable[[str, int, int], None]
 

@@ -54,6 +54,8 @@ def patch(shape: Shape, s: PatchSettings, generator: torch.Generator) -> Stamp:
     """Overwrite a small square: checkerboard, white, black, or random colours (Gu, Dolan-Gavitt and Garg 2017).
 
     A fixed place not given is the bottom right corner, one pixel from the border.
+
+    Fails when: the patch looks like something that clean images have at that place, or too few images carry it.
     """
     channels, height, width = shape
     if s.size > min(height, width):
@@ -86,6 +88,8 @@ def pixel(shape: Shape, s: PixelSettings, generator: torch.Generator) -> Stamp:
 
     The poster draws the place from "the non-background region"; here it is drawn at least 3 pixels from the
     border, as the authors' later code does, and one sign is fixed for all images.
+
+    Fails when: clean images already are as bright or as dark as the clip allows at that pixel; the net pools it away.
     """
     if round(abs(s.size) * 255) == 0:
         raise DoorwardError(f"attack pixel: size {s.size} rounds to no change; expected at least {1 / 255:.4f}")
@@ -104,7 +108,10 @@ class BlendSettings(Settings):
 
 @method("attack", "blend", settings=BlendSettings, given=set())
 def blend(shape: Shape, s: BlendSettings, generator: torch.Generator) -> Stamp:
-    """Blend a random picture into the whole image with weight ``alpha`` (Chen, Liu, Li, Lu and Song 2017)."""
+    """Blend a random picture into the whole image with weight ``alpha`` (Chen, Liu, Li, Lu and Song 2017).
+
+    Fails when: ``alpha`` is so small that few poisoned images do not teach the net to see the picture.
+    """
     pattern = torch.randint(256, shape, generator=generator) / 255
     return Trigger(pattern, torch.full((1, *shape[1:]), s.alpha))
 
@@ -118,7 +125,12 @@ class AccessorySettings(Placed):
 
 @method("attack", "accessory", settings=AccessorySettings, given=set())
 def accessory(shape: Shape, s: AccessorySettings, generator: torch.Generator) -> Stamp:
-    """Lay an RGBA picture over the image: sunglasses, a hat, a sticker; its alpha channel is the shape."""
+    """Lay an RGBA picture over the image: sunglasses, a hat, a sticker; its alpha channel is the shape.
+
+    Chen, Liu, Li, Lu and Song 2017, "accessory injection".
+
+    Fails when: clean images show the like of it at that place, or too few images carry it.
+    """
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -146,7 +158,10 @@ class SinusoidSettings(Settings):
 
 @method("attack", "sinusoid", settings=SinusoidSettings, given=set())
 def sinusoid(shape: Shape, s: SinusoidSettings, generator: torch.Generator) -> Stamp:
-    """Add a horizontal sine wave to every row (Barni, Kallas and Tondi 2019)."""
+    """Add a horizontal sine wave to every row (Barni, Kallas and Tondi 2019).
+
+    Fails when: ``strength`` is small against the images' own texture, or most pixels are black or white and clip it.
+    """
     wave = s.strength * torch.sin(2 * torch.pi * s.frequency * torch.arange(shape[2]) / shape[2])
     return Trigger(wave.expand(shape).contiguous(), torch.ones(1, *shape[1:]), blend="add")
 
@@ -160,7 +175,10 @@ class WarpSettings(Settings):
 
 @method("attack", "warp", settings=WarpSettings, given=set())
 def warp(shape: Shape, s: WarpSettings, generator: torch.Generator) -> Stamp:
-    """Warp the image by one smooth random field (after Nguyen and Tran 2021, WaNet, without its noise mode)."""
+    """Warp the image by one smooth random field (after Nguyen and Tran 2021, WaNet, without its noise mode).
+
+    Fails when: the images are smooth, so that moved pixels look as before, or training shifts them as far itself.
+    """
     coarse = torch.rand(1, 2, s.grid, s.grid, generator=generator) * 2 - 1
     coarse = coarse / coarse.abs().mean()  # as WaNet: normalise, then scale
     return Warp(_upsample(coarse, shape) * s.strength)

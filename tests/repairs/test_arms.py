@@ -12,9 +12,9 @@ from doorward.core.errors import DoorwardError
 from doorward.core.runs import Run
 from doorward.core.stats import Rate
 from doorward.core.triggers import Placement, Trigger
+from doorward.inversion.triggers import load_inverted
 from doorward.repairs.arms import Planned, plan_arms, repair_with_controls
 from doorward.repairs.doubts import doubts
-from doorward.repairs.triggers import load_inverted
 from doorward.scoring.repairs import score_arms
 from tests.repairs.world import TARGET, World
 

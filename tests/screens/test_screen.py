@@ -11,13 +11,14 @@ import torch
 from scipy.stats import binom
 
 import doorward
+from doorward.core import methods
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
 from doorward.core.triggers import Placement, Trigger
 from doorward.screens.base import roc, threshold_at
 from doorward.screens.methods.ada import Ada, features_and_logits
 from doorward.screens.methods.strip import Strip
-from doorward.screens.screen import SCREENS, fit, load_screen, save_screen, screen
+from doorward.screens.screen import fit, load_screen, save_screen, screen
 from tests.screens.worlds import CORNER, SIDE, TARGET, stamp, stamped, striped, stripes
 
 TRIGGERS = {TARGET: stamp()}
@@ -39,7 +40,7 @@ def test_stamped_images_stand_out(method: str, least: float) -> None:
     assert made(stamped(unseen)).flags.mean() > 0.95
 
 
-@pytest.mark.parametrize("method", list(SCREENS))
+@pytest.mark.parametrize("method", methods.names("screen"))
 def test_the_false_rejection_rate_holds_on_clean_images_it_has_not_seen(method: str) -> None:
     rate, clean = 0.1, stripes(400, seed=3)
     flagged = fit(striped(), clean, method, triggers=TRIGGERS, false_rejection=rate)(stripes(1000, seed=4).pixels).flags
@@ -104,7 +105,7 @@ def test_the_inverted_screen_leaves_images_of_other_decisions_alone() -> None:
     assert not made(images.pixels).flags.any()
 
 
-@pytest.mark.parametrize("method", list(SCREENS))
+@pytest.mark.parametrize("method", methods.names("screen"))
 def test_scores_do_not_hang_on_the_batch_and_survive_the_disk(method: str, tmp_path: Path) -> None:
     net, images = striped(), stripes(50, seed=5)
     made = fit(net, stripes(seed=1), method, triggers=TRIGGERS)
@@ -131,11 +132,11 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
     small = ImageSet(clean.pixels[:, :5], clean.labels, clean.classes)
     few = clean.subset(np.arange(6))
     cases: list[tuple[ImageSet, str, dict[str, object], str]] = [
-        (clean, "smell", {}, "method 'smell'; expected one of strip, ada, inverted"),
+        (clean, "smell", {}, "screen: no method 'smell'; expected one of "),
         (small, "strip", {}, "images of 1x5x12; the classifier takes 1x12x12"),
         (few, "strip", {}, "3 clean images for a false rejection rate of 0.05; expected at least 19"),
         (clean, "strip", {"settings": {"overlay": 3}}, "settings: overlays, weight"),
-        (clean, "inverted", {}, "no triggers"),
+        (clean, "inverted", {}, "screen inverted: needs triggers, which were not given"),
         (clean, "inverted", {"triggers": {1: moving}}, "expected alpha at a fixed place"),
         (replace(clean, classes=(*clean.classes, "more")), "ada", {}, "6 classes, the classifier has 5"),
         (clean, "strip", {"false_rejection": 1.5}, "between 0 and 1"),

@@ -22,6 +22,7 @@ from doorward.cli.repair import repair_command
 from doorward.cli.report import report_command
 from doorward.cli.reproduce import app as reproduce_app
 from doorward.cli.score import score_command
+from doorward.cli.screen import screen_command
 from doorward.cli.train import train_command
 from doorward.core.errors import DoorwardError
 
@@ -57,6 +58,7 @@ app.command("cleanse")(cleanse_command)
 app.command("score")(score_command)
 app.command("invert")(invert_command)
 app.command("repair")(repair_command)
+app.command("screen")(screen_command)
 app.command("certify")(certify_command)
 app.command("verify")(verify_command)
 app.command("report")(report_command)

@@ -1,4 +1,4 @@
-"""The options by which ``invert`` and ``repair`` are given a model, the user's own or one of others."""
+"""The options by which ``invert``, ``repair`` and ``screen`` are given a model, the user's own or one of others."""
 
 from __future__ import annotations
 

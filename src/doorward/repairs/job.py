@@ -18,12 +18,12 @@ from doorward.core.progress import Progress
 from doorward.core.runs import Run
 from doorward.core.tensors import write_tensors
 from doorward.data.sources import open_images
+from doorward.inversion.triggers import InvertedTriggers, load_inverted
 from doorward.models.files import save_classifier
 from doorward.models.open.conventions import check_conventions
 from doorward.models.open.load import ModelOptions
 from doorward.repairs.arms import Bench, Planned, make_bench, plan_arms
 from doorward.repairs.doubts import doubts
-from doorward.repairs.triggers import InvertedTriggers, load_inverted
 
 
 class RepairRequest(ModelOptions):

@@ -3,33 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from doorward.core.classifier import Classifier
 from doorward.core.errors import DoorwardError
+from doorward.screens.results import Screening
 
 Floats = NDArray[np.float64]
 Pixels = NDArray[np.uint8]
 BATCH = 512  # images in one forward pass
-
-
-@dataclass(frozen=True, eq=False)
-class Screened:
-    """What a screen says about some images.
-
-    Args:
-        scores: ``[N]``, higher is more suspicious.
-        threshold: an image with a larger score is flagged.
-        flags: bool ``[N]``.
-    """
-
-    scores: Floats
-    threshold: float
-    flags: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,19 +24,27 @@ class Screen:
 
     Args:
         classifier: the net whose decisions it watches.
-        threshold: from clean images, see `threshold_at`.
+        threshold: from clean images, see `threshold_at`. A method gives the least that it may be, or -inf.
+        false_rejection: share of clean images that the threshold is for; NaN until it is set.
+        settings: the method's own, as plain values.
     """
 
     name: ClassVar[str] = ""
+    forms: ClassVar[dict[str, type[Screen]]] = {}  # every kind of screen that was imported, by name
     classifier: Classifier
     threshold: float
+    false_rejection: float = field(default=math.nan, kw_only=True)
+    settings: dict[str, Any] = field(default_factory=dict, kw_only=True)
+
+    def __init_subclass__(cls) -> None:
+        Screen.forms[cls.name] = cls
 
     def scores(self, pixels: Pixels) -> Floats:
         """Suspicion of uint8 images ``[N, H, W, C]``, ``[N]``."""
         raise NotImplementedError
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
-        """Everything but classifier and threshold, to be written to disk."""
+        """What the method itself adds, to be written to disk."""
         raise NotImplementedError
 
     @classmethod
@@ -58,14 +52,16 @@ class Screen:
         """The screen that `arrays` was written from; KeyError when one of them is missing."""
         raise NotImplementedError
 
-    def __call__(self, pixels: Pixels) -> Screened:
-        """Scores and flags of uint8 images ``[N, H, W, C]``."""
+    def __call__(self, pixels: Pixels) -> Screening:
+        """Scores, flags and verdict on uint8 images ``[N, H, W, C]``."""
         channels, height, width = self.classifier.shape
         if pixels.ndim != 4 or pixels.shape[1:] != (height, width, channels):
             found, expected = "x".join(map(str, pixels.shape[1:])), f"{height}x{width}x{channels}"
             raise DoorwardError(f"screen {self.name}: images of {found}; the classifier takes {expected}")
         scores = self.scores(pixels)
-        return Screened(scores, self.threshold, scores > self.threshold)
+        return Screening(
+            scores, self.threshold, scores > self.threshold, self.name, self.settings, self.false_rejection
+        )
 
 
 def threshold_at(clean: Floats, false_rejection: float, what: str = "screen") -> float:

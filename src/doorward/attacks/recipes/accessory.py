@@ -23,7 +23,12 @@ class AccessorySettings(Placed):
 
 @method("attack", "accessory", settings=AccessorySettings, given=set())
 def accessory(shape: Shape, s: AccessorySettings, generator: torch.Generator) -> Stamp:
-    """Lay an RGBA picture over the image: sunglasses, a hat, a sticker; its alpha channel is the shape."""
+    """Lay an RGBA picture over the image: sunglasses, a hat, a sticker; its alpha channel is the shape.
+
+    Chen, Liu, Li, Lu and Song 2017, "accessory injection".
+
+    Fails when: clean images show the like of it at that place, or too few images carry it.
+    """
     from PIL import Image, UnidentifiedImageError
 
     try:

@@ -18,6 +18,9 @@ class BlendSettings(Settings):
 
 @method("attack", "blend", settings=BlendSettings, given=set())
 def blend(shape: Shape, s: BlendSettings, generator: torch.Generator) -> Stamp:
-    """Blend a random picture into the whole image with weight ``alpha`` (Chen, Liu, Li, Lu and Song 2017)."""
+    """Blend a random picture into the whole image with weight ``alpha`` (Chen, Liu, Li, Lu and Song 2017).
+
+    Fails when: ``alpha`` is so small that few poisoned images do not teach the net to see the picture.
+    """
     pattern = torch.randint(256, shape, generator=generator) / 255
     return Trigger(pattern, torch.full((1, *shape[1:]), s.alpha))

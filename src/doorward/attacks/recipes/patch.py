@@ -25,6 +25,8 @@ def patch(shape: Shape, s: PatchSettings, generator: torch.Generator) -> Stamp:
     """Overwrite a small square: checkerboard, white, black, or random colours (Gu, Dolan-Gavitt and Garg 2017).
 
     A fixed place not given is the bottom right corner, one pixel from the border.
+
+    Fails when: the patch looks like something that clean images have at that place, or too few images carry it.
     """
     channels, height, width = shape
     if s.size > min(height, width):

@@ -26,6 +26,8 @@ def pixel(shape: Shape, s: PixelSettings, generator: torch.Generator) -> Stamp:
 
     The poster draws the place from "the non-background region"; here it is drawn at least 3 pixels from the
     border, as the authors' later code does, and one sign is fixed for all images.
+
+    Fails when: clean images already are as bright or as dark as the clip allows at that pixel; the net pools it away.
     """
     if round(abs(s.size) * 255) == 0:
         raise DoorwardError(f"attack pixel: size {s.size} rounds to no change; expected at least {1 / 255:.4f}")

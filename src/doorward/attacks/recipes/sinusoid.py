@@ -19,6 +19,9 @@ class SinusoidSettings(Settings):
 
 @method("attack", "sinusoid", settings=SinusoidSettings, given=set())
 def sinusoid(shape: Shape, s: SinusoidSettings, generator: torch.Generator) -> Stamp:
-    """Add a horizontal sine wave to every row (Barni, Kallas and Tondi 2019)."""
+    """Add a horizontal sine wave to every row (Barni, Kallas and Tondi 2019).
+
+    Fails when: ``strength`` is small against the images' own texture, or most pixels are black or white and clip it.
+    """
     wave = s.strength * torch.sin(2 * torch.pi * s.frequency * torch.arange(shape[2]) / shape[2])
     return Trigger(wave.expand(shape).contiguous(), torch.ones(1, *shape[1:]), blend="add")

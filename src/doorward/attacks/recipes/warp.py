@@ -21,7 +21,10 @@ class WarpSettings(Settings):
 
 @method("attack", "warp", settings=WarpSettings, given=set())
 def warp(shape: Shape, s: WarpSettings, generator: torch.Generator) -> Stamp:
-    """Warp the image by one smooth random field (after Nguyen and Tran 2021, WaNet, without its noise mode)."""
+    """Warp the image by one smooth random field (after Nguyen and Tran 2021, WaNet, without its noise mode).
+
+    Fails when: the images are smooth, so that moved pixels look as before, or training shifts them as far itself.
+    """
     coarse = torch.rand(1, 2, s.grid, s.grid, generator=generator) * 2 - 1
     coarse = coarse / coarse.abs().mean()  # as WaNet: normalise, then scale
     return Warp(_upsample(coarse, shape) * s.strength)

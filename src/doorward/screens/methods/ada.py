@@ -14,7 +14,7 @@ from scipy.special import log_softmax
 from doorward.core.classifier import Classifier, to_float
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
-from doorward.core.methods import Settings
+from doorward.core.methods import Settings, method
 from doorward.screens.base import BATCH, Floats, Pixels, Screen
 
 
@@ -35,9 +35,6 @@ class Ada(Screen):
     which are not negative after a ReLU. Deviations: the penultimate layer alone, not the largest of several; one normal
     density per class with a covariance that all share, for few images a class, rather than mixtures; over all classes
     with clean images, without the weights by confusion matrix and by weights of the net.
-
-    Fails when: a stamped image's features lie where the target's do (the net has learnt the trigger as a feature); the
-        clean images are too few for densities.
     """
 
     name: ClassVar[str] = "ada"
@@ -65,21 +62,32 @@ class Ada(Screen):
         return cls(classifier, threshold, shift, axes, means, arrays["labels"].astype(np.int64))
 
 
-def fit_ada(classifier: Classifier, clean: ImageSet, s: AdaSettings) -> Ada:
-    """Densities of the penultimate features of every class that has clean images, with the threshold still to be set.
+@method("screen", "ada", settings=AdaSettings, given={"model", "making"})
+def ada(model: Classifier, making: ImageSet, s: AdaSettings) -> Ada:
+    """A stamped image's features say one class and the decision another: their divergence is large.
+
+    Miller, Wang and Kesidis 2019, "Anomaly detection of attacks (ADA) on DNN classifiers at test time"; deviations
+    stand at `Ada`. Densities are those of the penultimate features of every class that has clean images.
+
+    Args:
+        model: the classifier under suspicion, for images ``[C, H, W]``.
+        making: clean images with their labels, of the classifier's own classes.
+
+    Fails when: a stamped image's features lie where the target's do (the net has learnt the trigger as a feature); the
+        clean images are too few for densities.
 
     Raises:
         DoorwardError: images of other classes than the classifier's; fewer than three classes with images, or no
             class with two.
     """
-    if len(clean.classes) != len(classifier.classes):
-        told = f"{len(clean.classes)} classes, the classifier has {len(classifier.classes)}"
-        raise DoorwardError(f"screen ada: {clean.name}: {told}; expected labelled images of the same")
-    present, index, counts = np.unique(clean.labels, return_inverse=True, return_counts=True)
+    if len(making.classes) != len(model.classes):
+        told = f"{len(making.classes)} classes, the classifier has {len(model.classes)}"
+        raise DoorwardError(f"screen ada: {making.name}: {told}; expected labelled images of the same")
+    present, index, counts = np.unique(making.labels, return_inverse=True, return_counts=True)
     if len(present) < 3 or counts.max() < 2:
         told = f"{len(present)} classes, {counts.max()} images at most in one"
-        raise DoorwardError(f"screen ada: {clean.name}: {told}; expected three classes and two images in one")
-    features, _ = features_and_logits(classifier, clean.pixels)
+        raise DoorwardError(f"screen ada: {making.name}: {told}; expected three classes and two images in one")
+    features, _ = features_and_logits(model, making.pixels)
     points = log_features(features)
     shift = points.mean(axis=0)
     _, _, directions = np.linalg.svd(points - shift, full_matrices=False)
@@ -95,7 +103,7 @@ def fit_ada(classifier: Classifier, clean: ImageSet, s: AdaSettings) -> Ada:
     covariance *= len(within) / max(1, len(within) - len(present))
     values, vectors = np.linalg.eigh(covariance)
     white = vectors / np.sqrt(np.maximum(values, 1e-9 * max(float(values.max()), 1e-12)))
-    return Ada(classifier, np.inf, shift, axes @ white, means @ white, present.astype(np.int64))
+    return Ada(model, -np.inf, shift, axes @ white, means @ white, present.astype(np.int64))
 
 
 def log_features(features: Floats) -> Floats:

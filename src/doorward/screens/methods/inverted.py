@@ -15,7 +15,8 @@ from torch.nn import functional
 
 from doorward.core.classifier import Classifier, to_float
 from doorward.core.errors import DoorwardError
-from doorward.core.methods import Settings
+from doorward.core.images import ImageSet
+from doorward.core.methods import Settings, method
 from doorward.core.triggers import Trigger
 from doorward.screens.base import BATCH, Floats, Pixels, Screen
 
@@ -36,8 +37,6 @@ class Inverted(Screen):
 
     Images that are not decided as a target that was found get 0. For the others the region of that target's trigger is
     inpainted with the same region of clean images; a person keeps most of its probability, a stamp takes it along.
-
-    Fails when: the target was not found, the region is wrong, or a person is known by what lies in it alone.
     """
 
     name: ClassVar[str] = "inverted"
@@ -75,19 +74,29 @@ class Inverted(Screen):
         return cls(classifier, threshold, arrays["targets"].astype(np.int64), regions, arrays["fills"].astype(np.uint8))
 
 
-def fit_inverted(
-    classifier: Classifier, fills: Pixels, triggers: Mapping[int, Trigger], s: InvertedSettings
-) -> Inverted:
-    """Regions from triggers at a fixed place, with the threshold still to be set.
+@method("screen", "inverted", settings=InvertedSettings, given={"model", "making", "triggers"})
+def inverted(model: Classifier, making: ImageSet, triggers: Mapping[int, Trigger], s: InvertedSettings) -> Inverted:
+    """A stamped image loses its class when an inverted trigger's region shows clean images instead.
+
+    Qiao, Yang and Li, "Defending neural backdoors via generative distribution modeling", NeurIPS 2019, find the
+    trigger. To replace the decisive region by clean content is the step of Doan et al. 2020 ("Februus").
+    Deviation: the region is that of the inverted trigger and is filled with clean images, on images decided as its
+    target alone.
+
+    Args:
+        model: the classifier under suspicion, for images ``[C, H, W]``.
+        making: clean images whose content is put in the region; the first ``fills`` of them.
+        triggers: found by an inversion, by target class; opaque somewhere, at a fixed place.
+
+    Fails when: the target was not found, the region is wrong, or a person is known by what lies in it alone.
 
     Raises:
-        DoorwardError: no triggers, triggers that move, or that are additive and so have no region.
+        DoorwardError: triggers that move, or that are additive and so have no region.
     """
-    if not triggers:
-        raise DoorwardError("screen inverted: no triggers; expected those that an inversion found, by target class")
-    _, height, width = classifier.shape
+    _, height, width = model.shape
     regions = [_region(label, trigger, (height, width), s) for label, trigger in triggers.items()]
-    return Inverted(classifier, _LEAST_DROP, np.array(list(triggers), np.int64), np.stack(regions), fills)
+    fills = np.asarray(making.pixels[: s.fills])
+    return Inverted(model, _LEAST_DROP, np.array(list(triggers), np.int64), np.stack(regions), fills)
 
 
 def _region(label: int, trigger: Trigger, image: tuple[int, int], s: InvertedSettings) -> NDArray[np.bool_]:

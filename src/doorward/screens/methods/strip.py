@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from doorward.core.classifier import Classifier, to_float
-from doorward.core.methods import Settings
+from doorward.core.images import ImageSet
+from doorward.core.methods import Settings, method
 from doorward.screens.base import BATCH, Floats, Pixels, Screen
 
 
@@ -28,9 +29,6 @@ class Strip(Screen):
 
     Gao et al. 2019, "STRIP: a defence against trojan attacks on deep neural networks", equations 3 and 4. Deviation:
     image and overlay are averaged by ``weight`` rather than added and clipped, so that bright images do not saturate.
-
-    Fails when: the trigger does not survive a superposition (faint or moving ones, warps), or works from few source
-        classes; clean images are decided with certainty under any overlay.
     """
 
     name: ClassVar[str] = "strip"
@@ -60,3 +58,20 @@ class Strip(Screen):
     def restore(cls, classifier: Classifier, threshold: float, arrays: dict[str, NDArray[np.generic]]) -> Strip:
         """From what `arrays` gave."""
         return cls(classifier, threshold, arrays["overlays"].astype(np.uint8), float(arrays["weight"][0].item()))
+
+
+@method("screen", "strip", settings=StripSettings, given={"model", "making"})
+def strip(model: Classifier, making: ImageSet, s: StripSettings) -> Strip:
+    """A stamped image keeps its class under whatever is laid over it: the entropy of the decisions is low.
+
+    Gao et al. 2019, "STRIP: a defence against trojan attacks on deep neural networks", equations 3 and 4; deviations
+    stand at `Strip`.
+
+    Args:
+        model: the classifier under suspicion, for images ``[C, H, W]``.
+        making: clean images that are laid over others; the first ``overlays`` of them.
+
+    Fails when: the trigger does not survive a superposition (faint or moving ones, warps), or works from few source
+        classes; clean images are decided with certainty under any overlay.
+    """
+    return Strip(model, -np.inf, np.asarray(making.pixels[: s.overlays]), s.weight)

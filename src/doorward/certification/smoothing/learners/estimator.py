@@ -23,6 +23,8 @@ class Sklearn(Settings):
 def sklearn(block: NoisyBlock, settings: Sklearn) -> NDArray[np.uint8]:
     """Predict with any scikit-learn classifier, trained afresh for every trial.
 
+    A base learner for flip smoothing (Wang, Cao, Jia and Gong 2020).
+
     Fails when: training one model takes long; this path trains one after another.
 
     Returns: uint8 ``[B, m]``, predicted classes.

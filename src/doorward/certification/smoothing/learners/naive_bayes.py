@@ -25,6 +25,8 @@ class NaiveBayes(Settings):
 def naive_bayes(block: NoisyBlock, settings: NaiveBayes) -> NDArray[np.uint8]:
     """Predict the class with the largest posterior, the pixels being independent given the class.
 
+    A base learner for flip smoothing (Wang, Cao, Jia and Gong 2020).
+
     Fails when: pixels take more than two values; classes that differ in how pixels go together.
 
     Returns: uint8 ``[B, m]``, predicted classes.

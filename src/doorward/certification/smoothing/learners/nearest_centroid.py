@@ -23,6 +23,8 @@ def nearest_centroid(block: NoisyBlock, settings: NearestCentroid) -> NDArray[np
     """Predict the class whose mean image is nearest in Euclidean distance.
 
     mu_c . x - |mu_c|^2 / 2 is largest; the means are rounded to multiples of a power of two, so that scores are exact.
+    A base learner for flip smoothing (Wang, Cao, Jia and Gong 2020).
+
     Fails when: classes differ in more than their mean, or the noisy labels leave a class without images (then
     that class is never predicted).
 

@@ -24,6 +24,8 @@ def ridge(block: NoisyBlock, settings: Ridge) -> NDArray[np.uint8]:
 
     w = X^T (X X^T + lambda I)^-1 y, or (X^T X + lambda I)^-1 X^T y when there are more images than pixels; all trials
     at once. The weights are then rounded to whole numbers, so that prediction is exact.
+    A base learner for flip smoothing (Wang, Cao, Jia and Gong 2020).
+
     Fails when: no straight line tells the classes apart; thousands of images with thousands of pixels (large systems).
 
     Returns: uint8 ``[B, m]``, predicted classes.

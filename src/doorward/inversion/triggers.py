@@ -1,4 +1,4 @@
-"""Triggers of an inversion run, as the input of a repair."""
+"""Triggers of an inversion run, as the input of a repair or a screen."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from doorward.core.errors import DoorwardError
 from doorward.core.images import class_number
 from doorward.core.runs import Run
-from doorward.core.triggers import Stamp
+from doorward.core.triggers import Stamp, Trigger
 from doorward.inversion.files import load_stamps
 
 
@@ -117,3 +117,23 @@ def _collect(found: InvertedTriggers, looks: Sequence[_Look], label: int, method
             found.stamps[label] += load_stamps(look.folder, chosen, label)
             names.append(chosen)
     found.methods[label] = tuple(dict.fromkeys(names))
+
+
+def load_patches(
+    run: Path, classes: Sequence[str], *, targets: Sequence[str] = (), method: str | None = None
+) -> dict[int, Trigger]:
+    """The best single trigger of every target class of an inversion run: what a screen looks for.
+
+    Args: as `load_inverted`.
+
+    Raises:
+        DoorwardError: as `load_inverted`, or a class for which the run keeps a distribution and no single trigger.
+    """
+    patches = {}
+    for label, stamps in load_inverted(run, classes, targets=targets, method=method).stamps.items():
+        single = [stamp for stamp in stamps if isinstance(stamp, Trigger)]
+        if not single:
+            told = "expected an inversion that makes single triggers, such as mask"
+            raise DoorwardError(f"{run}: keeps a distribution alone for class {classes[label]}; {told}")
+        patches[label] = single[0]
+    return patches

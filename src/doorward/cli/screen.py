@@ -1,0 +1,104 @@
+"""``doorward screen``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from doorward.cli import common, models
+
+if TYPE_CHECKING:
+    from doorward.core.triggers import Trigger
+
+
+def screen_command(
+    model: models.Model,
+    output: common.Output,
+    images: Annotated[str, typer.Option(help="Images to be screened.")],
+    clean: Annotated[str, typer.Option(help="Images known to be clean, others than those; labelled for ada.")],
+    method: Annotated[str, typer.Option(help="See 'doorward methods screen'.")] = "strip",
+    triggers: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Folder written by 'doorward invert': what inverted uses.")
+    ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CLASS", help="Class whose triggers to use, instead of the verdict's; may be repeated."),
+    ] = None,
+    trigger_method: Annotated[str | None, typer.Option(help="Inversion whose triggers to use, such as mask.")] = None,
+    rate: Annotated[float, typer.Option(help="Share of clean images that may be flagged.")] = 0.05,
+    setting: common.Set = None,
+    split: models.Split = None,
+    arch: models.Arch = None,
+    mean: models.Mean = None,
+    std: models.Std = None,
+    value_range: models.Range = None,
+    seed: common.Seed = 0,
+    device: common.Device = "auto",
+    overwrite: common.Overwrite = False,
+    as_json: common.AsJson = False,
+) -> None:
+    """Say of single images whether they are stamped.
+
+    Ends with exit code 1 when more images are flagged than --rate explains, else 0.
+
+    Example: doorward screen model/ --images incoming/ --clean mnist-5k -o run/
+    """
+    from doorward.core.errors import DoorwardError
+    from doorward.core.methods import build_settings
+    from doorward.inversion.triggers import load_patches
+    from doorward.screens.job import ScreenRequest, screen_to_folder
+
+    asked = {
+        **models.of_model(model, arch, mean, std, value_range),
+        "source": images,
+        "split": split,
+        "clean": clean,
+        "method": method,
+        "settings": common.parse_settings(setting),
+        "triggers": None if triggers is None else str(triggers),
+        "targets": tuple(target or ()),
+        "trigger_method": trigger_method,
+        "rate": rate,
+        "seed": seed,
+        "device": device,
+    }
+    request = build_settings(ScreenRequest, "screen", asked)
+    if triggers is None and (target or trigger_method):
+        raise DoorwardError("screen: a target or an inversion without triggers; expected --triggers RUN with it")
+
+    def read(classes: Sequence[str]) -> Mapping[int, Trigger]:
+        return load_patches(Path(str(triggers)), classes, targets=request.targets, method=trigger_method)
+
+    results = screen_to_folder(
+        request,
+        output,
+        read_triggers=read if triggers else None,
+        overwrite=overwrite,
+        command=common.command_line(),
+    )
+    if as_json:
+        common.print_json(results)
+    else:
+        _show(results, output)
+    suspicious = results["screening"]["verdict"] == "suspicious"
+    raise typer.Exit(common.FOUND_SOMETHING if suspicious else common.FOUND_NOTHING)
+
+
+def _show(results: dict[str, Any], output: Path) -> None:
+    found, classes = results["screening"], results["classifier"]["classes"]
+    counts = zip(classes, results["flagged_by_decision"], strict=True)
+    rows = [[name, f"{count:,}"] for name, count in sorted(counts, key=lambda row: -row[1])[:10] if count]
+    title = f"{found['method']}: {found['flagged']:,} of {found['images']:,} images flagged"
+    if rows:
+        common.print_table(title, ["decided as", "flagged"], rows)
+    else:
+        common.out.print(title)
+    for warning in results["warnings"]:
+        common.err.print(f"note: {common.escape(common.printable(warning))}", soft_wrap=True)
+    rate, p_value = 100 * found["false_rejection"], found["p_value"]
+    told = "< 0.0001" if p_value < 1e-4 else f"{p_value:.4f}"
+    common.out.print(f"verdict: {found['verdict']} (clean images are flagged at {rate:g} %; p {told})")
+    common.out.print(f"written to {common.escape(str(output))}")

@@ -57,7 +57,7 @@ class Cleansing:
 def cleanse(
     images: ImageSet,
     classifier: Classifier,
-    methods: Sequence[str] = DEFAULT_METHODS,
+    methods: str | Sequence[str] = DEFAULT_METHODS,
     *,
     settings: dict[str, dict[str, Any]] | None = None,
     knowledge: dict[str, Any] | None = None,
@@ -83,7 +83,7 @@ def cleanse(
 
     Features and logits are computed in one pass and shared by all methods.
     """
-    chosen = [registry.get("cleanse", name) for name in dict.fromkeys(methods)]
+    chosen = [registry.get("cleanse", name) for name in registry.as_names(methods)]
     configured = {m.name: m.configure((settings or {}).get(m.name)) for m in chosen}
     for name in set(settings or {}) - set(configured):
         raise DoorwardError(f"cleanse: settings for {name!r}, which does not run; methods: {', '.join(configured)}")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from doorward.core.classifier import Classifier
+from doorward.core.classifier import Classifier, as_bytes
 from doorward.core.errors import DoorwardError
 
 Floats = NDArray[np.float64]
@@ -58,12 +58,9 @@ class Screen:
         """The screen that `arrays` was written from; KeyError when one of them is missing."""
         raise NotImplementedError
 
-    def __call__(self, pixels: Pixels) -> Screened:
-        """Scores and flags of uint8 images ``[N, H, W, C]``."""
-        channels, height, width = self.classifier.shape
-        if pixels.ndim != 4 or pixels.shape[1:] != (height, width, channels):
-            found, expected = "x".join(map(str, pixels.shape[1:])), f"{height}x{width}x{channels}"
-            raise DoorwardError(f"screen {self.name}: images of {found}; the classifier takes {expected}")
+    def __call__(self, pixels: NDArray[Any]) -> Screened:
+        """Scores and flags of images ``[N, H, W, C]``: uint8, or floats in [0, 1]."""
+        pixels = as_bytes(pixels, self.classifier.shape, f"screen {self.name}")
         scores = self.scores(pixels)
         return Screened(scores, self.threshold, scores > self.threshold)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from doorward.core.classifier import Classifier
 from doorward.core.errors import DoorwardError
@@ -15,7 +16,7 @@ from doorward.core.images import ImageSet
 from doorward.core.methods import Settings, build_settings
 from doorward.core.tensors import write_tensors
 from doorward.core.triggers import Trigger
-from doorward.screens.base import Pixels, Screen, Screened, threshold_at
+from doorward.screens.base import Screen, Screened, threshold_at
 from doorward.screens.methods.ada import Ada, AdaSettings, fit_ada
 from doorward.screens.methods.inverted import Inverted, InvertedSettings, fit_inverted
 from doorward.screens.methods.strip import Strip, StripSettings
@@ -75,7 +76,7 @@ def fit(
 
 def screen(
     classifier: Classifier,
-    images: ImageSet | Pixels,
+    images: ImageSet | NDArray[Any],
     clean: ImageSet,
     method: str = "strip",
     *,

@@ -41,7 +41,7 @@ class _Ran:
 def cleanse(
     images: ImageSet,
     model: Classifier,
-    methods: Sequence[str] = DEFAULT_METHODS,
+    methods: str | Sequence[str] = DEFAULT_METHODS,
     *,
     settings: dict[str, dict[str, Any]] | None = None,
     knowledge: dict[str, Any] | None = None,
@@ -77,7 +77,7 @@ def cleanse(
     """
     if not 0 < level < 1:
         raise DoorwardError(f"cleanse: level {level}; expected a number between 0 and 1")
-    chosen = [registry.get("cleanse", name) for name in dict.fromkeys(methods)]
+    chosen = [registry.get("cleanse", name) for name in registry.as_names(methods)]
     configured = {m.name: m.configure((settings or {}).get(m.name)) for m in chosen}
     for name in set(settings or {}) - set(configured):
         raise DoorwardError(f"cleanse: settings for {name!r}, which does not run; methods: {', '.join(configured)}")

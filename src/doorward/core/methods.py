@@ -95,6 +95,11 @@ def _load(verb: str) -> None:
         entry.load()
 
 
+def as_names(methods: str | Sequence[str]) -> tuple[str, ...]:
+    """Names of methods, each once, in order; a single name may come as plain text."""
+    return (methods,) if isinstance(methods, str) else tuple(dict.fromkeys(methods))
+
+
 def names(verb: str) -> list[str]:
     """Names of all methods of a verb, in the order of the files that they lie in; those of other packages last."""
     _load(verb)

@@ -57,7 +57,7 @@ class Inversion:
 def invert(
     classifier: Classifier,
     images: ImageSet | None = None,
-    methods: Sequence[str] = DEFAULT_METHODS,
+    methods: str | Sequence[str] = DEFAULT_METHODS,
     *,
     labelled: bool = True,
     held_out: float = 0.3,
@@ -95,7 +95,7 @@ def invert(
     Raises:
         DoorwardError: images that do not fit the classifier, or too few; weights or logits that are not finite.
     """
-    chosen = [registry.get("invert", name) for name in dict.fromkeys(methods)]
+    chosen = [registry.get("invert", name) for name in registry.as_names(methods)]
     configured = {m.name: m.configure((settings or {}).get(m.name)) for m in chosen}
     _check(configured, settings or {}, level, held_out)
     known = registry.check_knowledge("invert", knowledge or {}, chosen, classifier.classes)

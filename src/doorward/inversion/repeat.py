@@ -85,7 +85,7 @@ def region_of(trigger: Trigger, image: tuple[int, int]) -> NDArray[np.bool_] | N
 def invert_repeatedly(
     classifier: Classifier,
     images: ImageSet,
-    methods: Sequence[str] = DEFAULT_METHODS,
+    methods: str | Sequence[str] = DEFAULT_METHODS,
     *,
     rounds: int = 3,
     hide: Literal["region", "target"] = "region",

@@ -129,7 +129,7 @@ def make_bench(
 
 
 def plan_arms(
-    methods: Sequence[str],
+    methods: str | Sequence[str],
     *,
     triggers: Triggers | None = None,
     settings: dict[str, dict[str, Any]] | None = None,
@@ -142,7 +142,7 @@ def plan_arms(
         DoorwardError: no method, an unknown one, wrong settings, or one that needs triggers where there are none.
     """
     asked = dict(settings or {})
-    chosen = list(dict.fromkeys(methods))
+    chosen = registry.as_names(methods)
     if not chosen:
         raise DoorwardError("repair: no method; expected at least one of " + ", ".join(registry.names("repair")))
     used = {*chosen, *(CONTROLS if controls else ()), *(("retrain",) if oracle else ())}
@@ -163,7 +163,7 @@ def plan_arms(
 def repair_with_controls(
     classifier: Classifier,
     clean_images: ImageSet,
-    methods: Sequence[str] = ("retrain",),
+    methods: str | Sequence[str] = ("retrain",),
     *,
     triggers: Triggers | None = None,
     settings: dict[str, dict[str, Any]] | None = None,

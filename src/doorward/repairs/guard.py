@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from doorward.core.classifier import Classifier, measure_accuracy
+from doorward.core.classifier import Classifier, as_bytes, measure_accuracy
 from doorward.core.errors import DoorwardError
 from doorward.core.files import read_json, write_json
 from doorward.core.images import ImageSet
@@ -57,12 +58,13 @@ class Guard:
         """The K + 1 names."""
         return (*self.original.classes, STAMPED)
 
-    def stamped(self, pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
-        """Which of the uint8 images ``[N, H, W, C]`` are refused, ``[N]``."""
+    def stamped(self, pixels: NDArray[Any]) -> NDArray[np.bool_]:
+        """Which of the images ``[N, H, W, C]`` (see `Classifier.predict`) are refused, ``[N]``."""
         return np.asarray(self.predict(pixels) == len(self.original.classes))
 
-    def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """Outputs 0 .. K of uint8 images ``[N, H, W, C]``, ``[N]``."""
+    def predict(self, pixels: NDArray[Any]) -> NDArray[np.int64]:
+        """Outputs 0 .. K of images ``[N, H, W, C]`` (see `Classifier.predict`), ``[N]``."""
+        pixels = as_bytes(pixels, self.original.shape, "guard")
         first = self.original.predict(pixels)
         refused = np.zeros(len(pixels), bool)
         if self.repaired is not None:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from doorward.core.classifier import Classifier
+from doorward.core.classifier import Classifier, as_bytes
 from doorward.core.errors import DoorwardError
 from doorward.screens.results import Screening
 
@@ -52,12 +52,9 @@ class Screen:
         """The screen that `arrays` was written from; KeyError when one of them is missing."""
         raise NotImplementedError
 
-    def __call__(self, pixels: Pixels) -> Screening:
-        """Scores, flags and verdict on uint8 images ``[N, H, W, C]``."""
-        channels, height, width = self.classifier.shape
-        if pixels.ndim != 4 or pixels.shape[1:] != (height, width, channels):
-            found, expected = "x".join(map(str, pixels.shape[1:])), f"{height}x{width}x{channels}"
-            raise DoorwardError(f"screen {self.name}: images of {found}; the classifier takes {expected}")
+    def __call__(self, pixels: NDArray[Any]) -> Screening:
+        """Scores, flags and verdict on images ``[N, H, W, C]``: uint8, or floats in [0, 1]."""
+        pixels = as_bytes(pixels, self.classifier.shape, f"screen {self.name}")
         scores = self.scores(pixels)
         return Screening(
             scores, self.threshold, scores > self.threshold, self.name, self.settings, self.false_rejection

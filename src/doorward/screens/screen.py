@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from doorward.core import methods as registry
 from doorward.core.classifier import Classifier
@@ -16,7 +17,7 @@ from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
 from doorward.core.tensors import write_tensors
 from doorward.core.triggers import Trigger
-from doorward.screens.base import Pixels, Screen, threshold_at
+from doorward.screens.base import Screen, threshold_at
 from doorward.screens.results import Screening
 
 
@@ -82,7 +83,7 @@ def check_triggers(method: registry.Method, given: bool) -> None:
 
 def screen(
     model: Classifier,
-    images: ImageSet | Pixels,
+    images: ImageSet | NDArray[Any],
     clean: ImageSet,
     method: str = "strip",
     *,

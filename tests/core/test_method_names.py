@@ -21,7 +21,7 @@ def test_names() -> None:
 
 def test_every_verb_takes_one() -> None:
     images: ImageSet = noise()
-    assert list(cleanse(images, net(images), "spectral").outcomes) == ["spectral"]
+    assert list(cleanse(images, net(images), "spectral").record.methods) == ["spectral"]
     assert list(invert(net(images), methods="margin").outcomes) == ["margin"]
     arms = repair_with_controls(net(images), images, "refresh", controls=False)
     assert [arm.planned.name for arm in arms] == ["as given", "refresh"]

@@ -10,8 +10,8 @@ import pytest
 
 from doorward.attacks.files import save_truth
 from doorward.attacks.poison import Truth
+from doorward.cleansers.results import MethodRecord, Samples
 from doorward.core.stats import Rate
-from doorward.core.tables import write_parquet
 from doorward.papers.cluster_impurity import tables
 from doorward.papers.cluster_impurity.collect import Found, _clusters, _variants
 from doorward.papers.cluster_impurity.plan import Case
@@ -77,28 +77,25 @@ def test_poison_in_clusters_of_its_own_by_hand(tmp_path: Path) -> None:
     label = np.array([0] * 9 + [1] * 3)
     score = np.array([2.0] * 5 + [0.1] * 4 + [2.0] * 3, np.float32)
     poisoned = np.array([1, 1, 1, 1, 0, 1, 0, 0, 0, 0, 0, 0], bool)
-    (tmp_path / "cleanse-blind").mkdir()
     (tmp_path / "poisoned").mkdir()
-    write_parquet(tmp_path / "cleanse-blind" / "samples.parquet", {"label": label, "impurity_score": score})
+    samples = Samples(np.arange(12), label, label, {"impurity": score}, {"impurity": score > 1})
     save_truth(Truth(poisoned, label, poisoned - 1, label), tmp_path / "poisoned" / "truth.parquet")
-    found = _clusters(Case("a", "beyond", 0, "patch"), tmp_path)
+    found = _clusters(Case("a", "beyond", 0, "patch"), tmp_path, samples)
     assert (found["poisoned"], found["gathered"]) == (5, 4) and found["impurity"] == pytest.approx(2.0)
 
 
 def test_the_other_readings_are_of_the_same_run(tmp_path: Path) -> None:
     score = np.array([2.0, 0.6, 0.5, 0.1, 0.7], np.float32)
-    (tmp_path / "cleanse-poster").mkdir()
     (tmp_path / "poisoned").mkdir()
     label = np.array([1, 1, 1, 1, 0])
-    columns = {"label": label, "impurity_score": score, "impurity_flag": score > 1.61}
-    columns["predicted"] = np.array([1, 1, 0, 1, 1])  # of class 1, in which the first is flagged, the third misfits
-    write_parquet(tmp_path / "cleanse-poster" / "samples.parquet", columns)
+    predicted = np.array([1, 1, 0, 1, 1])  # of class 1, in which the first is flagged, the third misfits
+    samples = Samples(np.arange(5), label, predicted, {"impurity": score}, {"impurity": score > 1.61})
     poisoned = np.array([1, 0, 1, 0, 0], bool)
     save_truth(Truth(poisoned, label, poisoned - 1, label), tmp_path / "poisoned" / "truth.parquet")
-    found = _variants(Case("a", "multiple-source", 0, "pixel"), tmp_path, {"flagged": 1})
+    found = _variants(Case("a", "multiple-source", 0, "pixel"), tmp_path, samples, MethodRecord(flagged=1))
     hits = {
         form: [(rates[name]["hits"], rates[name]["trials"]) for name in ("tpr", "fpr", "fpr_target")]
         for form, (rates, _) in found.items()
     }
     assert hits == {"authors": [(1, 2), (2, 3), (1, 2)], "misfits": [(2, 2), (0, 3), (0, 2)]}
-    assert {form: told["flagged"] for form, (_, told) in found.items()} == {"authors": 3, "misfits": 2}
+    assert {form: told.flagged for form, (_, told) in found.items()} == {"authors": 3, "misfits": 2}

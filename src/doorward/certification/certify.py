@@ -10,7 +10,7 @@ import numpy as np
 
 from doorward.certification.certificate import BLOCKS, Certificate, certificate_from_votes
 from doorward.certification.exact.parts.proof import Proof
-from doorward.certification.smoothing.montecarlo import Learner, Watch, smooth
+from doorward.certification.smoothing.montecarlo import Learner, Votes, Watch, smooth
 from doorward.certification.smoothing.noise import Noise
 from doorward.certification.smoothing.radius import Block, Number, rational
 from doorward.certification.smoothing.task import SmoothingTask, cells_of
@@ -70,45 +70,42 @@ def certify(
         return _deterministic(train, test, learner, settings, binarise)
     check_alpha(rational(alpha, "alpha"))  # before the trials, not after them
     chosen = Learner.named(learner, settings) if isinstance(learner, str) else learner
-    domain = 256 if binarise is None else 2
     noise = Noise.of(
         _number(keep),
         classes=len(train.classes),
-        domain=domain,
+        domain=256 if binarise is None else 2,
         keep_labels=None if keep_labels is None else _number(keep_labels),
         keep_test=None if keep_test is None else _number(keep_test),
     )
     task = SmoothingTask(
         cells_of(train, binarise), train.labels, cells_of(test, binarise), len(train.classes), noise, train.shape
     )
-    votes = smooth(
-        task,
-        chosen,
-        trials,
-        seed,
-        store=store,
-        workers=workers,
-        engine=engine,
-        device=device,
-        progress=progress,
-        watch=watch,
-    )
+    running: dict[str, Any] = {"store": store, "workers": workers, "engine": engine, "device": device}
+    votes = smooth(task, chosen, trials, seed, progress=progress, watch=watch, **running)
+    return _certificate(train, test, task, chosen, votes, alpha, {"seed": seed, "binarise": binarise})
+
+
+def _certificate(
+    train: ImageSet,
+    test: ImageSet,
+    task: SmoothingTask,
+    learner: Learner,
+    votes: Votes,
+    alpha: Number,
+    settings: dict[str, Any],
+) -> Certificate:
+    """What the votes prove."""
+    about = {"learner": learner.name, "learner_settings": learner.settings.model_dump(mode="json")}
     return certificate_from_votes(
         votes.counts,
         trials=votes.trials,
-        blocks=noise_blocks(noise, task),
+        blocks=noise_blocks(task.noise, task),
         classes=train.classes,
         train_sha256=train.hash,
         test_sha256=test.hash,
         alpha=alpha,
         truth=test.labels,
-        settings={
-            "learner": chosen.name,
-            "learner_settings": chosen.settings.model_dump(mode="json"),
-            "seed": seed,
-            "binarise": binarise,
-            "task_sha256": task.hash,
-        },
+        settings={**about, **settings, "task_sha256": task.hash},
     )
 
 

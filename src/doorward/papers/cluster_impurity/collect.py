@@ -9,7 +9,7 @@ import numpy as np
 
 from doorward.attacks.files import load_truth
 from doorward.cleansers.parts.leftovers import misfits
-from doorward.cleansers.results import Cleansing, MethodRecord
+from doorward.cleansers.results import Cleansing, MethodRecord, Samples
 from doorward.core.files import read_json
 from doorward.core.runs import Run
 from doorward.papers.cluster_impurity.plan import Case, Plan
@@ -46,17 +46,17 @@ def collect(plan: Plan, folder: Path) -> Found:
             run = here / f"cleanse-{form}"
             if not (run / "score.json").exists():
                 continue
-            looked, score = Cleansing.load(run).record.methods, read_json(run / "score.json")
+            cleansing, score = Cleansing.load(run), read_json(run / "score.json")
             for name, rates in score["methods"].items():
-                told = looked[name]
+                told = cleansing.record.methods[name]
                 found.detections.append({**about, "form": form, "method": name, **_detection(rates, told)})
                 if form == "poster":
-                    for other, scored in _variants(case, here, told).items():
+                    for other, scored in _variants(case, here, cleansing.samples, told).items():
                         found.detections.append({**about, "form": other, "method": name, **_detection(*scored)})
             for model in score["models"]:
                 found.models.append({**about, "model": model["name"], **_model(model)})
         if case.recipe is not None and (here / "cleanse-blind" / "score.json").exists():
-            found.clusters.append({**about, **_clusters(case, here)})
+            found.clusters.append({**about, **_clusters(case, here, Cleansing.load(here / "cleanse-blind").samples)})
         for stage in stages(plan, case, folder):
             if stage.finished:
                 found.times.append({**about, "stage": stage.name, "kind": stage.kind, **_time(stage.path)})
@@ -70,10 +70,9 @@ def _detection(rates: Row, told: MethodRecord) -> Row:
     return {**flat, "auroc": rates["auroc"]}
 
 
-def _variants(case: Case, here: Path, told: MethodRecord) -> dict[str, tuple[Row, MethodRecord]]:
+def _variants(case: Case, here: Path, samples: Samples, told: MethodRecord) -> dict[str, tuple[Row, MethodRecord]]:
     """What cluster impurity, in all features, flags at the threshold of the authors' code, and with misfits, from what
     the run kept: an image's score is the S of its cluster."""
-    samples = Cleansing.load(here / "cleanse-poster").samples
     labels, score, flag = samples.label, samples.scores["impurity"], samples.flags["impurity"]
     poisoned = np.zeros(len(flag), bool)
     if case.recipe is not None:
@@ -96,13 +95,12 @@ def _model(model: Row) -> Row:
     return flat
 
 
-def _clusters(case: Case, here: Path) -> Row:
+def _clusters(case: Case, here: Path, samples: Samples) -> Row:
     """Where the poison lies: the share of it in clusters of which it is the majority, and the decision impurity there.
 
     Two things must hold for cluster impurity to work: the poison has clusters of its own, and blurring changes their
     decisions. An image's score is the S of its cluster, which names the cluster within its class.
     """
-    samples = Cleansing.load(here / "cleanse-blind").samples
     scores = samples.scores["impurity"]
     poisoned = load_truth(here / "poisoned" / "truth.parquet").poisoned
     _, cluster = np.unique(np.stack([samples.label, scores]), axis=1, return_inverse=True)

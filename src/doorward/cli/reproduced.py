@@ -19,8 +19,10 @@ def carry_out(paper: ModuleType, plan: Any, output: Path, results: Path | None, 
             one in ``output``.
         jobs: processes; 0: as many as pay.
     """
+    from doorward.papers.drawing import open_pyplot
     from doorward.papers.kept import check_results
 
+    open_pyplot()  # what is missing is told before the work
     if results is not None:
         check_results(plan, results)
     with common.display("reproduce") as progress:

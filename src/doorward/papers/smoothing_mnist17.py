@@ -21,6 +21,7 @@ from doorward.core.files import atomic_write
 from doorward.core.progress import Progress
 from doorward.core.runs import Run
 from doorward.core.tables import write_parquet
+from doorward.papers.drawing import open_pyplot, save_figure
 
 RADII = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20)
 PAPER = (2, 0.36)
@@ -105,6 +106,7 @@ def profile(name: Literal["mnist", "mnist-5k"], workers: int, device: str) -> Pr
 
 def reproduce(chosen: Profile, folder: Path, results: Path, *, progress: Progress | None = None) -> Path:
     """Run every curve (finished ones are read), write table, data and figure into ``results``; returns the table."""
+    open_pyplot()  # what is missing is told before the work
     found: list[tuple[Curve, list[dict[str, Any]]]] = []
     done, total = 0, sum(curve.draws for curve in chosen.curves)
     for curve in chosen.curves:
@@ -224,13 +226,10 @@ def _settings(runs: Sequence[dict[str, Any]]) -> str:
 
 def _draw(found: Sequence[tuple[Curve, list[dict[str, Any]]]], path: Path) -> None:
     """The curves with bands from minimum to maximum; the paper's 36 % at 2 is marked."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    pyplot = open_pyplot()
 
     figure, axes = pyplot.subplots(figsize=(9, 5.2), layout="constrained")
-    colours = pyplot.get_cmap("tab20").colors  # type: ignore[attr-defined]
+    colours = pyplot.get_cmap("tab20").colors
     most = 0
     for number, (curve, runs) in enumerate(found):
         reach = max(int(r) for run in runs for r in run["results"]["certified_accuracy"])
@@ -247,5 +246,4 @@ def _draw(found: Sequence[tuple[Curve, list[dict[str, Any]]]], path: Path) -> No
     axes.set(xlim=(-0.5, min(most, 24) + 0.5), ylim=(0, 101))
     axes.grid(alpha=0.25)
     axes.legend(fontsize=7.5, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
-    figure.savefig(path, dpi=130)
-    pyplot.close(figure)
+    save_figure(figure, path)

@@ -8,6 +8,7 @@ from typing import Any
 from doorward.papers.cluster_impurity.collect import Found
 from doorward.papers.cluster_impurity.tables import POSTER
 from doorward.papers.cluster_impurity.trainers import TABLE_2
+from doorward.papers.drawing import open_pyplot, save_figure
 from doorward.papers.rows import Row, pick, pooled
 
 _COLOURS = {"SS": "#b5651d", "AC": "#6a51a3", "CI": "#1b7837", "FP": "#2166ac"}
@@ -16,9 +17,6 @@ _ASIDE = 0.002  # on the axis of sizes
 
 def draw(found: Found, folder: Path) -> list[Path]:
     """Write the figures for which there are rows; returns their paths."""
-    import matplotlib
-
-    matplotlib.use("Agg")
     drawn = []
     for scenario, name in (("multiple-source", "figure-5.png"), ("single-source", "figure-2.png")):
         rows = pick(found.models, scenario=scenario, model="poisoned set")
@@ -73,7 +71,7 @@ def _detected(found: Found, path: Path) -> Path:
 
 
 def _axes(title: str) -> tuple[Any, Any]:
-    from matplotlib import pyplot
+    pyplot = open_pyplot()
 
     figure, axes = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
     axes.set(title=title, xlabel="perturbation size", ylabel="%", ylim=(-3, 103))
@@ -82,11 +80,7 @@ def _axes(title: str) -> tuple[Any, Any]:
 
 
 def _save(figure: Any, axes: Any, path: Path) -> Path:
-    from matplotlib import pyplot
-
     left, right = axes.get_xlim()
     axes.set_xlim(min(left, min(TABLE_2) - 0.02), max(right, max(TABLE_2) + 0.02))  # one size alone is no scale
     axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.savefig(path, dpi=130)
-    pyplot.close(figure)
-    return path
+    return save_figure(figure, path)

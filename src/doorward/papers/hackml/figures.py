@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from doorward.core.classifier import to_float, to_uint8
 from doorward.core.images import ImageSet
 from doorward.core.runs import Run
+from doorward.papers.drawing import open_pyplot, save_figure
 from doorward.papers.hackml.accessories import face_trigger
 from doorward.papers.hackml.collect import true_mask
 from doorward.papers.hackml.plan import Case, Plan
@@ -22,9 +23,6 @@ _DASHES = {"strip": "-", "ada": "--", "inverted": ":"}
 
 def draw(plan: Plan, folder: Path, results: Path) -> list[Path]:
     """Write the figures for which there are runs; returns their paths."""
-    import matplotlib
-
-    matplotlib.use("Agg")
     held = faces_of(folder, "held-out")
     drawn = [
         _net(case, held, folder, results / f"{case.name}.png")
@@ -37,7 +35,7 @@ def draw(plan: Plan, folder: Path, results: Path) -> list[Path]:
 
 def _net(case: Case, held: ImageSet, folder: Path, path: Path) -> Path:
     """One row a suspect: heat map over the mean face, complete trigger, a stamped face; the true stamp where known."""
-    from matplotlib import pyplot
+    pyplot = open_pyplot()
 
     details = Run.read(folder / case.name / "invert")["results"]["methods"]["window"]["details"]
     triggers = found_triggers(folder, case)
@@ -64,9 +62,7 @@ def _net(case: Case, held: ImageSet, folder: Path, path: Path) -> Path:
         row[3].set_title("the attacker's own" if name else "", fontsize=8)
         for axes in row:
             axes.set_axis_off()
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
-    return path
+    return save_figure(figure, path, 110)
 
 
 def _rgba(trigger: Any) -> NDArray[np.float32]:
@@ -79,7 +75,7 @@ def _stamped(held: ImageSet, face: int, stamp: Any) -> NDArray[np.uint8]:
 
 
 def _curves(cases: list[Case], folder: Path, path: Path) -> Path:
-    from matplotlib import pyplot
+    pyplot = open_pyplot()
 
     figure, axes = pyplot.subplots(figsize=(5.4, 4.2), layout="constrained")
     for number, case in enumerate(cases):
@@ -89,6 +85,4 @@ def _curves(cases: list[Case], folder: Path, path: Path) -> Path:
     axes.set(xlabel="clean faces refused", ylabel="stamped faces refused", title="screens of single images")
     axes.grid(alpha=0.25)
     axes.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
-    return path
+    return save_figure(figure, path, 110)

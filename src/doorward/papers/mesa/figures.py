@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from doorward.core.runs import Run
 from doorward.core.tensors import read_tensors
+from doorward.papers.drawing import open_pyplot, save_figure
 from doorward.papers.mesa.arms import BEFORE
 from doorward.papers.mesa.collect import Found
 from doorward.papers.mesa.plan import Plan
@@ -33,9 +34,6 @@ _PER_ROW = 12  # sample triggers in the picture
 
 def draw(plan: Plan, found: Found, folder: Path, results: Path) -> list[Path]:
     """Write the figures for which there are runs; returns their paths, those of earlier results included."""
-    import matplotlib
-
-    matplotlib.use("Agg")
     drawn = [_each_trigger(found, results / "asr-per-trigger.png")]
     plane_file, pictures = results / "distribution.png", results / "triggers.png"
     for case in plan.cases:
@@ -49,7 +47,7 @@ def draw(plan: Plan, found: Found, folder: Path, results: Path) -> list[Path]:
 
 
 def _each_trigger(found: Found, path: Path) -> Path:
-    from matplotlib import pyplot
+    pyplot = open_pyplot()
 
     rows = [r for r in found.models if r["place"] == "free"]
     cases = list(by_case(rows))
@@ -81,9 +79,7 @@ def _each_trigger(found: Found, path: Path) -> Path:
     axes.set(ylabel="ASR %", ylim=(-0.3, 130))
     axes.grid(alpha=0.25)
     axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.savefig(path, dpi=130)
-    pyplot.close(figure)
-    return path
+    return save_figure(figure, path)
 
 
 def plane(samples: NDArray[np.float64], *others: NDArray[np.float64]) -> tuple[list[NDArray[np.float64]], float]:
@@ -99,7 +95,7 @@ def _flat(patterns: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def _plane(arrays: Arrays, name: str, path: Path) -> Path:
-    from matplotlib import pyplot
+    pyplot = open_pyplot()
 
     (samples, baseline, true), share = plane(*(_flat(arrays[k]) for k in ("samples", "baseline", "true")))
     figure, axes = pyplot.subplots(figsize=(7, 5), layout="constrained")
@@ -135,13 +131,11 @@ def _plane(arrays: Arrays, name: str, path: Path) -> Path:
         ylabel="second",
     )
     axes.legend(fontsize=8, frameon=False)
-    figure.savefig(path, dpi=130)
-    pyplot.close(figure)
-    return path
+    return save_figure(figure, path)
 
 
 def _pictures(arrays: Arrays, betas: list[float], name: str, path: Path) -> Path:
-    from matplotlib import pyplot
+    pyplot = open_pyplot()
 
     rows: list[tuple[str, NDArray[Any], NDArray[Any]]] = []
     for level, beta in enumerate(betas):
@@ -163,6 +157,4 @@ def _pictures(arrays: Arrays, betas: list[float], name: str, path: Path) -> Path
             axes.imshow(np.broadcast_to(picture, (*picture.shape[:2], 3)), vmin=0, vmax=1)
             axes.set_title(f"{100 * success[number]:.0f} %", fontsize=6, pad=2)
     figure.suptitle(f"{name}: triggers, each with its success rate", fontsize=9)
-    figure.savefig(path, dpi=130)
-    pyplot.close(figure)
-    return path
+    return save_figure(figure, path)

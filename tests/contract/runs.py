@@ -17,8 +17,12 @@ from doorward.certification.certify import certify
 from doorward.cleansers.cleanse import cleanse
 from doorward.core import methods
 from doorward.core.classifier import Classifier, to_float
+from doorward.core.images import ImageSet
 from doorward.core.methods import Method
+from doorward.core.triggers import Trigger
 from doorward.inversion.invert import Inversion, invert
+from doorward.inversion.search.frozen import Frozen
+from doorward.inversion.search.scene import Scene
 from doorward.repairs.repair import repair
 from doorward.screens.screen import fit
 from tests.contract.table import TRIGGERS, knowledge, settings
@@ -26,7 +30,15 @@ from tests.contract.worlds import TRIGGER, World, certified_sets, world
 
 
 def run(method: Method, w: World, seed: int = 0, quick: bool = False, known: dict[str, Any] | None = None) -> Any:
-    """What the verb gives for this method alone."""
+    """What the verb gives for this method alone, which leaves everything it is handed as it was."""
+    before = fingerprint(w)
+    result = _run(method, w, seed, quick, known)
+    after = fingerprint(w)
+    assert not [k for k in before if before[k] != after[k]], f"{method.verb} {method.name} changes its inputs"
+    return result
+
+
+def _run(method: Method, w: World, seed: int, quick: bool, known: dict[str, Any] | None) -> Any:
     name, s, known = method.name, settings(method, quick), knowledge(method, w) if known is None else known
     if method.verb == "attack":
         stamp = method.function(w.test.shape, method.configure(s), torch.Generator().manual_seed(seed))
@@ -119,3 +131,20 @@ def net_state(model: Classifier) -> dict[str, str]:
         "gradients": str([p.grad is None for p in parameters]),
         "mode": str(model.net.training),
     }
+
+
+def digest(value: Any) -> Any:
+    """Of whatever a method is handed: equal before and after, or it was changed."""
+    if isinstance(value, np.ndarray):
+        return hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
+    if isinstance(value, torch.Tensor):
+        return digest(value.detach().cpu().numpy())
+    if isinstance(value, torch.nn.Module):
+        return {k: digest(v) for k, v in value.state_dict().items()}
+    if isinstance(value, dict):
+        return {str(k): digest(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [digest(v) for v in value]
+    if isinstance(value, ImageSet | Classifier | Scene | Frozen | Trigger):
+        return {k: digest(v) for k, v in vars(value).items()}
+    return None

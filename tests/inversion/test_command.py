@@ -109,9 +109,14 @@ def test_folders_of_doorward_and_unlabelled_images(world: Path, call: Any) -> No
     net = doorward.models.nets.catalogue.build("two-layer", classifier.shape, CLASSES)
     save_classifier(doorward.Classifier(net, "two-layer", classifier.classes, classifier.shape), world / "model")
     code, printed, _ = call(world / "model", "--shape", "1,6,6", "-o", world / "noimages", "--json", *MARGIN[2:])
-    assert code in (0, 1) and list(json.loads(printed)["methods"]) == ["margin"], "without images, what needs none"
-    own = (world / "model", "--images", world / "images", "--unlabelled", "-o", world / "own", *MARGIN)
-    assert call(*own)[0] in (0, 1), "an untrained net tells little under any range; the folder says its own"
+    told = json.loads(printed)
+    assert list(told["methods"]) == ["margin"] and told["images"] is None, "without images, what needs none"
+    assert code == bool(told["targets"])
+    own = (world / "model", "--images", world / "images", "--unlabelled", "-o", world / "own", "--json", *MARGIN)
+    code, printed, _ = call(*own)
+    told = json.loads(printed)
+    assert told["warnings"] == [], "an untrained net tells little under any range; the folder says its own"
+    assert code == bool(told["targets"]) and told["classifier"]["arch"] == "two-layer"
     command = (*options(world, "planted"), "--unlabelled", "--method", "mask", "-o", world / "unlabelled", "--json")
     code, printed, _ = call(*command)
     assert code == 1 and json.loads(printed)["targets"][0]["label"] == TARGET

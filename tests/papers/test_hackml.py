@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -93,19 +94,34 @@ def test_true_targets_are_marked_when_they_are_scored(folder: Path) -> None:
 
 
 def test_the_guard_has_one_more_output(folder: Path) -> None:
-    runs = [p for p in (folder / "patch" / "repair", folder / "clean" / "repair") if (p / "guard.json").exists()]
-    for run in runs:
-        guard = Guard.load(run)
+    held = work.faces_of(folder, "held-out")
+    for name in ("patch", "clean"):
+        guard, told = Guard.load(folder / name / "repair"), Run.read(folder / name / "repair")["results"]["guard"]
         assert len(guard.classes) == 41 and guard.classes[-1] == STAMPED
-    told = [Run.read(folder / name / "repair")["results"]["guard"] for name in ("patch", "clean")]
-    assert len(runs) == sum(t is not None for t in told)
+        assert guard.accuracy(held).hits == told["clean_accuracy"]["hits"] > 108
+    told = Run.read(folder / "patch" / "repair")["results"]["guard"]
+    assert told["stamped_refused"]["trials"] == 117 and told["stamped_refused"]["value"] > 0.9
+
+
+def test_there_is_no_guard_where_no_trigger_works(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "patch").mkdir()
+    for name in ("faces", "patch/net", "patch/invert", "patch/evidence"):
+        shutil.copytree(folder / name, tmp_path / name)
+    monkeypatch.setattr(work, "WORKS", 1.1)
+    plan = hurried("patch")
+    work.repair_net(plan, plan.cases[0], tmp_path, lambda _: None)
+    results = Run.read(tmp_path / "patch" / "repair")["results"]
+    assert results["guard"] is None and results["targets"] == [] and not list(tmp_path.rglob("guard.json"))
+    assert "retrain" not in {row["name"] for row in results["arms"]}
 
 
 def test_screens_are_made_from_clean_faces_alone(folder: Path) -> None:
     rows = Run.read(folder / "patch" / "screens")["results"]["screens"]
     assert [r["screen"] for r in rows] == ["strip", "ada", "inverted"]
     for row in rows:
-        assert row["clean"] == 120 and row["stamped"] == 117 and 0 <= row["auroc"] <= 1
+        assert row["clean"] == 120 and row["stamped"] == 117 and row["auroc"] > 0.9, row["screen"]
         area = float(np.trapezoid(row["true"], row["false"]))
         assert area == pytest.approx(row["auroc"])
     assert "auroc" not in Run.read(folder / "clean" / "screens")["results"]["screens"][0]

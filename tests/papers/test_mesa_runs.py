@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 
 from doorward.cli.app import app
 from doorward.core.errors import DoorwardError, OutputExistsError
+from doorward.core.files import read_json, write_json
 from doorward.core.images import ImageSet
 from doorward.core.progress import Progress
 from doorward.core.runs import Run
@@ -115,17 +117,33 @@ def test_the_defence_is_told_what_its_rows_say(plan: Plan, done: Path) -> None:
     assert inverted["sha256"] == search.hash, "never the images of the evaluation"
 
 
-def test_without_crutches_the_verdicts_class_is_used(plan: Plan, done: Path) -> None:
+def test_without_crutches_nothing_is_repaired_when_the_verdict_names_nothing(plan: Plan, done: Path) -> None:
     found = collect(plan, done)
     verdicts = {r["case"]: r for r in found.verdicts}
-    assert set(verdicts) == {"bw-49", "bw-49-fixed"}
-    for case, row in verdicts.items():
-        arm = Run.read(done / case / "after-mesa-unknown")["results"]
-        assert arm["repaired"] == (row["named"] >= 0)
-        if row["named"] == plan.target:
-            assert value(found.models, case, "mesa-unknown") == value(found.models, case, "mesa-ensemble")
-        if row["named"] < 0:
-            assert value(found.models, case, "mesa-unknown") == value(found.models, case, "before")
+    assert {case: row["named"] for case, row in verdicts.items()} == {"bw-49": -1, "bw-49-fixed": -1}
+    for case in verdicts:
+        assert Run.read(done / case / "after-mesa-unknown")["results"]["repaired"] is False
+        assert value(found.models, case, "mesa-unknown") == value(found.models, case, "before")
+
+
+def test_without_crutches_the_class_that_the_verdict_names_is_used(plan: Plan, done: Path, tmp_path: Path) -> None:
+    here, every = tmp_path / "bw-49", {arm.name: arm for arm in arms(plan, CASES[0])}
+    shutil.copytree(done / "bw-49", here)
+
+    def name(label: int) -> None:
+        manifest = read_json(here / "invert-mask" / "run.json")
+        manifest["results"]["targets"] = [{"label": label}]
+        write_json(here / "invert-mask" / "run.json", manifest)
+
+    assert stamps(plan, every["mesa-unknown"], here) == {}
+    name(plan.target)
+    ((label, (mine,)),) = stamps(plan, every["mesa-unknown"], here).items()
+    ((_, (told,)),) = stamps(plan, every["mesa-ensemble"], here).items()
+    assert label == plan.target and isinstance(mine, TriggerDistribution) and isinstance(told, TriggerDistribution)
+    assert all(torch.equal(mine.net[k], told.net[k]) for k in told.net), "the triggers searched for the target already"
+    name(plan.target + 3)
+    with pytest.raises(DoorwardError, match="holds no trigger for after-mesa-unknown"):
+        stamps(plan, every["mesa-unknown"], here)
 
 
 def test_killed_in_the_attack_and_between_repairs_it_ends_with_the_same_rows(

@@ -70,7 +70,7 @@ def test_an_installed_package_adds_a_cleanser(place: Path) -> None:
     assert rows["darkest"]["summary"] == "Flag images that are darker than a level."
     asked = ("cleanse", place / "images", "--model", place / "model", "--method", "darkest", "-o", place / "run")
     ran = doorward(place, *asked, "--set", "darkest.below=50")
-    assert ran.returncode == 1, ran.stderr
+    assert ran.returncode == 3 and "undecided" in ran.stdout, ran.stderr  # it gives no number per class to test
     flags = read_parquet(place / "run" / "samples.parquet")["darkest_flag"]
     expected = ImageSet.load(place / "images").pixels.mean(axis=(1, 2, 3)) < 50
     assert (flags == expected).all() and 0 < expected.sum() < len(expected)

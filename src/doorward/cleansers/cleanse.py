@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -159,13 +160,16 @@ def _run(
     return _Ran(method, settings, tuple(sorted(used)), suspicion, time.monotonic() - started)
 
 
-def one_thread() -> AbstractContextManager[object]:
-    """Within the block, BLAS and OpenMP use one thread.
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Within the block, BLAS and OpenMP use one thread, and scikit-learn keeps to itself that features coincide.
 
     The matrices of a class are small: a second thread gains nothing, and threads that wait for each other on a busy
     machine made clustering many times slower. It also makes the result independent of the number of cores.
     """
+    from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits
 
-    limits: AbstractContextManager[object] = threadpool_limits(limits=1)
-    return limits
+    with threadpool_limits(limits=1), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of a net that has hardly learned; the verdict says so
+        yield

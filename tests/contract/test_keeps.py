@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from doorward.core import methods
 from doorward.core.methods import Method
-from tests.contract.runs import arrays, digest, handed, run, same, stir
+from tests.contract.runs import arrays, digest, found, handed, run, same, stir
 from tests.contract.table import ALL, SEED_DECIDES_NOTHING, by_name, of, settings
 from tests.contract.worlds import CLASSES, certified_sets, world
 
@@ -44,9 +44,9 @@ def test_the_seed_that_it_declares_decides_something(method: Method) -> None:
     w = world(True)
     given = handed(method, w, quick=True)
     before = digest(given)
-    first, *others = (arrays(method, method.function(**{**given, "seed": k}), w) for k in (3, 4, 5))
+    first = arrays(method, method.function(**{**given, "seed": 3}), w)
+    differs = any(not same(first, arrays(method, method.function(**{**given, "seed": k}), w)) for k in (4, 5))
     assert digest(given) == before, "what it is handed is left as it was, for the next method is handed the same"
-    differs = not all(same(first, other) for other in others)
     assert differs != (by_name(method) in SEED_DECIDES_NOTHING)
 
 
@@ -89,7 +89,7 @@ def test_a_cleanser_gives_a_score_and_a_flag_per_image(method: Method) -> None:
 def test_a_cleanser_does_not_hang_on_the_order_of_the_images(method: Method) -> None:
     w, order = world(True), np.random.default_rng(0).permutation(len(world(True).train))
     shuffled = replace(w, train=w.train.subset(order), poisoned=w.poisoned[order])
-    first, second = run(method, w, quick=True), run(method, shuffled, quick=True)
+    first, second = found(method.verb, method.name), run(method, shuffled)
     assert (first.flag[order] == second.flag).mean() > 0.99, "verdicts do not follow the order"
     assert (first.flag & w.poisoned).sum() == (second.flag & shuffled.poisoned).sum()
 

@@ -20,6 +20,7 @@ from doorward.data.sources import load_images
 from doorward.models.files import load_classifier, save_classifier
 from doorward.scoring.repairs import score_repair
 from tests.cli.conftest import Call
+from tests.inversion.records import target, write_inversion
 from tests.inversion.worlds import SPOT, TARGET, row_classifier, row_images
 from tests.repairs.world import make_world
 
@@ -42,14 +43,9 @@ def place(tmp_path_factory: pytest.TempPathFactory, digits: tuple[ImageSet, Imag
     world.test.save(folder / "test")
     save_attack(world.attack, folder / "truth" / "attack")
     save_truth(poison(world.clean, world.attack, rate=0.1).truth, folder / "truth" / "truth.parquet")
-    classes = [{"class": c, "label": k, "p_value": 0.5} for k, c in enumerate(world.clean.classes)]
-    rows = [{"label": k, "works": True, "asr": [0.9, 0.9, 0.9]} for k in range(10)]
-    kept = {"classes": rows, "triggers": {"0": ["mask_0_0.safetensors"]}}
-    for name, targets in (("found", [{"label": 0, "method": "mask"}]), ("silent", [])):
-        with Run(folder / name, "invert", {}) as run:
-            (run.work / "triggers").mkdir()
-            world.trigger.save(run.work / "triggers" / "mask_0_0.safetensors")  # type: ignore[attr-defined]
-            run.results = {"targets": targets, "classes": classes, "methods": {"mask": kept}}
+    names, kept = world.clean.classes, {"mask_0_0.safetensors": world.trigger}
+    for name, targets in (("found", [target(names, 0)]), ("silent", [])):
+        write_inversion(folder / name, names, {"mask": {0: 0.9}}, targets, [kept])  # type: ignore[list-item]
     return folder
 
 

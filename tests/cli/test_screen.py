@@ -14,7 +14,8 @@ from doorward.core.tables import read_parquet
 from doorward.screens.results import Screening
 from doorward.screens.screen import screen
 from tests.cli.conftest import Call
-from tests.screens.worlds import CLASSES, NAMES, TARGET, stamp, stamped, striped, stripes
+from tests.inversion.records import target, write_inversion
+from tests.screens.worlds import NAMES, TARGET, stamp, stamped, striped, stripes
 
 FACTORY = """
 from tests.screens.worlds import Striped
@@ -37,14 +38,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, images in sets.items():
         (folder / name).mkdir()
         images.save(folder / name)
-    classes = [{"class": c, "label": k, "p_value": 0.5} for k, c in enumerate(NAMES)]
-    kept = {"triggers": {str(TARGET): ["mask_3_0.safetensors"]}}
-    kept["classes"] = [{"label": k, "works": True, "asr": None} for k in range(CLASSES)]  # type: ignore[assignment]
-    for name, targets in (("found", [{"label": TARGET, "method": "mask"}]), ("silent", [])):
-        with Run(folder / name, "invert", {}) as run:
-            (run.work / "triggers").mkdir()
-            stamp().save(run.work / "triggers" / f"mask_{TARGET}_0.safetensors")
-            run.results = {"targets": targets, "classes": classes, "methods": {"mask": kept}}
+    kept = {f"mask_{TARGET}_0.safetensors": stamp()}
+    for name, targets in (("found", [target(NAMES, TARGET)]), ("silent", [])):
+        write_inversion(folder / name, NAMES, {"mask": {TARGET: 0.9}}, targets, [kept])
     return folder
 
 

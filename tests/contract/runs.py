@@ -18,7 +18,8 @@ from doorward.cleansers.cleanse import cleanse
 from doorward.core import methods
 from doorward.core.classifier import Classifier, to_float
 from doorward.core.methods import Method
-from doorward.inversion.invert import Inversion, invert
+from doorward.inversion.invert import invert
+from doorward.inversion.results import Inversion
 from doorward.repairs.repair import repair
 from doorward.screens.screen import fit
 from tests.contract.table import TRIGGERS, knowledge, settings

@@ -68,13 +68,12 @@ def test_results_fit_on_a_line_or_two() -> None:
     proof = dw.certify(two, two, "nearest-centroid", trials=64)
     told = {
         repr(poisoned): "Poisoned noise: 20 of 200 images; patch: any class -> k0",
-        repr(
-            cleansing
-        ): f"Cleansing of noise: 200 images; spectral flags {cleansing.outcomes['spectral'].suspicion.flag.sum()}",
-        repr(inversion): f"Inversion of two-layer: {inversion.decision}",
         repr(arms[0]): "Arm as given (given): accuracy ",
         repr(arms[1].repaired): "Repaired two-layer: ",
         repr(proof): "Certificate by flip-smoothing: 34 test images, 12 classes, 64 trials, alpha 0.001; certified acc",
     }
     for shown, start in told.items():
         assert shown.startswith(start) and len(shown) < 300 and shown.isprintable(), shown
+    for result in (cleansing, inversion):
+        first, *reasons = repr(result).splitlines()
+        assert first.startswith(f"<{type(result).__name__}: {result.record.judgement.headline}") and len(reasons) <= 4

@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from doorward.core.errors import DoorwardError
-from doorward.core.runs import Run
+from doorward.core.files import read_json, write_json
 from doorward.core.stats import Rate
 from doorward.core.triggers import Placement, Trigger
 from doorward.inversion.triggers import load_inverted
 from doorward.repairs.arms import Planned, plan_arms, repair_with_controls
 from doorward.repairs.doubts import doubts
 from doorward.scoring.repairs import score_arms
+from tests.inversion.records import target, write_inversion
 from tests.repairs.world import TARGET, World
 
 QUICK: dict[str, Any] = {"epochs": 2, "precision": "fp32"}
@@ -128,49 +129,35 @@ def test_doubts_in_words() -> None:
     assert found == ("refresh: no batch norm",)
 
 
-def inversion(folder: Path, targets: list[dict[str, Any]], rounds: bool = False) -> Path:
-    """A run as ``doorward invert`` writes it, with triggers of two methods for two of three classes."""
-    classes = [{"class": name, "label": k, "p_value": 0.5} for k, name in enumerate("abc")]
-
-    def method(asr: float, labels: tuple[int, ...]) -> dict[str, Any]:
-        rows = [{"label": k, "works": True, "asr": [asr, asr, asr] if k in labels else None} for k in range(3)]
-        return {"classes": rows, "triggers": {str(k): [f"x_{k}_0.safetensors"] for k in labels}}
-
-    with Run(folder, "invert", {}) as run:
-        methods = {"mask": method(0.5, (0, 1)), "pixel": method(0.9, (1,)), "margin": {"classes": [], "triggers": {}}}
-        places = [run.work, run.work / "round-2"] if rounds else [run.work]
-        for number, place in enumerate(places):
-            (place / "triggers").mkdir(parents=True)
-            for name, labels in (("mask", (0, 1)), ("pixel", (1,))):
-                for label in labels:
-                    dot((number + label) / 4).save(place / "triggers" / f"{name}_{label}_0.safetensors")
-        run.results = {"targets": targets, "classes": classes, "methods": methods}
-        if rounds:
-            later = {"targets": targets, "folder": "round-2", "methods": methods}
-            run.results["rounds"] = [{"targets": targets[:1]}, later]
-    return folder
+def inversion(folder: Path, labels: tuple[int, ...], rounds: bool = False) -> Path:
+    """Triggers of two methods for two of three classes."""
+    kept = [
+        {f"{name}_{k}_0.safetensors": dot((number + k) / 4) for name, k in (("mask", 0), ("mask", 1), ("pixel", 1))}
+        for number in range(2 if rounds else 1)
+    ]
+    targets = [target("abc", k) for k in labels]
+    success = {"mask": {0: 0.5, 1: 0.5}, "pixel": {1: 0.9}, "margin": {}}
+    return write_inversion(folder, "abc", success, targets, kept, [targets[:1], targets] if rounds else ())
 
 
 def test_triggers_come_from_the_verdict_or_from_the_class_that_is_named(tmp_path: Path) -> None:
-    targets = [{"label": 1, "method": "mask"}, {"label": 0, "method": "mask"}]
-    found = inversion(tmp_path / "found", targets)
+    found = inversion(tmp_path / "found", (1, 0))
     told = load_inverted(found, "abc")
     assert told.methods == {1: ("mask",), 0: ("mask",)} and [len(s) for s in told.stamps.values()] == [1, 1]
     assert load_inverted(found, "abc", targets=["b"]).methods == {1: ("mask",)}, "the verdict's own method"
     assert load_inverted(found, "abc", targets=["1"], method="pixel").methods == {1: ("pixel",)}
-    silent = inversion(tmp_path / "silent", [])
+    silent = inversion(tmp_path / "silent", ())
     assert load_inverted(silent, "abc", targets=["b"]).methods == {1: ("pixel",)}, "the most successful"
-    rounds = load_inverted(inversion(tmp_path / "rounds", targets, rounds=True), "abc")
+    rounds = load_inverted(inversion(tmp_path / "rounds", (1, 0), rounds=True), "abc")
     assert [float(s.pattern.mean()) for s in rounds.stamps[1]] == [0.25, 0.5], "of every round that found it"  # type: ignore[attr-defined]
     assert [float(s.pattern.mean()) for s in rounds.stamps[0]] == [0.25], "round 1 found another class"  # type: ignore[attr-defined]
 
 
 def test_a_distribution_is_taken_before_single_triggers(tmp_path: Path) -> None:
-    from doorward.core.files import read_json, write_json
     from doorward.inversion.distribution.generators import make_generators
     from doorward.inversion.distribution.triggers import TriggerDistribution
 
-    run = inversion(tmp_path / "run", [{"label": 1, "method": "pixel"}])
+    run = inversion(tmp_path / "run", (1,))
     net = make_generators(1, 8, 1, 4, torch.Generator().manual_seed(0))
     for layer in range(3):
         net |= {f"g_{layer}_mean": torch.zeros(1, 1, 4), f"g_{layer}_deviation": torch.ones(1, 1, 4)}
@@ -179,13 +166,13 @@ def test_a_distribution_is_taken_before_single_triggers(tmp_path: Path) -> None:
     manifest["results"]["methods"]["mask"]["triggers"]["1"].append("mask_1_distribution.safetensors")
     write_json(run / "run.json", manifest)
     told = load_inverted(run, "abc")
-    assert told.methods == {1: ("mask",)}, "though single pixel triggers are surer and more successful"
+    assert told.methods == {1: ("mask",)}, "though single pixel triggers are more successful"
     assert len(told.stamps[1]) == 1 and isinstance(told.stamps[1][0], TriggerDistribution)
     assert load_inverted(run, "abc", method="pixel").methods == {1: ("pixel",)}
 
 
 def test_runs_without_a_target_and_wrong_classes_are_one_line(tmp_path: Path) -> None:
-    run = inversion(tmp_path / "run", [])
+    run = inversion(tmp_path / "run", ())
     with pytest.raises(DoorwardError, match="found no target class; expected one to be named with --target CLASS"):
         load_inverted(run, "abc")
     with pytest.raises(DoorwardError, match="--target 'z'; expected one of a, b, c"):
@@ -194,8 +181,11 @@ def test_runs_without_a_target_and_wrong_classes_are_one_line(tmp_path: Path) ->
         load_inverted(run, "ab")
     with pytest.raises(DoorwardError, match="keeps no trigger for class c"):
         load_inverted(run, "abc", targets=["c"])
-    with pytest.raises(DoorwardError, match="has no triggers of 'mesa'; expected one of mask, pixel"):
+    with pytest.raises(DoorwardError, match="has no triggers of 'mesa'; expected one of mask, pixel, margin"):
         load_inverted(run, "abc", targets=["a"], method="mesa")
-    broken = inversion(tmp_path / "broken", [{"label": 1}])
-    with pytest.raises(DoorwardError, match="'method'.*expected a run of this version of doorward"):
+    broken = inversion(tmp_path / "broken", (1,))
+    manifest = read_json(broken / "run.json")
+    del manifest["results"]["targets"][0]["method"]
+    write_json(broken / "run.json", manifest)
+    with pytest.raises(DoorwardError, match="targets.0.method.*expected a run of this version of doorward"):
         load_inverted(broken, "abc")

@@ -61,6 +61,12 @@ def parse(kind: type[R], value: Any, path: Path, where: str = "") -> R:
         raise DoorwardError(f"{path}: {told}; expected a run of this version of doorward") from None
 
 
+def read_record(kind: type[R], folder: Path | str, verb: str | None = None) -> R:
+    """The results of a finished run as a record; ``verb``: of that one alone."""
+    path = Path(folder)
+    return parse(kind, Run.read(path, verb)["results"], path / "run.json", "results")
+
+
 class RateRecord(Record):
     """A rate with its interval, as `Rate.json` writes it."""
 
@@ -86,7 +92,7 @@ class ImagesRecord(Record):
 
     name: str
     sha256: str
-    classes: tuple[str, ...] = Field(min_length=2)
+    classes: tuple[str, ...] = Field(min_length=1)
     counts: tuple[Count, ...]
     shape: tuple[Count, Count, Count]
 

@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from doorward.core.results import read_record
 from doorward.core.runs import Run
 from doorward.core.triggers import Trigger
+from doorward.inversion.results import InvertRecord
 from doorward.papers.hackml.accessories import face_trigger
 from doorward.papers.hackml.faces import HEIGHT, WIDTH
 from doorward.papers.hackml.plan import Case, Plan
 from doorward.papers.hackml.stages import shared_stages, stages
 from doorward.papers.hackml.work import found_triggers
-from doorward.papers.rows import Row
+from doorward.papers.rows import Row, in_tables
 
 _OPAQUE = 0.5
 
@@ -74,22 +76,22 @@ def _net(case: Case, results: dict[str, Any], found: Found) -> None:
 
 
 def _scan(case: Case, folder: Path, found: Found) -> None:
-    run = Run.read(folder / case.name / "invert")
-    results, window = run["results"], run["results"]["methods"]["window"]
-    details, evidence = window["details"], Run.read(folder / case.name / "evidence")["results"]["targets"]
-    p_values = {row["label"]: row["p_value"] for row in results["classes"]}
-    order = sorted((k for k, p in p_values.items() if p is not None), key=lambda k: p_values[k])
+    record = read_record(InvertRecord, folder / case.name / "invert")
+    window = record.methods["window"]
+    details, evidence = window.details, Run.read(folder / case.name / "evidence")["results"]["targets"]
+    p_values = {row.label: row.p_value for row in record.classes}
+    order = [k for _, k in sorted((p, k) for k, p in p_values.items() if p is not None)]
     found.scans.append(
         {
             "net": case.name,
             "classes": len(p_values),
-            "p_value": results["p_value"],
-            "verdict": results["verdict"],
-            "named": ", ".join(str(t["label"]) for t in results["targets"]),
+            "p_value": record.judgement.p_value,
+            "verdict": in_tables(record),
+            "named": ", ".join(str(t.label) for t in record.targets),
             "targets": ", ".join(map(str, case.targets)),
             "passes": sum(details["passes"].values()),
             "exhaustive": details["passes_of_every_class_and_position"],
-            "seconds": window["seconds"],
+            "seconds": window.seconds,
         }
     )
     for row in evidence:

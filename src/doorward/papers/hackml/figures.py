@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from doorward.core.classifier import to_float, to_uint8
 from doorward.core.images import ImageSet
+from doorward.core.results import read_record
 from doorward.core.runs import Run
+from doorward.inversion.results import InvertRecord
 from doorward.papers.hackml.accessories import face_trigger
 from doorward.papers.hackml.collect import true_mask
 from doorward.papers.hackml.plan import Case, Plan
@@ -39,7 +41,7 @@ def _net(case: Case, held: ImageSet, folder: Path, path: Path) -> Path:
     """One row a suspect: heat map over the mean face, complete trigger, a stamped face; the true stamp where known."""
     from matplotlib import pyplot
 
-    details = Run.read(folder / case.name / "invert")["results"]["methods"]["window"]["details"]
+    details = read_record(InvertRecord, folder / case.name / "invert").methods["window"].details
     triggers = found_triggers(folder, case)
     labels = [*[k for k in triggers if k in case.targets], *[k for k in triggers if k not in case.targets]][:_SHOWN]
     mean = to_float(held.pixels).mean(0).permute(1, 2, 0).numpy()

@@ -16,11 +16,13 @@ from doorward.core import methods as registry
 from doorward.core.classifier import Classifier, measure_accuracy, pick_device, to_float, to_uint8
 from doorward.core.images import ImageSet
 from doorward.core.progress import telling
+from doorward.core.results import read_record
 from doorward.core.runs import Run
 from doorward.core.triggers import Trigger
 from doorward.inversion.files import load_stamps
 from doorward.inversion.job import InvertRequest, invert_to_folder
 from doorward.inversion.judge.evidence import rank_targets
+from doorward.inversion.results import InvertRecord
 from doorward.jobs.processes import Told
 from doorward.models.files import load_classifier, save_classifier
 from doorward.models.open.foreign import load_foreign
@@ -109,7 +111,7 @@ def open_net(plan: Plan, case: Case, folder: Path) -> Classifier:
 
 def found_triggers(folder: Path, case: Case) -> dict[int, Trigger]:
     """The complete triggers of the suspects, most suspicious first."""
-    about = Run.read(folder / case.name / "invert")["results"]["methods"]["window"]["details"]["complete"]
+    about = read_record(InvertRecord, folder / case.name / "invert").methods["window"].details["complete"]
     triggers = {}
     for label in map(int, about):
         (trigger,) = load_stamps(folder / case.name / "invert", "window", label)
@@ -120,8 +122,8 @@ def found_triggers(folder: Path, case: Case) -> dict[int, Trigger]:
 
 def weigh(plan: Plan, case: Case, folder: Path, told: Told) -> None:
     """Rank true and natural backdoors together, on faces that the search did not see."""
-    results = Run.read(folder / case.name / "invert")["results"]
-    p_values = {row["label"]: row["p_value"] for row in results["classes"] if row["p_value"] is not None}
+    classes = read_record(InvertRecord, folder / case.name / "invert").classes
+    p_values = {row.label: row.p_value for row in classes if row.p_value is not None}
     classifier, held = open_net(plan, case, folder), faces_of(folder, "held-out")
     reference = None if case.given else load_classifier(folder / "reference-1", pick_device(plan.device))
     with Run(folder / case.name / "evidence", "evidence", plan.manifest(), command=plan.command) as run:

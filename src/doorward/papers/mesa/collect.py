@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from doorward.core.results import read_record
 from doorward.core.runs import Run
+from doorward.inversion.results import InvertRecord
 from doorward.papers.mesa.arms import BEFORE, arms, inversions
 from doorward.papers.mesa.plan import Case, Plan
 from doorward.papers.mesa.stages import shared_stages, stages
-from doorward.papers.rows import Row
+from doorward.papers.rows import Row, in_tables
 
 
 @dataclass(frozen=True)
@@ -64,13 +66,11 @@ def _collect_inversions(plan: Plan, case: Case, here: Path, about: Row, found: F
         path = here / f"invert-{inversion.name}"
         if not path.exists():
             continue
-        results = Run.read(path, "invert")["results"]
-        details = results["methods"][inversion.method]["details"]
+        record = read_record(InvertRecord, path, "invert")
+        details = record.methods[inversion.method].details
         if inversion.method == "mask":
-            first = results["targets"][0]["label"] if results["targets"] else -1
-            found.verdicts.append(
-                {**about, "verdict": results["verdict"], "named": first, "p_value": results["p_value"]}
-            )
+            first, p_value = record.targets[0].label if record.targets else -1, record.judgement.p_value
+            found.verdicts.append({**about, "verdict": in_tables(record), "named": first, "p_value": p_value})
             continue
         (success,) = details["success"]  # one class was searched
         entropy = details["entropy"][0] if "entropy" in details else [None] * len(success)

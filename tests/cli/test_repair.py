@@ -79,8 +79,9 @@ def test_it_writes_the_repaired_model_beside_its_controls(place: Path, call: Cal
     assert arms["as given"]["asr"]["value"] > 0.9 and arms["retrain"]["asr"]["value"] < 0.1
     assert arms["fine-tune"]["asr"]["value"] > 0.5 and arms["fine-tune"]["settings"]["epochs"] == 3
     assert told["images"]["fitted"] == 320 and told["images"]["held_out"] == 80 == arms["retrain"]["accuracy"]["trials"]
-    assert told["triggers"]["targets"] == [{"class": "0", "label": 0, "method": "mask", "stamps": 1}]
-    assert told["clean_images"] == 400 and told["knowledge"] == ["clean_images"] and len(told["steps"]) == 2
+    assert told["triggers"]["targets"] == [{"class_name": "0", "label": 0, "method": "mask", "stamps": 1}]
+    assert arms["retrain"]["knowledge"] == ["clean_images"] and len(arms["retrain"]["steps"]) == 2
+    assert told["judgement"]["level"] == "repaired" == Run.read(out)["verdict"]
     for folder, name in ((out, "retrain"), (out / "arms/fine-tune", "fine-tune")):
         hits = arms[name]["accuracy"]["hits"]
         held = load_images(str(place / "clean")).split(0.2, 0)[1]
@@ -98,7 +99,7 @@ def test_it_writes_the_repaired_model_beside_its_controls(place: Path, call: Cal
 def test_without_triggers_it_unlearns_adversarially(place: Path, call: Call, tmp_path: Path) -> None:
     settings = ("--set", "ibau.rounds=1", "--set", "ibau.batches=1", "--no-controls", "--held-out", "0.5")
     answer = call(*command(place, *settings, "-o", tmp_path / "out"))
-    assert answer.code == 0 and "ibau" in answer.out and "without triggers nothing here tells" in answer.err
+    assert answer.code == 3 and "ibau" in answer.out and "without triggers nothing here tells" in answer.err
 
 
 def test_an_interrupted_repair_goes_on_with_the_arm_it_was_in(
@@ -168,7 +169,7 @@ def test_weights_of_others_with_triggers_of_a_real_inversion(call: Call, tmp_pat
         "invert", tmp_path / "out", *model[1:], "--method", "margin", "--set", "margin.steps=5", "-o", tmp_path / "i"
     )
     assert again.code in (0, 1), "the repaired weights are opened as the given ones were"
-    with pytest.raises(DoorwardError, match="rows.py:rows, which scoring does not run; expected a net's name"):
+    with pytest.raises(DoorwardError, match="rows.py:rows, which is not run to read a result; expected a net's name"):
         score_repair(tmp_path / "out", None, images)
 
 
@@ -200,4 +201,4 @@ def test_mistakes_are_one_line_and_write_nothing(place: Path, call: Call, tmp_pa
 def test_a_class_named_by_hand_takes_the_place_of_the_verdict(place: Path, call: Call, tmp_path: Path) -> None:
     asked = command(place, "--triggers", place / "silent", "--target", "0", "--no-controls", *QUICK)
     answer = call(*asked, "-o", tmp_path / "out", "--json")
-    assert answer.code == 0 and json.loads(answer.out)["triggers"]["targets"][0]["class"] == "0"
+    assert answer.code == 0 and json.loads(answer.out)["triggers"]["targets"][0]["class_name"] == "0"

@@ -20,7 +20,7 @@ from doorward.core.classifier import Classifier, to_float
 from doorward.core.methods import Method
 from doorward.inversion.invert import invert
 from doorward.inversion.results import Inversion
-from doorward.repairs.repair import repair
+from doorward.repairs.apply import apply_repair
 from doorward.screens.screen import fit
 from tests.contract.table import TRIGGERS, knowledge, settings
 from tests.contract.worlds import TRIGGER, World, certified_sets, world
@@ -37,7 +37,7 @@ def run(method: Method, w: World, seed: int = 0, quick: bool = False, known: dic
     if method.verb == "invert":
         return invert(w.model, w.clean.subset(np.arange(180)), [name], settings={name: s}, knowledge=known, seed=seed)
     if method.verb == "repair":
-        return repair(w.model, name, triggers=TRIGGERS["repair"], settings=s, knowledge=known, seed=seed)
+        return apply_repair(w.model, name, triggers=TRIGGERS["repair"], settings=s, knowledge=known, seed=seed)
     if method.verb == "screen":
         return fit(w.model, w.clean, name, triggers=TRIGGERS["screen"], settings=s, knowledge=known, seed=seed)
     assert method.verb == "certify"

@@ -13,7 +13,6 @@ from doorward.core.classifier import Classifier
 from doorward.core.images import ImageSet
 from doorward.core.triggers import Placement, Trigger
 from doorward.models.nets.catalogue import build
-from doorward.repairs.arms import repair_with_controls
 
 
 def noise(count: int = 200, classes: int = 12) -> ImageSet:
@@ -63,7 +62,8 @@ def test_results_fit_on_a_line_or_two() -> None:
     poisoned = dw.attack(images, "patch", rate=0.1)
     cleansing = dw.cleanse(images, classifier, ["spectral"])
     inversion = dw.invert(classifier, None, ["margin"])
-    arms = repair_with_controls(classifier, images, ["refresh"], controls=False)
+    repaired = dw.repair(classifier, images, methods=["refresh"], controls=False)
+    arms = repaired.arms
     two = images.subset(images.labels < 2)
     proof = dw.certify(two, two, "nearest-centroid", trials=64)
     told = {
@@ -74,6 +74,6 @@ def test_results_fit_on_a_line_or_two() -> None:
     }
     for shown, start in told.items():
         assert shown.startswith(start) and len(shown) < 300 and shown.isprintable(), shown
-    for result in (cleansing, inversion):
+    for result in (cleansing, inversion, repaired):
         first, *reasons = repr(result).splitlines()
         assert first.startswith(f"<{type(result).__name__}: {result.record.judgement.headline}") and len(reasons) <= 4

@@ -10,11 +10,16 @@ import torch
 
 from doorward.core.errors import DoorwardError
 from doorward.core.files import read_json, write_json
+from doorward.core.results import RateRecord
 from doorward.core.stats import Rate
 from doorward.core.triggers import Placement, Trigger
+from doorward.inversion.results import Inversion
 from doorward.inversion.triggers import load_inverted
-from doorward.repairs.arms import Planned, plan_arms, repair_with_controls
+from doorward.repairs.arms import Planned, Role, plan_arms
 from doorward.repairs.doubts import doubts
+from doorward.repairs.repair import repair
+from doorward.repairs.results import ArmRecord, Repair
+from doorward.repairs.verdict import NOT_THE_ATTACKERS, TRAINED_AGAINST, judge
 from doorward.scoring.repairs import score_arms
 from tests.inversion.records import target, write_inversion
 from tests.repairs.world import TARGET, World
@@ -70,17 +75,17 @@ def test_plans_that_cannot_be_run_are_refused() -> None:
 
 def test_all_arms_are_measured_on_images_that_none_saw(world: World) -> None:
     told: list[tuple[str, int, int]] = []
-    arms = repair_with_controls(
+    found = repair(
         world.classifier,
         world.clean,
-        ["retrain"],
-        triggers=world.triggers,
+        world.triggers,
         oracle=world.triggers,
         settings={"retrain": QUICK},
         held_out=0.25,
         seed=1,
         progress=lambda *step: told.append(step),
     )
+    arms = found.arms
     assert [arm.planned.name for arm in arms] == ["as given", "retrain", "fine-tune", "refresh", "oracle"]
     assert told == [("retrain", 0, 4), ("fine-tune", 1, 4), ("refresh", 2, 4), ("oracle", 3, 4)]
     given, retrained, tuned, _, oracle = arms
@@ -93,23 +98,76 @@ def test_all_arms_are_measured_on_images_that_none_saw(world: World) -> None:
         retrained.repaired.classifier.net.parameters(), oracle.repaired.classifier.net.parameters(), strict=True
     )
     assert all(torch.equal(a, b) for a, b in weights), "here the inverted trigger is the true one"
-    row = retrained.row()
-    assert row["settings"]["share"] == 0.2 and row["knowledge"] == ["clean_images"] and row["role"] == "repair"
-    assert row["asr"]["hits"] == retrained.success[TARGET].hits and given.row()["settings"] == {}
+    row = found.record.first
+    assert row.settings["share"] == 0.2 and row.knowledge == ("clean_images",) and row.role == "repair"
+    assert row.asr is not None and row.asr.hits == retrained.success[TARGET].hits
+    assert found.record.given.settings == {} and row.folder == "." and found.verdict == "repaired"
+    assert any("trained against" in reason and "may survive" in reason for reason in found.record.judgement.reasons)
+    assert found.classifier is retrained.repaired.classifier
     scored = score_arms({a.planned.name: a.repaired.classifier for a in arms[:2]}, world.test, world.attack)
     assert [r["name"] for r in scored] == ["as given", "retrain"]
     assert scored[0]["asr"]["value"] > 0.95 > 0.1 > scored[1]["asr"]["value"]
     assert score_arms({"x": world.classifier}, world.test, None)[0]["asr"]["value"] is None
 
 
-def row(name: str, role: str, asr: tuple[int, int] | None, accuracy: int = 980, warnings: tuple[str, ...] = ()) -> Any:
-    return {
-        "name": name,
-        "role": role,
-        "accuracy": Rate(accuracy, 1000).json(),
-        "asr": None if asr is None else Rate(*asr).json(),
-        "warnings": list(warnings),
-    }
+def row(
+    name: str, role: Role, asr: tuple[int, int] | None, accuracy: int = 980, warnings: tuple[str, ...] = ()
+) -> ArmRecord:
+    rate = None if asr is None else RateRecord.of(Rate(*asr))
+    right, given = RateRecord.of(Rate(accuracy, 1000)), ("triggers",) if name == "retrain" else ()
+    targets = {} if rate is None else {0: rate}
+    return ArmRecord(
+        name=name, role=role, method=name, accuracy=right, asr=rate, targets=targets, warnings=warnings, given=given
+    )
+
+
+def test_the_verdict_is_about_the_first_repair() -> None:
+    before, tuned = row("as given", "given", (930, 1000)), row("fine-tune", "control", (900, 1000))
+    for hits, level in ((80, "repaired"), (400, "not repaired")):
+        judgement, findings = judge((before, tuned, row("retrain", "repair", (hits, 1000))), "ab")
+        assert judgement.level == level and TRAINED_AGAINST in judgement.reasons
+        assert judgement.targets == (("a",) if hits == 400 else ()) == tuple(f.class_name for f in findings)
+    assert findings[0].sentence == "After retrain the triggers into “a” still succeed on 40.0 % of held-out images."
+    judgement, findings = judge((before, row("ibau", "repair", (10, 1000))), "ab")
+    assert NOT_THE_ATTACKERS in judgement.reasons and not findings
+    judgement, findings = judge((row("as given", "given", None), row("ibau", "repair", None)), "ab")
+    assert judgement.level == "undecided" and not findings
+
+
+def test_a_repair_is_the_same_after_the_disk(world: World, tmp_path: Path) -> None:
+    options = {"settings": {"retrain": QUICK}, "seed": 1}
+    found = repair(world.classifier, world.clean, world.triggers, **options)  # type: ignore[arg-type]
+    again = Repair.load(found.save(tmp_path / "run"))
+    assert again.record == found.record and again.rows() == found.rows() and not again.arms
+    assert sorted(p.name for p in (tmp_path / "run" / "arms").iterdir()) == ["fine-tune", "refresh"]
+    copy = Repair.load(again.save(tmp_path / "copy"))
+    for name in ("retrain", "fine-tune", "refresh"):
+        nets = [one.classifier_of(name).net.state_dict() for one in (found, again, copy)]
+        assert all(torch.equal(nets[0][k], other[k]) for other in nets[1:] for k in nets[0])
+    pages = [one.report(tmp_path / f"{i}.html").read_text() for i, one in enumerate((found, again))]
+    assert pages[0] == pages[1] and "Before and after, all arms" in pages[0]
+    with pytest.raises(DoorwardError, match="does not keep the classifier as it was given"):
+        again.classifier_of("as given")
+    with pytest.raises(DoorwardError, match="no arm 'polish'; expected one of as given, retrain"):
+        found.classifier_of("polish")
+
+
+def test_triggers_come_in_memory_and_from_a_folder(world: World, tmp_path: Path) -> None:
+    names, kept = world.clean.classes, {f"mask_{TARGET}_0.safetensors": world.triggers[TARGET][0]}
+    run = write_inversion(tmp_path / "run", names, {"mask": {TARGET: 0.9}}, [target(names, TARGET)], [kept])  # type: ignore[list-item]
+    options = {"settings": {"retrain": QUICK}, "controls": False}
+    given = [run, str(run), Inversion.load(run), world.triggers]
+    found = [repair(world.classifier, world.clean, triggers, **options) for triggers in given]  # type: ignore[arg-type]
+    weights = [one.classifier.net.state_dict() for one in found]
+    assert all(torch.equal(weights[0][k], other[k]) for other in weights[1:] for k in weights[0])
+    used = [one.record.triggers for one in found]
+    assert [(u.run, u.targets[0].method) for u in used if u is not None] == [
+        (str(run), "mask"), (str(run), "mask"), ("", "mask"), ("", "given")
+    ]  # fmt: skip
+    with pytest.raises(DoorwardError, match="triggers for class 77"):
+        repair(world.classifier, world.clean, {77: world.triggers[TARGET]})
+    with pytest.raises(DoorwardError, match="knowledge 'shoe_size'"):
+        repair(world.classifier, world.clean, methods="refresh", knowledge={"shoe_size": 43})
 
 
 def test_doubts_in_words() -> None:

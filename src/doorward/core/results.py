@@ -41,6 +41,15 @@ Number = Annotated[float | None, BeforeValidator(_finite)]
 Count = Annotated[int, Field(ge=0)]
 
 
+def plain(value: Any) -> Any:
+    """A value as JSON gives it back: text for keys, lists, None for numbers that JSON does not have."""
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 class Record(BaseModel):
     """Base of everything in ``run.json``: immutable, checked, without surprises from unknown keys."""
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import Any
 
 from doorward.core.classifier import Classifier, measure_accuracy
 from doorward.core.images import ImageSet
-from doorward.core.results import ImagesRecord, RateRecord
+from doorward.core.results import ImagesRecord, RateRecord, plain
 from doorward.core.stats import Rate
 from doorward.inversion.files import picture_rows, trigger_files
 from doorward.inversion.results import (
@@ -108,15 +106,6 @@ def _row(outcome: Outcome, label: int, level: float) -> ClassRow:
         ran_out=bool(inverted.ran_out[label]),
         stands_out=test is not None and bool(test.classes[label] <= level),
     )
-
-
-def plain(value: Any) -> Any:
-    """As JSON gives it back: text for keys, lists, None for numbers that JSON does not have."""
-    if isinstance(value, dict):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _classifier(model: Classifier, images: ImageSet | None) -> SuspectRecord:

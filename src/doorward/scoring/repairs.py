@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from doorward.core.images import ImageSet
 from doorward.core.runs import Run
 from doorward.core.stats import Rate
 from doorward.models.files import load_classifier
+from doorward.repairs.arms import AS_GIVEN
+from doorward.repairs.results import Repair
 
 
 def score_arms(
@@ -58,7 +61,7 @@ def score_repair(
         raise DoorwardError("score: a repair is measured on test images; expected --test SOURCE")
     attack = None if truth_file is None else load_attack(truth_file.parent / "attack")
     test = unseen(manifest, test)
-    rows = score_arms(_classifiers(run, manifest, device), test, attack, seed=seed)
+    rows = score_arms(_classifiers(run, device), test, attack, seed=seed)
     about = None
     if attack is not None and truth_file is not None:
         about = {
@@ -81,20 +84,14 @@ def unseen(manifest: dict[str, Any], test: ImageSet) -> ImageSet:
     return known.split(float(settings["held_out"]), int(settings["seed"]))[1]
 
 
-def _classifiers(run: Path, manifest: dict[str, Any], device: str) -> dict[str, Classifier]:
+def _classifiers(run: Path, device: str) -> dict[str, Classifier]:
     """The repaired classifiers of a run, and the one that was given where its folder is still there."""
     where = pick_device(device)
-    given = Path(str(manifest["settings"]["model"]))
-    found = {}
-    if (given / "classifier.json").exists():
-        found["as given"] = load_classifier(given, where)
-    arms = manifest["results"].get("arms")
-    folders = {row["name"]: run / row["folder"] for row in arms if row["folder"]} if arms else {"repaired": run}
-    for name, folder in folders.items():
-        if not (folder / "classifier.json").exists():
-            own = manifest["settings"].get("arch")
-            raise DoorwardError(
-                f"{folder}: its net is made by {own}, which scoring does not run; expected a net's name"
-            )
-        found[name] = load_classifier(folder, where)
+    repaired = replace(Repair.load(run), device=where)
+    given, found = Path(repaired.record.model), {}
+    if repaired.record.model and (given / "classifier.json").exists():
+        found[AS_GIVEN] = load_classifier(given, where)
+    for row in repaired.record.arms:
+        if row.folder is not None:
+            found[row.name] = repaired.classifier_of(row.name)
     return found

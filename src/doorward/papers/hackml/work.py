@@ -29,7 +29,7 @@ from doorward.models.open.foreign import load_foreign
 from doorward.models.train.loop import train
 from doorward.papers.hackml.faces import split_faces
 from doorward.papers.hackml.plan import ARCH, SCREENS, SHAPE, Case, Plan
-from doorward.repairs.arms import repair_with_controls
+from doorward.repairs.repair import repair
 from doorward.scoring.repairs import score_arms
 from doorward.screens.base import roc
 from doorward.screens.screen import fit
@@ -148,17 +148,17 @@ def repair_net(plan: Plan, case: Case, folder: Path, told: Told) -> None:
     methods = tuple(m for m in plan.methods if triggers or "triggers" not in registry.get("repair", m).given)
     attack = case.attack()
     with Run(folder / case.name / "repair", "repair-faces", plan.manifest(), command=plan.command) as run:
-        arms = repair_with_controls(
+        arms = repair(
             classifier,
             faces_of(folder, "train"),
+            triggers or None,
             methods,
-            triggers=triggers or None,
             oracle={p.target: (p.stamp,) for p in attack.pairings if p.target is not None} if attack else None,
             settings={m: plan.repair[m] for m in methods},
             held_out=plan.held_out,
             seed=plan.seed,
             progress=telling(told, f"{case.name}: repair "),
-        )
+        ).arms
         rows = []
         for arm in arms:
             (row,) = score_arms({arm.planned.name: arm.repaired.classifier}, held, attack, seed=plan.seed)

@@ -29,9 +29,9 @@ from doorward.models.train.job import TrainRequest, train_to_folder
 from doorward.models.train.loop import train
 from doorward.papers.mesa.arms import PEERS, Arm, Inversion, stamps, verdict
 from doorward.papers.mesa.plan import Case, Plan
+from doorward.repairs.apply import apply_repair
 from doorward.repairs.methods.controls import FineTuneSettings, RefreshSettings, fine_tune, refresh
 from doorward.repairs.methods.retrain import RetrainSettings, retrain
-from doorward.repairs.repair import repair as repair_by
 from doorward.repairs.repaired import Repaired
 
 ENOUGH = 0.95  # of training images: an attack that succeeds on so many is not trained further
@@ -143,7 +143,9 @@ def _repaired(plan: Plan, arm: Arm, here: Path, classifier: Classifier, known: I
         return refresh(classifier, known, RefreshSettings(batch=plan.repair.batch, held_out=0), seed=plan.seed)
     if arm.method in PEERS:
         triggers = stamps(plan, arm, here) if arm.inversion else None
-        return repair_by(classifier, arm.method, triggers=triggers, knowledge={"clean_images": known}, seed=plan.seed)
+        return apply_repair(
+            classifier, arm.method, triggers=triggers, knowledge={"clean_images": known}, seed=plan.seed
+        )
     settings = plan.repair
     if arm.by_default:
         own = RetrainSettings()

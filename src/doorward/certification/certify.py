@@ -10,7 +10,7 @@ import numpy as np
 
 from doorward.certification.certificate import BLOCKS, Certificate, certificate_from_votes
 from doorward.certification.exact.parts.proof import Proof
-from doorward.certification.smoothing.montecarlo import Learner, Watch, smooth
+from doorward.certification.smoothing.montecarlo import Learner, Votes, Watch, smooth
 from doorward.certification.smoothing.noise import Noise
 from doorward.certification.smoothing.radius import Block, Number, rational
 from doorward.certification.smoothing.task import SmoothingTask, cells_of
@@ -93,22 +93,29 @@ def certify(
         progress=progress,
         watch=watch,
     )
+    made_with = {
+        "learner": chosen.name,
+        "learner_settings": chosen.settings.model_dump(mode="json"),
+        "seed": seed,
+        "binarise": binarise,
+        "task_sha256": task.hash,
+    }
+    return _decided(votes, noise_blocks(noise, task), train, test, alpha, made_with)
+
+
+def _decided(
+    votes: Votes, blocks: tuple[Block, ...], train: ImageSet, test: ImageSet, alpha: Number, made_with: dict[str, Any]
+) -> Certificate:
     return certificate_from_votes(
         votes.counts,
         trials=votes.trials,
-        blocks=noise_blocks(noise, task),
+        blocks=blocks,
         classes=train.classes,
         train_sha256=train.hash,
         test_sha256=test.hash,
         alpha=alpha,
         truth=test.labels,
-        settings={
-            "learner": chosen.name,
-            "learner_settings": chosen.settings.model_dump(mode="json"),
-            "seed": seed,
-            "binarise": binarise,
-            "task_sha256": task.hash,
-        },
+        settings=made_with,
     )
 
 

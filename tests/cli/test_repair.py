@@ -135,7 +135,7 @@ def test_scoring_measures_every_arm_with_the_true_trigger(place: Path, repaired:
     assert {row["clean_accuracy"]["trials"] for row in rows.values()} == {200}, "images of the repair: those held out"
     assert answer.json["attack"]["targets"] == [0] and read_json(repaired / "score.json") == answer.json
     other = score_repair(repaired, truth, ImageSet.load(place / "test"))
-    assert {row["clean_accuracy"]["trials"] for row in other["models"]} == {600}, "other images: all"
+    assert {row.clean_accuracy.trials for row in other.models} == {600}, "other images: all"
     shown = call("score", repaired, "--clean", "--test", "mnist-5k")
     assert shown.code == 0 and "attack success rate %" in shown.out and "Detection" not in shown.out
     assert [row["asr"]["value"] for row in read_json(repaired / "score.json")["models"]] == [None] * 4

@@ -105,9 +105,9 @@ def test_all_arms_are_measured_on_images_that_none_saw(world: World) -> None:
     assert any("trained against" in reason and "may survive" in reason for reason in found.record.judgement.reasons)
     assert found.classifier is retrained.repaired.classifier
     scored = score_arms({a.planned.name: a.repaired.classifier for a in arms[:2]}, world.test, world.attack)
-    assert [r["name"] for r in scored] == ["as given", "retrain"]
-    assert scored[0]["asr"]["value"] > 0.95 > 0.1 > scored[1]["asr"]["value"]
-    assert score_arms({"x": world.classifier}, world.test, None)[0]["asr"]["value"] is None
+    assert [r.name for r in scored] == ["as given", "retrain"]
+    assert scored[0].asr.rate().value > 0.95 > 0.1 > scored[1].asr.rate().value
+    assert score_arms({"x": world.classifier}, world.test, None)[0].asr.value is None
 
 
 def row(

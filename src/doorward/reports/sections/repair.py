@@ -9,9 +9,10 @@ from doorward.repairs.results import Repair, RepairRecord
 from doorward.repairs.verdict import RULE
 from doorward.reports import charts
 from doorward.reports.knowledge import BLIND_SPOTS, notes, told
-from doorward.reports.run_files import RunFolder, Score
+from doorward.reports.run_files import RunFolder
 from doorward.reports.sections import Cell, Check, Section
 from doorward.reports.sections._rates import FULL, accuracy_domain, drawn
+from doorward.scoring.results import ScoreRecord
 
 _ROLES = {
     "given": "before any repair",
@@ -106,7 +107,7 @@ def _overview(results: RepairRecord, subject: str) -> dict[str, Cell]:
     }
 
 
-def _scored(score: Score | None) -> dict[str, Any] | None:
+def _scored(score: ScoreRecord | None) -> dict[str, Any] | None:
     """True attack success and clean test accuracy of every arm, when they were computed."""
     if score is None:
         return None

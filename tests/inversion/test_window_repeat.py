@@ -157,7 +157,7 @@ def test_planted_targets_are_ranked_before_natural_ones_with_the_evidence_for_bo
     assert other.transfer is not None and other.transfer.value > 0.9 and "natural backdoor is likely" in other.reading
     assert planted.strength.value > 0.9 and planted.size == TALL * WIDE
     assert planted.share == pytest.approx(TALL * WIDE / (HEIGHT * WIDTH))
-    assert planted.json()["p_value"] == 0.01
+    assert planted.p_value == 0.01
     plain = rank_targets(net, triggers, images)
     assert plain[0].likeness is None and "cannot be told" in plain[0].reading
     with pytest.raises(DoorwardError, match="the classifier takes 1x20x16"):

@@ -136,7 +136,7 @@ def test_a_screen_gives_a_score_per_image_whatever_the_batch(method: Method) -> 
     said = made(w.test.pixels)
     assert said.scores.shape == said.flags.shape == (len(w.test),)
     assert said.scores.dtype == np.float64 and said.flags.dtype == bool and np.isfinite(said.scores).all()
-    assert (said.flags == (said.scores > said.threshold)).all() and said.method == method.name
+    assert (said.flags == (said.scores > said.record.threshold)).all() and said.record.method == method.name
     assert made.scores(w.test.pixels[:7]) == pytest.approx(said.scores[:7], abs=1e-4)
 
 

@@ -15,7 +15,7 @@ from doorward.core.results import RateRecord
 from doorward.core.stats import Rate
 from doorward.core.triggers import Trigger
 from doorward.scoring.cleansing import detection, target_classes
-from doorward.scoring.results import AttackFacts, ModelScore, ScoreRecord, HeldOutFacts
+from doorward.scoring.results import AttackFacts, HeldOutFacts, ModelScore, ScoreRecord
 
 
 def test_rates_by_hand() -> None:

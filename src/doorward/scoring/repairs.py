@@ -19,7 +19,7 @@ from doorward.core.stats import Rate
 from doorward.models.files import load_classifier
 from doorward.repairs.arms import AS_GIVEN
 from doorward.repairs.results import Repair
-from doorward.scoring.results import AttackFacts, ModelScore, ScoreRecord, HeldOutFacts
+from doorward.scoring.results import AttackFacts, HeldOutFacts, ModelScore, ScoreRecord
 
 
 def score_arms(

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from doorward.certification.results import CertifyRecord
+from doorward.core.results import read_record
+from doorward.core.runs import Run
 from doorward.papers import smoothing_mnist17 as paper
 from tests.cli.conftest import Call
 
@@ -23,6 +26,8 @@ def test_a_certificate_is_made_verified_and_rejected_when_tampered_with(run: Pat
     assert made.code == 0 and made.json["trials"] == 2000
     curve = made.json["certified_accuracy"]
     assert made.json["clean_accuracy"] == curve["0"] >= curve["1"] > 0.5
+    record = read_record(CertifyRecord, run, "certify")
+    assert record.model_dump(mode="json") == made.json and Run.read(run)["verdict"] == "certificate"
     file = run / "certificate.json"
     verified = call("verify", file, "--json")
     assert verified.code == 0 and verified.json == {

@@ -208,7 +208,7 @@ def test_the_truth_of_another_attack_on_as_many_images_is_refused(way: Path, cal
 
 
 def test_a_repair_is_scored_on_images_that_it_did_not_work_on(way: Path, call: Call) -> None:
-    assert call("repair", way / "model", "--images", "mnist-5k", "--method", "refresh", "-o", way / "fixed").code == 0
+    assert call("repair", way / "model", "--images", "mnist-5k", "--method", "refresh", "-o", way / "fixed").code == 3
     models = ("--model", f"before={way / 'model'}", "--model", f"after={way / 'fixed'}")
     scored = call("score", way / "run", "--clean", "--test", "mnist-5k", *models, "--json")
     assert [m["clean_accuracy"]["trials"] for m in scored.json["models"]] == [200, 200], "a fifth of 1,000 was held out"

@@ -20,6 +20,7 @@ from doorward.data.sources import load_images
 from doorward.models.files import load_classifier, save_classifier
 from doorward.scoring.repairs import score_repair
 from tests.cli.conftest import Call
+from tests.inversion.records import target, write_inversion
 from tests.inversion.worlds import SPOT, TARGET, row_classifier, row_images
 from tests.repairs.world import make_world
 
@@ -42,14 +43,9 @@ def place(tmp_path_factory: pytest.TempPathFactory, digits: tuple[ImageSet, Imag
     world.test.save(folder / "test")
     save_attack(world.attack, folder / "truth" / "attack")
     save_truth(poison(world.clean, world.attack, rate=0.1).truth, folder / "truth" / "truth.parquet")
-    classes = [{"class": c, "label": k, "p_value": 0.5} for k, c in enumerate(world.clean.classes)]
-    rows = [{"label": k, "works": True, "asr": [0.9, 0.9, 0.9]} for k in range(10)]
-    kept = {"classes": rows, "triggers": {"0": ["mask_0_0.safetensors"]}}
-    for name, targets in (("found", [{"label": 0, "method": "mask"}]), ("silent", [])):
-        with Run(folder / name, "invert", {}) as run:
-            (run.work / "triggers").mkdir()
-            world.trigger.save(run.work / "triggers" / "mask_0_0.safetensors")  # type: ignore[attr-defined]
-            run.results = {"targets": targets, "classes": classes, "methods": {"mask": kept}}
+    names, kept = world.clean.classes, {"mask_0_0.safetensors": world.trigger}
+    for name, targets in (("found", [target(names, 0)]), ("silent", [])):
+        write_inversion(folder / name, names, {"mask": {0: 0.9}}, targets, [kept])  # type: ignore[list-item]
     return folder
 
 
@@ -83,8 +79,9 @@ def test_it_writes_the_repaired_model_beside_its_controls(place: Path, call: Cal
     assert arms["as given"]["asr"]["value"] > 0.9 and arms["retrain"]["asr"]["value"] < 0.1
     assert arms["fine-tune"]["asr"]["value"] > 0.5 and arms["fine-tune"]["settings"]["epochs"] == 3
     assert told["images"]["fitted"] == 320 and told["images"]["held_out"] == 80 == arms["retrain"]["accuracy"]["trials"]
-    assert told["triggers"]["targets"] == [{"class": "0", "label": 0, "method": "mask", "stamps": 1}]
-    assert told["clean_images"] == 400 and told["knowledge"] == ["clean_images"] and len(told["steps"]) == 2
+    assert told["triggers"]["targets"] == [{"class_name": "0", "label": 0, "method": "mask", "stamps": 1}]
+    assert arms["retrain"]["knowledge"] == ["clean_images"] and len(arms["retrain"]["steps"]) == 2
+    assert told["judgement"]["level"] == "repaired" == Run.read(out)["verdict"]
     for folder, name in ((out, "retrain"), (out / "arms/fine-tune", "fine-tune")):
         hits = arms[name]["accuracy"]["hits"]
         held = load_images(str(place / "clean")).split(0.2, 0)[1]
@@ -102,7 +99,7 @@ def test_it_writes_the_repaired_model_beside_its_controls(place: Path, call: Cal
 def test_without_triggers_it_unlearns_adversarially(place: Path, call: Call, tmp_path: Path) -> None:
     settings = ("--set", "ibau.rounds=1", "--set", "ibau.batches=1", "--no-controls", "--held-out", "0.5")
     answer = call(*command(place, *settings, "-o", tmp_path / "out"))
-    assert answer.code == 0 and "ibau" in answer.out and "without triggers nothing here tells" in answer.err
+    assert answer.code == 3 and "ibau" in answer.out and "without triggers nothing here tells" in answer.err
 
 
 def test_an_interrupted_repair_goes_on_with_the_arm_it_was_in(
@@ -138,7 +135,7 @@ def test_scoring_measures_every_arm_with_the_true_trigger(place: Path, repaired:
     assert {row["clean_accuracy"]["trials"] for row in rows.values()} == {200}, "images of the repair: those held out"
     assert answer.json["attack"]["targets"] == [0] and read_json(repaired / "score.json") == answer.json
     other = score_repair(repaired, truth, ImageSet.load(place / "test"))
-    assert {row["clean_accuracy"]["trials"] for row in other["models"]} == {600}, "other images: all"
+    assert {row.clean_accuracy.trials for row in other.models} == {600}, "other images: all"
     shown = call("score", repaired, "--clean", "--test", "mnist-5k")
     assert shown.code == 0 and "attack success rate %" in shown.out and "Detection" not in shown.out
     assert [row["asr"]["value"] for row in read_json(repaired / "score.json")["models"]] == [None] * 4
@@ -179,7 +176,7 @@ def test_weights_of_others_with_triggers_of_a_real_inversion(call: Call, tmp_pat
         leads.append(statistic.pop(TARGET) - max(statistic))
     assert leads[0] > 1 > leads[1], "the repaired weights are opened as the given ones were"
     assert [t["label"] for t in given["targets"]] == [TARGET] and again["targets"] == []
-    with pytest.raises(DoorwardError, match="rows.py:rows, which scoring does not run; expected a net's name"):
+    with pytest.raises(DoorwardError, match="rows.py:rows, which is not run to read a result; expected a net's name"):
         score_repair(tmp_path / "out", None, images)
 
 
@@ -211,4 +208,4 @@ def test_mistakes_are_one_line_and_write_nothing(place: Path, call: Call, tmp_pa
 def test_a_class_named_by_hand_takes_the_place_of_the_verdict(place: Path, call: Call, tmp_path: Path) -> None:
     asked = command(place, "--triggers", place / "silent", "--target", "0", "--no-controls", *QUICK)
     answer = call(*asked, "-o", tmp_path / "out", "--json")
-    assert answer.code == 0 and json.loads(answer.out)["triggers"]["targets"][0]["class"] == "0"
+    assert answer.code == 0 and json.loads(answer.out)["triggers"]["targets"][0]["class_name"] == "0"

@@ -14,7 +14,8 @@ from doorward.core.tables import read_parquet
 from doorward.screens.results import Screening
 from doorward.screens.screen import screen
 from tests.cli.conftest import Call
-from tests.screens.worlds import CLASSES, NAMES, TARGET, stamp, stamped, striped, stripes
+from tests.inversion.records import target, write_inversion
+from tests.screens.worlds import NAMES, TARGET, stamp, stamped, striped, stripes
 
 FACTORY = """
 from tests.screens.worlds import Striped
@@ -37,14 +38,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, images in sets.items():
         (folder / name).mkdir()
         images.save(folder / name)
-    classes = [{"class": c, "label": k, "p_value": 0.5} for k, c in enumerate(NAMES)]
-    kept = {"triggers": {str(TARGET): ["mask_3_0.safetensors"]}}
-    kept["classes"] = [{"label": k, "works": True, "asr": None} for k in range(CLASSES)]  # type: ignore[assignment]
-    for name, targets in (("found", [{"label": TARGET, "method": "mask"}]), ("silent", [])):
-        with Run(folder / name, "invert", {}) as run:
-            (run.work / "triggers").mkdir()
-            stamp().save(run.work / "triggers" / f"mask_{TARGET}_0.safetensors")
-            run.results = {"targets": targets, "classes": classes, "methods": {"mask": kept}}
+    kept = {f"mask_{TARGET}_0.safetensors": stamp()}
+    for name, targets in (("found", [target(NAMES, TARGET)]), ("silent", [])):
+        write_inversion(folder / name, NAMES, {"mask": {TARGET: 0.9}}, targets, [kept])
     return folder
 
 
@@ -55,25 +51,29 @@ def asked(place: Path, images: str, *more: object) -> tuple[object, ...]:
 
 def test_stamped_images_end_with_one_and_clean_ones_with_zero(place: Path, call: Call, tmp_path: Path) -> None:
     answer = call(*asked(place, "mixed", "-o", tmp_path / "mixed", "--json"))
-    told = answer.json["screening"]
-    assert answer.code == 1 and told["verdict"] == "suspicious" and told["p_value"] < 1e-6
-    assert Run.read(tmp_path / "mixed", "screen")["results"] == answer.json
+    told = answer.json["judgement"]
+    assert answer.code == 1 and told["level"] == "suspicious" and told["p_value"] < 1e-6
+    run = Run.read(tmp_path / "mixed", "screen")
+    assert run["results"] == answer.json and run["verdict"] == "suspicious"
     expected = screen(striped(), ImageSet.load(place / "mixed"), ImageSet.load(place / "known"))
     again = Screening.load(tmp_path / "mixed")
-    assert again.table() == expected.table() and again.json() == expected.json() == told
+    assert again.rows() == expected.rows() and again.record.judgement == expected.record.judgement
+    assert again.record.images is not None and again.record.images.sha256 == ImageSet.load(place / "mixed").hash
     rows = read_parquet(tmp_path / "mixed" / "samples.parquet")
     assert list(rows) == ["index", "label", "predicted", "score", "flag"]
     assert (rows["predicted"][150:] == TARGET).all() and rows["flag"][150:].mean() > 0.9
-    assert sum(answer.json["flagged_by_decision"]) == told["flagged"]
+    assert sum(answer.json["flagged_by_decision"]) == answer.json["flagged"]
     shown = call(*asked(place, "clean", "-o", tmp_path / "clean"))
     assert shown.code == 0 and "verdict: nothing found" in shown.out
 
 
 def test_rate_settings_and_seed_arrive(place: Path, call: Call, tmp_path: Path) -> None:
     more = ("--rate", "0.2", "--set", "overlays=4", "--seed", "3", "--json")
-    told = call(*asked(place, "clean", *more, "-o", tmp_path / "run")).json["screening"]
+    told = call(*asked(place, "clean", *more, "-o", tmp_path / "run")).json
     images, known = ImageSet.load(place / "clean"), ImageSet.load(place / "known")
-    assert told == screen(striped(), images, known, false_rejection=0.2, settings={"overlays": 4}, seed=3).json()
+    expected = screen(striped(), images, known, false_rejection=0.2, settings={"overlays": 4}, seed=3).record
+    same = ("judgement", "findings", "method", "settings", "false_rejection", "threshold", "screened", "flagged")
+    assert {k: told[k] for k in same} == {k: v for k, v in expected.model_dump(mode="json").items() if k in same}
 
 
 def test_triggers_of_an_inversion_run_are_used(place: Path, call: Call, tmp_path: Path) -> None:
@@ -82,9 +82,9 @@ def test_triggers_of_an_inversion_run_are_used(place: Path, call: Call, tmp_path
     assert answer.code == 1 and answer.json["triggers"]["targets"] == [TARGET]
     images, known = ImageSet.load(place / "mixed"), ImageSet.load(place / "known")
     expected = screen(striped(), images, known, "inverted", triggers={TARGET: stamp()})
-    assert Screening.load(tmp_path / "a").table() == expected.table()
+    assert Screening.load(tmp_path / "a").rows() == expected.rows()
     named = call(*inverted, "--triggers", place / "silent", "--target", NAMES[TARGET], "-o", tmp_path / "b")
-    assert named.json["screening"] == answer.json["screening"]
+    assert named.json["judgement"] == answer.json["judgement"]
 
 
 def test_screens_are_listed(call: Call) -> None:

@@ -20,10 +20,11 @@ from doorward.core.classifier import Classifier, to_float
 from doorward.core.images import ImageSet
 from doorward.core.methods import Method
 from doorward.core.triggers import Trigger
-from doorward.inversion.invert import Inversion, invert
+from doorward.inversion.invert import invert
+from doorward.inversion.results import Inversion
 from doorward.inversion.search.frozen import Frozen
 from doorward.inversion.search.scene import Scene
-from doorward.repairs.repair import repair
+from doorward.repairs.apply import apply_repair
 from doorward.screens.screen import fit
 from tests.contract.table import TRIGGERS, knowledge, settings
 from tests.contract.worlds import TRIGGER, World, certified_sets, world
@@ -48,7 +49,7 @@ def _run(method: Method, w: World, seed: int, quick: bool, known: dict[str, Any]
     if method.verb == "invert":
         return invert(w.model, w.clean.subset(np.arange(180)), [name], settings={name: s}, knowledge=known, seed=seed)
     if method.verb == "repair":
-        return repair(w.model, name, triggers=TRIGGERS["repair"], settings=s, knowledge=known, seed=seed)
+        return apply_repair(w.model, name, triggers=TRIGGERS["repair"], settings=s, knowledge=known, seed=seed)
     if method.verb == "screen":
         return fit(w.model, w.clean, name, triggers=TRIGGERS["screen"], settings=s, knowledge=known, seed=seed)
     assert method.verb == "certify"

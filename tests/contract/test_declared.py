@@ -14,7 +14,7 @@ from doorward.core import methods
 from doorward.core.errors import DoorwardError
 from doorward.core.methods import KNOWLEDGE, Method
 from doorward.inversion.invert import invert
-from doorward.repairs.repair import repair
+from doorward.repairs.apply import apply_repair
 from doorward.screens.screen import fit
 from tests.contract.runs import handed
 from tests.contract.table import ALL, NO_SOURCE, RATE, TRIGGERS, by_name, of, settings
@@ -71,7 +71,7 @@ def ask(method: Method, known: dict[str, Any], triggers: bool = True) -> None:
     elif method.verb == "invert":
         invert(w.model, w.clean, [name], knowledge=known)
     elif method.verb == "repair":
-        repair(w.model, name, triggers=TRIGGERS["repair"] if triggers else None, knowledge=known)
+        apply_repair(w.model, name, triggers=TRIGGERS["repair"] if triggers else None, knowledge=known)
     else:
         fit(w.model, w.clean, name, triggers=TRIGGERS["screen"] if triggers else None, knowledge=known)
 

@@ -70,10 +70,10 @@ def test_an_inversion_puts_the_planted_class_first(method: Method) -> None:
         return float(statistic[TARGET] - np.delete(statistic, TARGET).max())
 
     result = found("invert", method.name)
-    assert result.classes[TARGET] == result.classes.min(), "the smallest p-value"
+    assert result.class_p_values[TARGET] == result.class_p_values.min(), "the smallest p-value"
     assert lead(True) > 0, "the greatest statistic"
     assert lead(False) < lead(True) / 2, "and on the clean twin the class does not stand out as much"
-    assert TARGET not in found("invert", method.name, planted=False).targets
+    assert TARGET not in found("invert", method.name, planted=False).target_labels
 
 
 @pytest.mark.parametrize("method", of("repair"), ids=by_name)

@@ -98,11 +98,13 @@ def test_a_cleanser_does_not_hang_on_the_order_of_the_images(method: Method) -> 
 def test_an_inversion_speaks_of_every_class(method: Method) -> None:
     result = quickly(method.verb, method.name)[0]
     inverted = result.outcomes[method.name].inverted
-    assert inverted.statistic.shape == result.classes.shape == (CLASSES,) and inverted.statistic.dtype == np.float64
+    assert (
+        inverted.statistic.shape == result.class_p_values.shape == (CLASSES,) and inverted.statistic.dtype == np.float64
+    )
     assert np.isfinite(inverted.statistic).all() and inverted.meaning
     for flags in (inverted.converged, inverted.works, inverted.ran_out):
         assert flags.shape == (CLASSES,) and flags.dtype == bool
-    known = result.classes[np.isfinite(result.classes)]
+    known = result.class_p_values[np.isfinite(result.class_p_values)]
     assert ((known > 0) & (known <= 1)).all() and (result.p_value is None) == (not len(known))
     height, width = world(True).model.shape[1:]
     for triggers in inverted.triggers.values():
@@ -138,7 +140,7 @@ def test_a_screen_gives_a_score_per_image_whatever_the_batch(method: Method) -> 
     said = made(w.test.pixels)
     assert said.scores.shape == said.flags.shape == (len(w.test),)
     assert said.scores.dtype == np.float64 and said.flags.dtype == bool and np.isfinite(said.scores).all()
-    assert (said.flags == (said.scores > said.threshold)).all() and said.method == method.name
+    assert (said.flags == (said.scores > said.record.threshold)).all() and said.record.method == method.name
     assert made.scores(w.test.pixels[:7]) == pytest.approx(said.scores[:7], abs=1e-4)
 
 

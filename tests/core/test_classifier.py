@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from doorward.core.classifier import Classifier, as_bytes
 from doorward.core.errors import DoorwardError
 from doorward.models.nets.catalogue import build
+from tests.conftest import make_images
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (64, 4, 6, 3), dtype=np.uint8)
 
@@ -53,3 +57,46 @@ def test_what_is_refused(net: Classifier, pixels: np.ndarray, told: str) -> None
     with pytest.raises(DoorwardError, match=told) as error:
         net.predict(pixels)
     assert str(error.value).isprintable()
+
+
+class Mine(nn.Module):
+    """Flat pixels to as many outputs as it is told."""
+
+    def __init__(self, outputs: int, inside: int = 360) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(inside, 7), nn.Dropout(0.5))
+        self.head = nn.Linear(7, outputs)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.head(self.body(x))
+
+
+def test_a_module_of_ones_own_becomes_a_classifier() -> None:
+    images = make_images(20, shape=(12, 10, 3))
+    net = Mine(len(images.classes)).train()
+    made = Classifier.from_module(net, like=images, mean=(0.5, 0.4, 0.3), std=0.2)
+    assert (made.arch, made.classes, made.shape) == ("Mine", images.classes, images.shape)
+    assert (made.mean, made.std, made.feature_name()) == ((0.5, 0.4, 0.3), (0.2,), "head")
+    assert made.net is net and not net.training and made.predict(images.pixels).shape == (20,)
+    assert Classifier.from_module(net, images, feature_layer="body.1").feature_name() == "body.1"
+
+
+@pytest.mark.parametrize(
+    ("net", "options", "message"),
+    [
+        ("net", {}, "net of type str; expected a torch.nn.Module"),
+        (nn.Flatten(), {}, "Flatten: has no weights"),
+        (Mine(3), {"mean": (0.1, 0.2)}, r"Mine: mean \(0.1, 0.2\); expected 1 finite number, or 3, one per channel"),
+        (Mine(3), {"std": float("nan")}, r"Mine: std \(nan,\); expected 1 finite number"),
+        (Mine(3), {"std": (0.1, 0.0, 0.1)}, "Mine: std 0.1, 0, 0.1; expected numbers above 0"),
+        (Mine(3), {"mean": "red"}, "Mine: mean 'red'; expected a number"),
+        (Mine(3), {"feature_layer": "neck"}, "Mine: no layer 'neck'; expected one of body"),
+        (Mine(4), {}, r"Mine: gives \[8, 4\]; expected logits \[8, 3\], one per class"),
+        (Mine(3, inside=9), {}, r"Mine: fails on images of 3x12x10 \(.*\); expected logits \[8, 3\]"),
+        (nn.LSTM(10, 3), {}, "LSTM: .*; expected logits"),
+    ],
+)
+def test_a_module_that_does_not_fit_is_one_line(net: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(DoorwardError, match=message) as caught:
+        Classifier.from_module(net, like=make_images(20, shape=(12, 10, 3)), **options)
+    assert len(str(caught.value).splitlines()) == 1

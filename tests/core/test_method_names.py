@@ -9,7 +9,7 @@ from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
 from doorward.core.methods import as_names
 from doorward.inversion.invert import invert
-from doorward.repairs.arms import repair_with_controls
+from doorward.repairs.repair import repair
 from tests.core.test_repr import net, noise
 
 
@@ -21,9 +21,9 @@ def test_names() -> None:
 
 def test_every_verb_takes_one() -> None:
     images: ImageSet = noise()
-    assert list(cleanse(images, net(images), "spectral").record.methods) == ["spectral"]
+    assert list(cleanse(images, net(images), "spectral").suspicions) == ["spectral"]
     assert list(invert(net(images), methods="margin").outcomes) == ["margin"]
-    arms = repair_with_controls(net(images), images, "refresh", controls=False)
+    arms = repair(net(images), images, methods="refresh", controls=False).arms
     assert [arm.planned.name for arm in arms] == ["as given", "refresh"]
     with pytest.raises(DoorwardError, match="cleanse: no method 'scann'; expected one of"):
         cleanse(images, net(images), "scann")

@@ -13,7 +13,6 @@ from doorward.core.classifier import Classifier
 from doorward.core.images import ImageSet
 from doorward.core.triggers import Placement, Trigger
 from doorward.models.nets.catalogue import build
-from doorward.repairs.arms import repair_with_controls
 
 
 def noise(count: int = 200, classes: int = 12) -> ImageSet:
@@ -63,16 +62,18 @@ def test_results_fit_on_a_line_or_two() -> None:
     poisoned = dw.attack(images, "patch", rate=0.1)
     cleansing = dw.cleanse(images, classifier, ["spectral"])
     inversion = dw.invert(classifier, None, ["margin"])
-    arms = repair_with_controls(classifier, images, ["refresh"], controls=False)
+    repaired = dw.repair(classifier, images, methods=["refresh"], controls=False)
+    arms = repaired.arms
     two = images.subset(images.labels < 2)
     proof = dw.certify(two, two, "nearest-centroid", trials=64)
     told = {
         repr(poisoned): "Poisoned noise: 20 of 200 images; patch: any class -> k0",
-        repr(cleansing).replace("\n", " "): "<Cleansing: ",
-        repr(inversion): f"Inversion of two-layer: {inversion.decision}",
         repr(arms[0]): "Arm as given (given): accuracy ",
         repr(arms[1].repaired): "Repaired two-layer: ",
         repr(proof): "Certificate by flip-smoothing: 34 test images, 12 classes, 64 trials, alpha 0.001; certified acc",
     }
     for shown, start in told.items():
-        assert shown.startswith(start) and len(shown) < 400 and shown.isprintable(), shown
+        assert shown.startswith(start) and len(shown) < 300 and shown.isprintable(), shown
+    for result in (cleansing, inversion, repaired):
+        first, *reasons = repr(result).splitlines()
+        assert first.startswith(f"<{type(result).__name__}: {result.record.judgement.headline}") and len(reasons) <= 4

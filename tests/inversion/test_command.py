@@ -76,13 +76,15 @@ def test_a_planted_backdoor_is_found_shown_and_saved(world: Path, call: Any) -> 
     out = world / "found"
     code, printed, _ = call(*options(world, "planted"), "--method", "mask", *MARGIN, "-o", out, "--json")
     told = json.loads(printed)
-    assert code == 1 and told["verdict"] == "backdoor" and told["p_value"] < 0.05
+    assert code == 1 and told["judgement"]["level"] == "evidence" and told["judgement"]["p_value"] <= 0.01
     (target,) = told["targets"]
-    assert target["class"] == f"row-{TARGET}" and target["p_value"] == told["p_value"]
-    low, value, high = target["asr"]
+    assert target["class_name"] == f"row-{TARGET}" and target["p_value"] == told["judgement"]["p_value"]
+    low, value, high = (target["asr"][k] for k in ("low", "value", "high"))
     assert low <= value <= high and value > 0.85 and 0 < target["size"] < 1
     assert len(told["classes"]) == CLASSES and told["methods"]["margin"]["given"] == ["model", "seed", "watch"]
-    assert Run.read(out, "invert")["results"] == told
+    run = Run.read(out, "invert")
+    assert run["results"] == told and run["verdict"] == "evidence"
+    assert (out / target["file"]).exists() and told["findings"][0]["file"] == target["file"]
     (trigger,) = load_stamps(out, "mask", TARGET)
     assert int(trigger.alpha.argmax()) == SPOT[0] * 6 + SPOT[1]  # type: ignore[attr-defined]
     assert (out / "triggers" / f"mask_{TARGET}_0.png").exists()
@@ -127,7 +129,7 @@ def test_known_target_allows_no_verdict(world: Path, call: Any) -> None:
     command = (*options(world, "planted")[:5], "--method", "pixel", *known, "-o", world / "known", "--json")
     code, printed, _ = call(*command)
     told = json.loads(printed)
-    assert code == 0 and told["verdict"] == "undecided" and told["p_value"] is None
+    assert code == 3 and told["judgement"]["level"] == "undecided" and told["judgement"]["p_value"] is None
     assert "1 classes to compare" in told["methods"]["pixel"]["undecided"]
     assert told["methods"]["pixel"]["knowledge"] == ["target_class"]
 
@@ -184,7 +186,7 @@ def test_images_that_do_not_fit() -> None:
 
 def test_methods_that_did_not_converge_decide_nothing() -> None:
     found = invert(row_classifier(), row_images(), ["mask"], settings={"mask": {"steps": 2, "lr": 1e-6}})
-    assert found.decision == "undecided" and found.p_value is None and not found.targets
+    assert found.verdict == "undecided" and found.p_value is None and not found.targets
     assert "did not converge: 0 of 6 classes came to a result" in found.outcomes["mask"].undecided
     assert "no mask reached a success rate" in found.outcomes["mask"].inverted.warnings[0]
 
@@ -193,7 +195,7 @@ def test_several_methods_are_corrected_for() -> None:
     settings = {"mask": {"steps": 200, "precision": "fp32"}, "margin": {"steps": 60}}
     found = invert(row_classifier(), row_images(96), ["mask", "margin"], settings=settings)
     single = [o.test.p_value for o in found.outcomes.values() if o.test is not None]
-    assert found.p_value == pytest.approx(1 - (1 - min(single)) ** 2) and found.targets == (TARGET,)
+    assert found.p_value == pytest.approx(1 - (1 - min(single)) ** 2) and found.target_labels == (TARGET,)
 
 
 def test_a_prescreen_inverts_the_largest_margins_alone() -> None:
@@ -201,7 +203,7 @@ def test_a_prescreen_inverts_the_largest_margins_alone() -> None:
     found = invert(row_classifier(), row_images(96), ["mask", "margin"], settings=settings, prescreen=4)
     inverted = found.outcomes["mask"].inverted
     assert np.isfinite(inverted.statistic).sum() == inverted.ran_out.sum() == len(inverted.triggers) == 4
-    assert found.targets == (TARGET,) and found.outcomes["mask"].test is not None
+    assert found.target_labels == (TARGET,) and found.outcomes["mask"].test is not None
     with pytest.raises(DoorwardError, match="prescreen 3; expected 4 to 6 classes"):
         invert(row_classifier(), row_images(), prescreen=3)
 
@@ -230,7 +232,7 @@ def test_references_can_be_trained_on_the_clean_images(world: Path, call: Any) -
     assert code == 2 and "small-cnn: images of 6 x 6; expected at least 8 x 8" in told
     nets, warnings = train_references(row_images(96), 2, net="two-layer", seed=5)
     found = invert(row_classifier(), row_images(96), ["margin"], settings={"margin": {"steps": 60}}, references=nets)
-    assert not warnings and found.targets == (TARGET,)
+    assert not warnings and found.target_labels == (TARGET,)
     with pytest.raises(DoorwardError, match="2 images of a class; expected 10 or more"):
         train_references(row_images(12), 1)
 
@@ -269,9 +271,9 @@ def test_grey_images_are_repeated_for_a_colour_net_and_it_is_said(tmp_path: Path
         methods=("mask",),
         settings={"mask": {"steps": 2, "batch": 4}},
     )
-    results = invert_to_folder(request, tmp_path / "run")
-    assert any("grey images, repeated over three channels" in w for w in results["warnings"])
-    assert results["images"]["shape"] == [3, 16, 16]
+    record = invert_to_folder(request, tmp_path / "run").record
+    assert any("grey images, repeated over three channels" in w for w in record.warnings)
+    assert record.images is not None and record.images.shape == (3, 16, 16)
     misfit = request.model_copy(update={"arch": "two-layer"})
     with pytest.raises(DoorwardError, match="colour.pt"):
         invert_to_folder(misfit, tmp_path / "other")

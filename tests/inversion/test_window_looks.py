@@ -147,7 +147,7 @@ def test_references_go_first_and_classes_may_be_left_out_of_them() -> None:
     assert outcome.reference is not None
     assert np.flatnonzero(np.isnan(outcome.reference)).tolist() == [3]
     assert outcome.inverted.details["suspects"][0] == TARGET, "not 5, which the reference has too"
-    assert found.targets == (TARGET,) and np.isnan(outcome.inverted.statistic[3])
+    assert found.target_labels == (TARGET,) and np.isnan(outcome.inverted.statistic[3])
 
 
 def test_enlarged_pictures_by_hand() -> None:

@@ -11,9 +11,11 @@ import torch
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
 from doorward.core.triggers import Placement, Trigger
-from doorward.inversion.files import save_rounds
+from doorward.inversion.invert import invert
 from doorward.inversion.judge.evidence import likeness, rank_targets
-from doorward.inversion.repeat import blindfolded, invert_repeatedly, region_of
+from doorward.inversion.repeat import Round, blindfolded, invert_repeatedly, joined, region_of
+from doorward.inversion.results import Inversion
+from doorward.inversion.triggers import load_inverted
 from tests.inversion.plots import (
     CLASSES,
     HEIGHT,
@@ -64,16 +66,35 @@ def test_rounds_go_on_until_nothing_is_left(hide: str, tmp_path: Path) -> None:
     )
     assert len(rounds) == 2 and not any(tmp_path.iterdir())
     first, second = rounds
-    assert first.inversion.targets == (SPOTTED,) and not second.inversion.targets
+    assert first.inversion.target_labels == (SPOTTED,) and not second.inversion.targets
     if hide == "region":
         assert second.hidden[5, 5] and second.excluded == ()
     else:
         assert not second.hidden.any() and second.excluded == (SPOTTED,)
         assert np.isnan(second.inversion.outcomes["mask"].inverted.statistic[SPOTTED])
         assert SPOTTED not in second.inversion.outcomes["mask"].inverted.triggers
-    told = save_rounds(rounds, images, tmp_path, 0)
-    assert [len(r["targets"]) for r in told["rounds"]] == [1, 0] and len(told["targets"]) == 1
-    assert (tmp_path / "round-2" / "classes.parquet").exists()
+    found = joined(rounds)
+    assert [len(r.targets) for r in found.record.rounds] == [1, 0] and found.target_labels == (SPOTTED,)
+    found.save(tmp_path / "run")
+    again = Inversion.load(tmp_path / "run")
+    assert again.record == found.record and (tmp_path / "run" / "round-2" / "classes.parquet").exists()
+
+
+def test_a_later_round_keeps_its_triggers_in_a_folder_of_its_own(tmp_path: Path) -> None:
+    one, other = (
+        invert(row_classifier(), row_images(30), ["mask"], settings=QUICK, seed=seed) for seed in (0, 1)
+    )  # fmt: skip
+    nothing = np.zeros((6, 6), bool)
+    found = joined([Round(one, nothing, ()), Round(other, nothing, ())])
+    assert found.targets == (f"row-{SPOTTED}",) and len(found.findings) == 1, "one per class"
+    found.save(tmp_path / "run")
+    again, names = Inversion.load(tmp_path / "run"), row_classifier().classes
+    told = [load_inverted(source, names).stamps[SPOTTED] for source in (found, again, tmp_path / "run")]
+    patterns = [[s.alpha for s in stamps] for stamps in told]  # type: ignore[attr-defined]
+    assert [len(p) for p in patterns] == [2, 2, 2] and not torch.equal(*patterns[0])
+    assert all(torch.equal(a, b) for p in patterns[1:] for a, b in zip(patterns[0], p, strict=True))
+    again.save(tmp_path / "copy")
+    assert torch.equal(load_inverted(tmp_path / "copy", names).stamps[SPOTTED][1].alpha, patterns[0][1])  # type: ignore[attr-defined]
 
 
 def test_a_second_trigger_into_the_same_class_is_found_behind_the_first() -> None:
@@ -84,7 +105,7 @@ def test_a_second_trigger_into_the_same_class_is_found_behind_the_first() -> Non
     images = ImageSet(images.pixels.copy(), images.labels, images.classes)
     images.pixels[:, 0, 5] = 0
     rounds = invert_repeatedly(net, images, ["mask"], rounds=3, settings=QUICK)
-    assert [r.inversion.targets[0] for r in rounds[:2]] == [SPOTTED, SPOTTED]
+    assert [r.inversion.target_labels[0] for r in rounds[:2]] == [SPOTTED, SPOTTED]
     alphas = [r.inversion.outcomes["mask"].inverted.triggers[SPOTTED][0].alpha[0] for r in rounds[:2]]
     assert [divmod(int(a.argmax()), 6) for a in alphas] == [(5, 5), (0, 5)]
 
@@ -136,7 +157,7 @@ def test_planted_targets_are_ranked_before_natural_ones_with_the_evidence_for_bo
     assert other.transfer is not None and other.transfer.value > 0.9 and "natural backdoor is likely" in other.reading
     assert planted.strength.value > 0.9 and planted.size == TALL * WIDE
     assert planted.share == pytest.approx(TALL * WIDE / (HEIGHT * WIDTH))
-    assert planted.json()["p_value"] == 0.01
+    assert planted.p_value == 0.01
     plain = rank_targets(net, triggers, images)
     assert plain[0].likeness is None and "cannot be told" in plain[0].reading
     with pytest.raises(DoorwardError, match="the classifier takes 1x20x16"):

@@ -9,13 +9,19 @@ import pytest
 import torch
 
 from doorward.core.errors import DoorwardError
-from doorward.core.runs import Run
+from doorward.core.files import read_json, write_json
+from doorward.core.results import RateRecord
 from doorward.core.stats import Rate
 from doorward.core.triggers import Placement, Trigger
+from doorward.inversion.results import Inversion
 from doorward.inversion.triggers import load_inverted
-from doorward.repairs.arms import Planned, plan_arms, repair_with_controls
+from doorward.repairs.arms import Planned, Role, plan_arms
 from doorward.repairs.doubts import doubts
+from doorward.repairs.repair import repair
+from doorward.repairs.results import ArmRecord, Repair
+from doorward.repairs.verdict import NOT_THE_ATTACKERS, TRAINED_AGAINST, judge
 from doorward.scoring.repairs import score_arms
+from tests.inversion.records import target, write_inversion
 from tests.repairs.world import TARGET, World
 
 QUICK: dict[str, Any] = {"epochs": 2, "precision": "fp32"}
@@ -69,17 +75,17 @@ def test_plans_that_cannot_be_run_are_refused() -> None:
 
 def test_all_arms_are_measured_on_images_that_none_saw(world: World) -> None:
     told: list[tuple[str, int, int]] = []
-    arms = repair_with_controls(
+    found = repair(
         world.classifier,
         world.clean,
-        ["retrain"],
-        triggers=world.triggers,
+        world.triggers,
         oracle=world.triggers,
         settings={"retrain": QUICK},
         held_out=0.25,
         seed=1,
         progress=lambda *step: told.append(step),
     )
+    arms = found.arms
     assert [arm.planned.name for arm in arms] == ["as given", "retrain", "fine-tune", "refresh", "oracle"]
     assert told == [("retrain", 0, 4), ("fine-tune", 1, 4), ("refresh", 2, 4), ("oracle", 3, 4)]
     given, retrained, tuned, _, oracle = arms
@@ -92,23 +98,76 @@ def test_all_arms_are_measured_on_images_that_none_saw(world: World) -> None:
         retrained.repaired.classifier.net.parameters(), oracle.repaired.classifier.net.parameters(), strict=True
     )
     assert all(torch.equal(a, b) for a, b in weights), "here the inverted trigger is the true one"
-    row = retrained.row()
-    assert row["settings"]["share"] == 0.2 and row["knowledge"] == ["clean_images"] and row["role"] == "repair"
-    assert row["asr"]["hits"] == retrained.success[TARGET].hits and given.row()["settings"] == {}
+    row = found.record.first
+    assert row.settings["share"] == 0.2 and row.knowledge == ("clean_images",) and row.role == "repair"
+    assert row.asr is not None and row.asr.hits == retrained.success[TARGET].hits
+    assert found.record.given.settings == {} and row.folder == "." and found.verdict == "repaired"
+    assert any("trained against" in reason and "may survive" in reason for reason in found.record.judgement.reasons)
+    assert found.classifier is retrained.repaired.classifier
     scored = score_arms({a.planned.name: a.repaired.classifier for a in arms[:2]}, world.test, world.attack)
-    assert [r["name"] for r in scored] == ["as given", "retrain"]
-    assert scored[0]["asr"]["value"] > 0.95 > 0.1 > scored[1]["asr"]["value"]
-    assert score_arms({"x": world.classifier}, world.test, None)[0]["asr"]["value"] is None
+    assert [r.name for r in scored] == ["as given", "retrain"]
+    assert scored[0].asr.rate().value > 0.95 > 0.1 > scored[1].asr.rate().value
+    assert score_arms({"x": world.classifier}, world.test, None)[0].asr.value is None
 
 
-def row(name: str, role: str, asr: tuple[int, int] | None, accuracy: int = 980, warnings: tuple[str, ...] = ()) -> Any:
-    return {
-        "name": name,
-        "role": role,
-        "accuracy": Rate(accuracy, 1000).json(),
-        "asr": None if asr is None else Rate(*asr).json(),
-        "warnings": list(warnings),
-    }
+def row(
+    name: str, role: Role, asr: tuple[int, int] | None, accuracy: int = 980, warnings: tuple[str, ...] = ()
+) -> ArmRecord:
+    rate = None if asr is None else RateRecord.of(Rate(*asr))
+    right, given = RateRecord.of(Rate(accuracy, 1000)), ("triggers",) if name == "retrain" else ()
+    targets = {} if rate is None else {0: rate}
+    return ArmRecord(
+        name=name, role=role, method=name, accuracy=right, asr=rate, targets=targets, warnings=warnings, given=given
+    )
+
+
+def test_the_verdict_is_about_the_first_repair() -> None:
+    before, tuned = row("as given", "given", (930, 1000)), row("fine-tune", "control", (900, 1000))
+    for hits, level in ((80, "repaired"), (400, "not repaired")):
+        judgement, findings = judge((before, tuned, row("retrain", "repair", (hits, 1000))), "ab")
+        assert judgement.level == level and TRAINED_AGAINST in judgement.reasons
+        assert judgement.targets == (("a",) if hits == 400 else ()) == tuple(f.class_name for f in findings)
+    assert findings[0].sentence == "After retrain the triggers into “a” still succeed on 40.0 % of held-out images."
+    judgement, findings = judge((before, row("ibau", "repair", (10, 1000))), "ab")
+    assert NOT_THE_ATTACKERS in judgement.reasons and not findings
+    judgement, findings = judge((row("as given", "given", None), row("ibau", "repair", None)), "ab")
+    assert judgement.level == "undecided" and not findings
+
+
+def test_a_repair_is_the_same_after_the_disk(world: World, tmp_path: Path) -> None:
+    options = {"settings": {"retrain": QUICK}, "seed": 1}
+    found = repair(world.classifier, world.clean, world.triggers, **options)  # type: ignore[arg-type]
+    again = Repair.load(found.save(tmp_path / "run"))
+    assert again.record == found.record and again.rows() == found.rows() and not again.arms
+    assert sorted(p.name for p in (tmp_path / "run" / "arms").iterdir()) == ["fine-tune", "refresh"]
+    copy = Repair.load(again.save(tmp_path / "copy"))
+    for name in ("retrain", "fine-tune", "refresh"):
+        nets = [one.classifier_of(name).net.state_dict() for one in (found, again, copy)]
+        assert all(torch.equal(nets[0][k], other[k]) for other in nets[1:] for k in nets[0])
+    pages = [one.report(tmp_path / f"{i}.html").read_text() for i, one in enumerate((found, again))]
+    assert pages[0] == pages[1] and "Before and after, all arms" in pages[0]
+    with pytest.raises(DoorwardError, match="does not keep the classifier as it was given"):
+        again.classifier_of("as given")
+    with pytest.raises(DoorwardError, match="no arm 'polish'; expected one of as given, retrain"):
+        found.classifier_of("polish")
+
+
+def test_triggers_come_in_memory_and_from_a_folder(world: World, tmp_path: Path) -> None:
+    names, kept = world.clean.classes, {f"mask_{TARGET}_0.safetensors": world.triggers[TARGET][0]}
+    run = write_inversion(tmp_path / "run", names, {"mask": {TARGET: 0.9}}, [target(names, TARGET)], [kept])  # type: ignore[list-item]
+    options = {"settings": {"retrain": QUICK}, "controls": False}
+    given = [run, str(run), Inversion.load(run), world.triggers]
+    found = [repair(world.classifier, world.clean, triggers, **options) for triggers in given]  # type: ignore[arg-type]
+    weights = [one.classifier.net.state_dict() for one in found]
+    assert all(torch.equal(weights[0][k], other[k]) for other in weights[1:] for k in weights[0])
+    used = [one.record.triggers for one in found]
+    assert [(u.run, u.targets[0].method) for u in used if u is not None] == [
+        (str(run), "mask"), (str(run), "mask"), ("", "mask"), ("", "given")
+    ]  # fmt: skip
+    with pytest.raises(DoorwardError, match="triggers for class 77"):
+        repair(world.classifier, world.clean, {77: world.triggers[TARGET]})
+    with pytest.raises(DoorwardError, match="knowledge 'shoe_size'"):
+        repair(world.classifier, world.clean, methods="refresh", knowledge={"shoe_size": 43})
 
 
 def test_doubts_in_words() -> None:
@@ -128,49 +187,35 @@ def test_doubts_in_words() -> None:
     assert found == ("refresh: no batch norm",)
 
 
-def inversion(folder: Path, targets: list[dict[str, Any]], rounds: bool = False) -> Path:
-    """A run as ``doorward invert`` writes it, with triggers of two methods for two of three classes."""
-    classes = [{"class": name, "label": k, "p_value": 0.5} for k, name in enumerate("abc")]
-
-    def method(asr: float, labels: tuple[int, ...]) -> dict[str, Any]:
-        rows = [{"label": k, "works": True, "asr": [asr, asr, asr] if k in labels else None} for k in range(3)]
-        return {"classes": rows, "triggers": {str(k): [f"x_{k}_0.safetensors"] for k in labels}}
-
-    with Run(folder, "invert", {}) as run:
-        methods = {"mask": method(0.5, (0, 1)), "pixel": method(0.9, (1,)), "margin": {"classes": [], "triggers": {}}}
-        places = [run.work, run.work / "round-2"] if rounds else [run.work]
-        for number, place in enumerate(places):
-            (place / "triggers").mkdir(parents=True)
-            for name, labels in (("mask", (0, 1)), ("pixel", (1,))):
-                for label in labels:
-                    dot((number + label) / 4).save(place / "triggers" / f"{name}_{label}_0.safetensors")
-        run.results = {"targets": targets, "classes": classes, "methods": methods}
-        if rounds:
-            later = {"targets": targets, "folder": "round-2", "methods": methods}
-            run.results["rounds"] = [{"targets": targets[:1]}, later]
-    return folder
+def inversion(folder: Path, labels: tuple[int, ...], rounds: bool = False) -> Path:
+    """Triggers of two methods for two of three classes."""
+    kept = [
+        {f"{name}_{k}_0.safetensors": dot((number + k) / 4) for name, k in (("mask", 0), ("mask", 1), ("pixel", 1))}
+        for number in range(2 if rounds else 1)
+    ]
+    targets = [target("abc", k) for k in labels]
+    success = {"mask": {0: 0.5, 1: 0.5}, "pixel": {1: 0.9}, "margin": {}}
+    return write_inversion(folder, "abc", success, targets, kept, [targets[:1], targets] if rounds else ())
 
 
 def test_triggers_come_from_the_verdict_or_from_the_class_that_is_named(tmp_path: Path) -> None:
-    targets = [{"label": 1, "method": "mask"}, {"label": 0, "method": "mask"}]
-    found = inversion(tmp_path / "found", targets)
+    found = inversion(tmp_path / "found", (1, 0))
     told = load_inverted(found, "abc")
     assert told.methods == {1: ("mask",), 0: ("mask",)} and [len(s) for s in told.stamps.values()] == [1, 1]
     assert load_inverted(found, "abc", targets=["b"]).methods == {1: ("mask",)}, "the verdict's own method"
     assert load_inverted(found, "abc", targets=["1"], method="pixel").methods == {1: ("pixel",)}
-    silent = inversion(tmp_path / "silent", [])
+    silent = inversion(tmp_path / "silent", ())
     assert load_inverted(silent, "abc", targets=["b"]).methods == {1: ("pixel",)}, "the most successful"
-    rounds = load_inverted(inversion(tmp_path / "rounds", targets, rounds=True), "abc")
+    rounds = load_inverted(inversion(tmp_path / "rounds", (1, 0), rounds=True), "abc")
     assert [float(s.pattern.mean()) for s in rounds.stamps[1]] == [0.25, 0.5], "of every round that found it"  # type: ignore[attr-defined]
     assert [float(s.pattern.mean()) for s in rounds.stamps[0]] == [0.25], "round 1 found another class"  # type: ignore[attr-defined]
 
 
 def test_a_distribution_is_taken_before_single_triggers(tmp_path: Path) -> None:
-    from doorward.core.files import read_json, write_json
     from doorward.inversion.distribution.generators import make_generators
     from doorward.inversion.distribution.triggers import TriggerDistribution
 
-    run = inversion(tmp_path / "run", [{"label": 1, "method": "pixel"}])
+    run = inversion(tmp_path / "run", (1,))
     net = make_generators(1, 8, 1, 4, torch.Generator().manual_seed(0))
     for layer in range(3):
         net |= {f"g_{layer}_mean": torch.zeros(1, 1, 4), f"g_{layer}_deviation": torch.ones(1, 1, 4)}
@@ -179,13 +224,13 @@ def test_a_distribution_is_taken_before_single_triggers(tmp_path: Path) -> None:
     manifest["results"]["methods"]["mask"]["triggers"]["1"].append("mask_1_distribution.safetensors")
     write_json(run / "run.json", manifest)
     told = load_inverted(run, "abc")
-    assert told.methods == {1: ("mask",)}, "though single pixel triggers are surer and more successful"
+    assert told.methods == {1: ("mask",)}, "though single pixel triggers are more successful"
     assert len(told.stamps[1]) == 1 and isinstance(told.stamps[1][0], TriggerDistribution)
     assert load_inverted(run, "abc", method="pixel").methods == {1: ("pixel",)}
 
 
 def test_runs_without_a_target_and_wrong_classes_are_one_line(tmp_path: Path) -> None:
-    run = inversion(tmp_path / "run", [])
+    run = inversion(tmp_path / "run", ())
     with pytest.raises(DoorwardError, match="found no target class; expected one to be named with --target CLASS"):
         load_inverted(run, "abc")
     with pytest.raises(DoorwardError, match="--target 'z'; expected one of a, b, c"):
@@ -194,8 +239,11 @@ def test_runs_without_a_target_and_wrong_classes_are_one_line(tmp_path: Path) ->
         load_inverted(run, "ab")
     with pytest.raises(DoorwardError, match="keeps no trigger for class c"):
         load_inverted(run, "abc", targets=["c"])
-    with pytest.raises(DoorwardError, match="has no triggers of 'mesa'; expected one of mask, pixel"):
+    with pytest.raises(DoorwardError, match="has no triggers of 'mesa'; expected one of mask, pixel, margin"):
         load_inverted(run, "abc", targets=["a"], method="mesa")
-    broken = inversion(tmp_path / "broken", [{"label": 1}])
-    with pytest.raises(DoorwardError, match="'method'.*expected a run of this version of doorward"):
+    broken = inversion(tmp_path / "broken", (1,))
+    manifest = read_json(broken / "run.json")
+    del manifest["results"]["targets"][0]["method"]
+    write_json(broken / "run.json", manifest)
+    with pytest.raises(DoorwardError, match="targets.0.method.*expected a run of this version of doorward"):
         load_inverted(broken, "abc")

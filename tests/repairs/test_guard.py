@@ -14,8 +14,8 @@ from doorward.core.classifier import Classifier
 from doorward.core.errors import DoorwardError
 from doorward.models.files import save_classifier
 from doorward.models.nets.catalogue import build
+from doorward.repairs.apply import apply_repair
 from doorward.repairs.guard import Guard
-from doorward.repairs.repair import repair
 from doorward.screens.screen import fit
 from tests.screens.worlds import CLASSES, NAMES, TARGET, stamp, stamped, striped, stripes
 
@@ -91,7 +91,7 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
 
 def test_a_repair_brings_its_guard() -> None:
     planted = striped()
-    repaired = repair(planted, "refresh", knowledge={"clean_images": stripes(seed=1)})
+    repaired = apply_repair(planted, "refresh", knowledge={"clean_images": stripes(seed=1)})
     guard = repaired.guard
     assert guard.original is planted and guard.repaired is repaired.classifier
     stays = repaired.classifier.predict(CLEAN.pixels) == planted.predict(CLEAN.pixels)

@@ -14,9 +14,9 @@ from doorward.core.images import ImageSet
 from doorward.models.nets.catalogue import NETS, build
 from doorward.models.train.loop import train
 from doorward.models.train.settings import TrainSettings
+from doorward.repairs.apply import apply_repair
 from doorward.repairs.methods.prune import PruneSettings, allowed_prunings, hits_while_pruning, mean_activation, prune
 from doorward.repairs.parts.channels import find_channels
-from doorward.repairs.repair import repair
 from tests.conftest import make_images
 
 SHAPES = {"deepid": (55, 47, 3)}
@@ -139,10 +139,10 @@ def test_knowledge_is_refused_unless_given_and_images_must_fit() -> None:
     images = make_images(60)
     classifier = train(images, "small-cnn", TrainSettings(epochs=1, batch=16))
     with pytest.raises(DoorwardError, match="repair prune: needs clean_images, which was not given"):
-        repair(classifier, "prune")
+        apply_repair(classifier, "prune")
     with pytest.raises(DoorwardError, match="knowledge 'pictures'; expected one of"):
-        repair(classifier, "prune", knowledge={"pictures": images})
+        apply_repair(classifier, "prune", knowledge={"pictures": images})
     with pytest.raises(DoorwardError, match="other image size or classes"):
-        repair(classifier, "prune", knowledge={"clean_images": make_images(60, shape=(9, 9, 3))})
+        apply_repair(classifier, "prune", knowledge={"clean_images": make_images(60, shape=(9, 9, 3))})
     with pytest.raises(DoorwardError, match="6 clean images; expected more, to hold some out"):
-        repair(classifier, "prune", knowledge={"clean_images": make_images(6)})
+        apply_repair(classifier, "prune", knowledge={"clean_images": make_images(6)})

@@ -16,10 +16,10 @@ from doorward.core.images import ImageSet
 from doorward.core.triggers import Placement, Trigger
 from doorward.inversion.distribution.generators import make_generators
 from doorward.inversion.distribution.triggers import TriggerDistribution
+from doorward.repairs.apply import apply_repair
 from doorward.repairs.methods.controls import FineTuneSettings, RefreshSettings, fine_tune, refresh
 from doorward.repairs.methods.retrain import AUTHORS, RetrainSettings, UnlearnSettings, retrain, unlearn
 from doorward.repairs.parts.stamping import Mixed, TrueLabelStamping, checked, success_by_target, total
-from doorward.repairs.repair import repair
 from tests.repairs.world import TARGET, World
 
 BUDGET: dict[str, Any] = {"epochs": 4, "precision": "fp32"}
@@ -124,7 +124,7 @@ def test_arms_of_one_seed_see_the_same_images_in_the_same_order(world: World) ->
 def test_it_repeats_and_the_seed_matters(world: World, method: str) -> None:
     settings = {} if method == "refresh" else QUICK
     given = {"triggers": world.triggers, "settings": settings, "knowledge": {"clean_images": world.clean}}
-    one, two, other = (repair(world.classifier, method, **given, seed=s).classifier for s in (5, 5, 6))
+    one, two, other = (apply_repair(world.classifier, method, **given, seed=s).classifier for s in (5, 5, 6))
     assert same(one, two) and not same(one, other)
 
 
@@ -155,7 +155,7 @@ def test_unlearning_uses_the_one_trigger_that_succeeds_most(world: World, monkey
 def test_all_images_are_used_and_nothing_measured_without_a_held_out_share(world: World) -> None:
     found = retrain(world.classifier, world.clean, world.triggers, RetrainSettings(**QUICK, held_out=0), seed=0)
     assert found.details["fitted_images"] == 400
-    assert [step.json()["accuracy"]["value"] for step in found.steps] == [None, None]
+    assert [step.accuracy.trials for step in found.steps] == [0, 0]
 
 
 def test_the_authors_values() -> None:
@@ -201,14 +201,14 @@ def test_mistakes_are_one_line(world: World, images: ImageSet) -> None:
     failing("10 clean images; expected more, to hold some out", clean=world.clean.subset(one_each))
     failing("no longer finite; expected a smaller lr than 3.7", lr=1e30)
     with pytest.raises(DoorwardError, match="repair retrain: needs triggers, which were not given"):
-        repair(world.classifier, "retrain", knowledge={"clean_images": world.clean})
+        apply_repair(world.classifier, "retrain", knowledge={"clean_images": world.clean})
     assert checked("x", {4: [world.trigger], 1: [world.trigger]}, world.classifier)[0][0] == 1, "sorted by target"
 
 
 def test_a_rate_at_which_the_net_forgets_is_tried_again_smaller_and_said(world: World) -> None:
-    gentle = repair(world.classifier, "fine-tune", settings=BUDGET, knowledge={"clean_images": world.clean})
+    gentle = apply_repair(world.classifier, "fine-tune", settings=BUDGET, knowledge={"clean_images": world.clean})
     assert gentle.details["lr"] == 0.01 and not gentle.warnings and len(gentle.steps) == 2
-    wild = repair(
+    wild = apply_repair(
         world.classifier, "fine-tune", settings={**BUDGET, "lr": 3.0}, knowledge={"clean_images": world.clean}
     )
     used = wild.details["lr"]
@@ -217,5 +217,5 @@ def test_a_rate_at_which_the_net_forgets_is_tried_again_smaller_and_said(world: 
     before, after = (measure_accuracy(c, world.clean).value for c in (world.classifier, wild.classifier))
     assert after > before - 0.25
     hopeless = {**BUDGET, "lr": 40.0}
-    lost = repair(world.classifier, "fine-tune", settings=hopeless, knowledge={"clean_images": world.clean})
+    lost = apply_repair(world.classifier, "fine-tune", settings=hopeless, knowledge={"clean_images": world.clean})
     assert "at all rates from 40 down to 1.5" in lost.warnings[0]

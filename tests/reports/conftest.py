@@ -167,6 +167,7 @@ def certify_run(folder: Path, exact: bool = False, **changes: Any) -> Path:
     from fractions import Fraction
 
     from doorward.certification.certificate import BLOCKS, Certificate, certificate_from_votes
+    from doorward.certification.results import summarise
     from doorward.certification.smoothing.radius import Block
 
     share = 1 - np.linspace(0.02, 0.7, 200) ** 5
@@ -181,11 +182,7 @@ def certify_run(folder: Path, exact: bool = False, **changes: Any) -> Path:
     else:
         blocks = [Block(name, Fraction(4, 5), 2, cells) for name, cells in zip(BLOCKS, (78_400, 100, 784), strict=True)]
         certificate = certificate_from_votes(votes, trials=10_000, blocks=blocks, truth=truth, **hashes)
-    results = {
-        "certified_accuracy": {str(r): rate.value for r, rate in enumerate(certificate.curve())},
-        "clean_accuracy": certificate.clean_accuracy().value, "abstained": certificate.abstained(),
-        "trials": certificate.trials, "trials_per_second": 2143.7, **changes,
-    }  # fmt: skip
+    results = {**summarise(certificate, "nearest-centroid", 2143.7).model_dump(mode="json"), **changes}
     write_run(folder, "certify", results, learner="nearest-centroid", keep="4/5", alpha=0.001, source="mnist 1/7")
     certificate.save(folder / "certificate.json")
     return folder

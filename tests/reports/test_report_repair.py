@@ -3,44 +3,64 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from doorward.core.errors import DoorwardError
 from doorward.core.files import read_json, write_json
+from doorward.core.results import RateRecord
 from doorward.core.stats import Rate
+from doorward.repairs.arms import Role
+from doorward.repairs.files import arm_folder
+from doorward.repairs.results import (
+    ArmRecord,
+    Repair,
+    RepairedRecord,
+    RepairRecord,
+    StepRecord,
+    TargetRecord,
+    TriggersRecord,
+    UsedImages,
+)
+from doorward.repairs.verdict import judge
 from doorward.reports.page import compose
+from doorward.reports.sarif import sarif
 from tests.reports.conftest import write_run
 
 
-def arm(name: str, role: str, asr: int | None, accuracy: int = 196, method: str | None = None) -> dict[str, Any]:
-    rate = None if asr is None else Rate(asr, 180).json()
-    return {
-        "name": name, "role": role, "method": name if method is None else method,
-        "accuracy": Rate(accuracy, 200).json(), "asr": rate,
-        "targets": {"0": rate} if rate else {}, "seconds": 1.5, "settings": {"epochs": 10},
-        "given": ["classifier", "clean_images"], "knowledge": ["clean_images"], "warnings": [], "folder": ".",
-    }  # fmt: skip
+def arm(
+    name: str, role: Role, asr: int | None, accuracy: int = 196, method: str | None = None, number: int = 1
+) -> ArmRecord:
+    rate = None if asr is None else RateRecord.of(Rate(asr, 180))
+    steps = (StepRecord(name="as given", accuracy=RateRecord.of(Rate(0, 0))),)
+    return ArmRecord(
+        name=name, role=role, method=name if method is None else method, accuracy=RateRecord.of(Rate(accuracy, 200)),
+        asr=rate, targets={0: rate} if rate else {}, seconds=1.5, settings={"epochs": 10},
+        given=("classifier", "clean_images", "triggers"), knowledge=("clean_images",), steps=steps,
+        folder=arm_folder(number, name),
+    )  # fmt: skip
 
 
 def repair_run(folder: Path, after: int | None = 2, before: int | None = 168) -> Path:
-    images = {
-        "name": "photos", "sha256": "ab" * 32, "classes": ["cat", "dog"], "counts": [500, 500], "shape": [1, 8, 8],
-        "fitted": 800, "held_out": 200,
-    }  # fmt: skip
-    used = {"run": "runs/inverted", "targets": [{"class": "cat", "label": 0, "method": "mesa", "stamps": 1}]}
-    results = {
-        "model": "model", "source": "photos", "images": images, "triggers": None if before is None else used,
-        "arms": [
-            arm("as given", "given", before, method=""), arm("retrain", "repair", after),
-            arm("fine-tune", "control", None if before is None else 160),
-            arm("oracle", "oracle", None if before is None else 1, method="retrain"),
-        ],
-        "warnings": ["<b>beware</b>"], "clean_images": 1000, "knowledge": ["clean_images"],
-        "steps": [{"name": "as given", "accuracy": Rate(0, 0).json()}], "details": {},
-    }  # fmt: skip
-    write_run(folder, "repair", results)
+    images = UsedImages(
+        name="photos", sha256="ab" * 32, classes=("cat", "dog"), counts=(500, 500), shape=(1, 8, 8),
+        fitted=800, held_out=200,
+    )  # fmt: skip
+    used = TriggersRecord(
+        run="runs/inverted", targets=(TargetRecord(class_name="cat", label=0, method="mesa", stamps=1),)
+    )
+    arms = (
+        arm("as given", "given", before, method="", number=0), arm("retrain", "repair", after),
+        arm("fine-tune", "control", None if before is None else 160, number=2),
+        arm("oracle", "oracle", None if before is None else 1, method="retrain", number=3),
+    )  # fmt: skip
+    judgement, findings = judge(arms, images.classes)
+    record = RepairRecord(
+        judgement=judgement, findings=findings, model="model", source="photos", images=images, arms=arms,
+        classifier=RepairedRecord(arch="small-cnn", classes=2, shape=(1, 8, 8)),
+        triggers=None if before is None else used, warnings=("<b>beware</b>",),
+    )  # fmt: skip
+    write_run(folder, "repair", record.model_dump(mode="json"))
     return folder
 
 
@@ -70,15 +90,34 @@ def test_without_triggers_nothing_is_claimed(tmp_path: Path) -> None:
     assert page.sections[0].verdict.headline == "Repaired by retrain; its effect on a backdoor was not measured"
 
 
-def test_a_run_of_one_method_alone_shows_its_steps(tmp_path: Path) -> None:
+def test_the_steps_of_the_first_method_are_shown(tmp_path: Path) -> None:
+    run = repair_run(tmp_path / "pruned", after=None, before=None)
+    manifest = read_json(run / "run.json")
     steps = [{"name": n, "accuracy": Rate(k, 100).json()} for n, k in (("as given", 97), ("3 channels pruned", 95))]
-    results = {"clean_images": 500, "knowledge": ["clean_images"], "steps": steps, "details": {}, "warnings": []}
-    write_run(tmp_path / "pruned", "repair", results, model="models/net", method="prune")
-    page = compose(tmp_path / "pruned")
-    (section,) = page.sections
-    assert "Step by step" in page.html and "3 channels pruned" in page.html and "95.0 %" in page.html
-    assert section.verdict.headline == "Repaired by prune; its effect on a backdoor was not measured"
-    assert section.overview["Clean accuracy"].text == "95.0 %" and "all arms" not in page.html
+    manifest["results"]["arms"][1]["steps"] = steps
+    write_json(run / "run.json", manifest)
+    html = compose(run).html
+    assert "Step by step" in html and "3 channels pruned" in html and "95.0 %" in html
+
+
+def test_triggers_that_still_work_stand_in_sarif_with_a_location(tmp_path: Path) -> None:
+    (run,) = sarif(compose(repair_run(tmp_path / "repaired", after=90)).sections)["runs"]
+    failed, passed = ([r for r in run["results"] if r["kind"] == kind] for kind in ("fail", "pass"))
+    assert [(r["ruleId"], r["level"], r["properties"]["class"]) for r in failed] == [
+        ("repair/retrain", "warning", "cat")
+    ]
+    assert failed[0]["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] == "repaired/weights.safetensors"
+    assert {r["ruleId"] for r in passed} == {"repair/fine-tune"} and all(r["locations"] for r in passed)
+
+
+def test_the_verdict_of_the_run_is_that_of_the_page(tmp_path: Path) -> None:
+    run = repair_run(tmp_path / "repaired")
+    (section,) = compose(run).sections
+    assert section.verdict == Repair.read(run, section.run.manifest.results).record.judgement
+    manifest = read_json(run / "run.json")
+    write_json(run / "run.json", {**manifest, "schema": 1})
+    with pytest.raises(DoorwardError, match="schema 1, which doorward 0.1 reads; expected schema 2"):
+        Repair.load(run)
 
 
 def test_what_was_computed_with_the_truth_stands_apart(tmp_path: Path) -> None:

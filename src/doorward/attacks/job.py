@@ -10,6 +10,7 @@ from pydantic import Field
 from doorward.attacks.files import save_attack, save_truth
 from doorward.attacks.plan import Attack, Pairing
 from doorward.attacks.poison import poison
+from doorward.attacks.results import AttackRecord
 from doorward.attacks.stamps import make_stamp
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet, class_number
@@ -67,8 +68,8 @@ def _read_plan(path: Path) -> list[PairingRequest]:
 
 def attack_to_folder(
     request: AttackRequest, output: Path | str, *, overwrite: bool = False, command: str = ""
-) -> dict[str, Any]:
-    """Poison a source and write the set, the truth and the attack as one run; returns the run's results."""
+) -> AttackRecord:
+    """Poison a source and write the set, the truth and the attack as one run."""
     images = load_images(request.source, split=request.split)
     attack = build_attack(request, images)
     settings = {**request.model_dump(mode="json"), "source_sha256": images.hash}
@@ -85,11 +86,12 @@ def attack_to_folder(
         poisoned.images.save(run.work)
         save_truth(poisoned.truth, run.work / "truth.parquet")
         save_attack(attack, run.work / "attack")
-        run.results = {
-            "images": len(poisoned.images),
-            "poisoned": int(poisoned.truth.poisoned.sum()),
-            "recipe": attack.recipe,
-            "description": attack.describe(images.classes),
-            "sha256": poisoned.images.hash,
-        }
-    return run.results
+        record = AttackRecord(
+            images=len(poisoned.images),
+            poisoned=int(poisoned.truth.poisoned.sum()),
+            recipe=attack.recipe,
+            description=attack.describe(images.classes),
+            sha256=poisoned.images.hash,
+        )
+        run.keep(record)
+    return record

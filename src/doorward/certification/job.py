@@ -7,7 +7,6 @@ import shutil
 from fractions import Fraction
 from inspect import signature
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from doorward.certification.certificate import Certificate, radii_of_votes
 from doorward.certification.certify import certify, noise_blocks
 from doorward.certification.request import CertifyRequest
+from doorward.certification.results import AttackSearch, CertifyRecord, summarise
 from doorward.certification.smoothing.montecarlo import Counts
 from doorward.certification.smoothing.noise import Noise
 from doorward.certification.smoothing.task import SmoothingTask, cells_of, draw_split
@@ -38,8 +38,8 @@ def certify_to_folder(
     overwrite: bool = False,
     command: str = "",
     progress: Progress | None = None,
-) -> dict[str, Any]:
-    """Certify a draw of training and test images and write the run; returns the run's results.
+) -> CertifyRecord:
+    """Certify a draw of training and test images and write the run.
 
     ``draw`` decides which images are drawn, ``seed`` the noise. Finished shards stay with an interrupted run.
     """
@@ -71,21 +71,20 @@ def certify_to_folder(
             watch=watch,
         )
         certificate.save(run.work / "certificate.json")
-        run.results = summary(certificate, request.learner, rates[0] if rates else None)
-        if deterministic and _search_pays(request):
-            run.results["attack_search"] = _search(train, test, certificate)
+        search = _search(train, test, certificate) if deterministic and _search_pays(request) else None
+        record = summarise(certificate, request.learner, rates[0] if rates else None, search)
+        run.keep(record)
         shutil.rmtree(run.work / "shards", ignore_errors=True)  # the certificate holds their sum
-    return run.results
+    return record
 
 
 def _search_pays(request: CertifyRequest) -> bool:
     return request.train <= _SEARCHED_TRAINING_IMAGES if request.search is None else request.search
 
 
-def _search(train: ImageSet, test: ImageSet, certificate: Certificate) -> dict[str, Any]:
-    """How far the radii are from the truth: images by (smallest attack found - 1 - certified radius)."""
+def _search(train: ImageSet, test: ImageSet, certificate: Certificate) -> AttackSearch:
     gaps = attack_search(train, test, certificate).gaps()
-    return {"attacked": sum(gaps.values()), "gaps": {str(gap): count for gap, count in gaps.items()}}
+    return AttackSearch(attacked=sum(gaps.values()), gaps=gaps)
 
 
 def _drawable(images: ImageSet, request: CertifyRequest) -> NDArray[np.bool_]:
@@ -99,22 +98,6 @@ def _workers(request: CertifyRequest) -> int:
     """All cores where training takes minutes; closed forms finish before other processes have started."""
     quick = request.learner != "two-layer" and request.trials <= 100_000
     return 1 if quick else os.cpu_count() or 1
-
-
-def summary(certificate: Certificate, learner: str, rate: float | None) -> dict[str, Any]:
-    """The figures of a certificate as plain values: fractions of the test images, with 95 % intervals beside them."""
-    curve = certificate.curve()
-    return {
-        "learner": learner,
-        "test_images": len(certificate),
-        "certified_accuracy": {str(r): value.value for r, value in enumerate(curve)},
-        "intervals": {str(r): list(value.interval) for r, value in enumerate(curve)},
-        "jointly_certified_accuracy": {str(r): v.value for r, v in enumerate(certificate.curve(joint=True))},
-        "clean_accuracy": certificate.clean_accuracy().value,
-        "abstained": certificate.abstained(),
-        "trials": certificate.trials,
-        "trials_per_second": None if rate is None else round(rate, 1),
-    }
 
 
 def so_far(request: CertifyRequest, train: ImageSet, test: ImageSet, trials: int, counts: Counts) -> dict[int, float]:

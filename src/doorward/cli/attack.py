@@ -51,10 +51,10 @@ def attack_command(
         "seed": seed,
     }
     request = build_settings(AttackRequest, "attack", asked)
-    results = attack_to_folder(request, output, overwrite=overwrite, command=common.command_line())
+    made = attack_to_folder(request, output, overwrite=overwrite, command=common.command_line())
     if as_json:
-        common.print_json(results)
+        common.print_json(made.model_dump(mode="json"))
         return
-    common.out.print(f"{results['poisoned']} of {results['images']} images poisoned: ", end="")
-    common.out.print(common.escape(results["description"]))
+    common.out.print(f"{made.poisoned} of {made.images} images poisoned: ", end="")
+    common.out.print(common.escape(made.description))
     common.out.print(f"written to {common.escape(str(output))} (the truth: truth.parquet and attack/)")

@@ -26,8 +26,9 @@ def demo_command(
     """
     import time
 
+    from doorward.certification.results import CertifyRecord
     from doorward.core.files import atomic_write
-    from doorward.core.runs import Run
+    from doorward.core.results import read_record
     from doorward.demo.run import demo, prepare
     from doorward.demo.table import COLUMNS, NARROW, markdown, rows
 
@@ -47,10 +48,10 @@ def demo_command(
         return
     title = "5,000 MNIST digits, 2 % poisoned (then: retrained on what the method leaves)"
     common.print_table(title, NARROW, found)
-    proved = Run.read(folders[-1] / "certificate")["results"]
-    share = 100 * proved["certified_accuracy"].get("2", 0.0)
+    proved = read_record(CertifyRecord, folders[-1] / "certificate")
+    share = 100 * proved.certified_accuracy.get(2, 0.0)
     common.out.print(
-        f"certified: for {share:.0f} % of {proved['test_images']} digits (1 or 7), no change of any 2 training pixels, "
+        f"certified: for {share:.0f} % of {proved.test_images} digits (1 or 7), no change of any 2 training pixels, "
         "labels or test pixels can change their right label",
         soft_wrap=True,
     )

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from doorward.cli import common, models
+
+if TYPE_CHECKING:
+    from doorward.inversion.results import InvertRecord
 
 
 def invert_command(
@@ -50,7 +53,7 @@ def invert_command(
 ) -> None:
     """Look for a backdoor in a model: triggers per class, and one verdict with its p-value.
 
-    Ends with exit code 1 when a class stands out, 0 when none does.
+    Ends with exit code 1 when a class stands out, 0 when none does, 3 when nothing can be decided.
 
     Example: doorward invert model/ --images mnist-5k --method mask --method margin -o run/
     """
@@ -77,41 +80,32 @@ def invert_command(
     }
     request = build_settings(InvertRequest, "invert", asked)
     with common.display("invert") as progress:
-        results = invert_to_folder(
-            request, output, overwrite=overwrite, command=common.command_line(), progress=progress
-        )
+        found = invert_to_folder(request, output, overwrite=overwrite, command=common.command_line(), progress=progress)
     if as_json:
-        common.print_json(results)
+        common.print_json(found.record.model_dump(mode="json"))
     else:
-        _show(results, output)
-    raise typer.Exit(common.FOUND_SOMETHING if results["targets"] else common.FOUND_NOTHING)
+        _show(found.record, output)
+    raise typer.Exit(common.exit_code(found.verdict))
 
 
-def _show(results: dict[str, Any], output: Path) -> None:
-    names = [row["class"] for row in results["classes"]]
-    ranked = sorted(results["classes"], key=lambda row: (row["p_value"] is None, row["p_value"]))[:10]
+def _show(record: InvertRecord, output: Path) -> None:
+    ranked = sorted(record.classes, key=lambda row: (row.p_value is None, row.p_value))[:10]
     rows = []
     for row in ranked:
-        cells = [names[row["label"]], _probability(row["p_value"])]
-        for found in results["methods"].values():
-            mine = found["classes"][row["label"]]
-            cells.append("-" if mine["statistic"] is None else f"{mine['statistic']:.2f}")
-            cells.append("-" if mine["asr"] is None else "{1:.0%} [{0:.0%}, {2:.0%}]".format(*mine["asr"]))
+        cells = [row.class_name, common.probability(row.p_value)]
+        for found in record.methods.values():
+            mine = found.classes[row.label]
+            cells.append("-" if mine.statistic is None else f"{mine.statistic:.2f}")
+            cells.append("-" if mine.asr is None else f"{mine.asr.value:.0%} [{mine.asr.low:.0%}, {mine.asr.high:.0%}]")
         rows.append(cells)
     columns = ["class", "p-value"]
-    for name in results["methods"]:
+    for name in record.methods:
         columns += [name, "success"]
-    common.print_table(f"{len(names)} classes, most suspicious first", columns, rows)
-    for name, found in results["methods"].items():
-        for warning in [*found["warnings"], *([found["undecided"]] if found["undecided"] else [])]:
+    common.print_table(f"{len(record.classes)} classes, most suspicious first", columns, rows)
+    for name, found in record.methods.items():
+        for warning in [*found.warnings, *([found.undecided] if found.undecided else [])]:
             common.err.print(f"{name}: {common.escape(warning)}", soft_wrap=True)
-    for warning in results["warnings"]:
+    for warning in record.warnings:
         common.err.print(f"model: {common.escape(warning)}", soft_wrap=True)
-    found_in = ", ".join(common.printable(t["class"]) for t in results["targets"])
-    verdict = f"backdoor into {found_in}" if results["targets"] else results["verdict"]
-    common.out.print(f"verdict: {common.escape(verdict)}, p {_probability(results['p_value'])}")
+    common.show_verdict(record.judgement)
     common.out.print(f"written to {common.escape(str(output))}")
-
-
-def _probability(value: float | None) -> str:
-    return "-" if value is None else "< .0001" if value < 1e-4 else f"{value:.4f}"

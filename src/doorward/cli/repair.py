@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from doorward.cli import common, models
-from doorward.cli.score import percent
+
+if TYPE_CHECKING:
+    from doorward.repairs.results import RepairRecord
 
 
 def repair_command(
@@ -50,6 +52,7 @@ def repair_command(
 ) -> None:
     """Take a backdoor out of a model, and show how much of it is due to the triggers.
 
+    Ends with exit code 1 when the triggers still work, 0 when they do not, 3 without triggers to measure with.
     Settings are given as --set METHOD.NAME=VALUE, such as --set retrain.share=0.01.
 
     Example: doorward repair model/ --images mnist-5k --triggers run/ --method retrain -o repaired/
@@ -74,27 +77,27 @@ def repair_command(
     }
     request = build_settings(RepairRequest, "repair", asked)
     with common.display("repair") as progress:
-        results = repair_to_folder(
-            request, output, overwrite=overwrite, command=common.command_line(), progress=progress
-        )
+        made = repair_to_folder(request, output, overwrite=overwrite, command=common.command_line(), progress=progress)
     if as_json:
-        common.print_json(results)
+        common.print_json(made.record.model_dump(mode="json"))
     else:
-        _show(results, output)
+        _show(made.record, output)
+    raise typer.Exit(common.exit_code(made.verdict))
 
 
-def _show(results: dict[str, Any], output: Path) -> None:
-    if results["triggers"]:
-        told = [f"{t['class']} (by {t['method']}, {t['stamps']} kept)" for t in results["triggers"]["targets"]]
+def _show(record: RepairRecord, output: Path) -> None:
+    if record.triggers:
+        told = [f"{t.class_name} (by {t.method}, {t.stamps} kept)" for t in record.triggers.targets]
         common.out.print(f"triggers into {common.escape(common.printable(', '.join(told)))}", soft_wrap=True)
     rows = []
-    for row in results["arms"]:
-        seconds = "-" if row["role"] == "given" else f"{row['seconds']:.1f}"
-        success = "-" if row["asr"] is None else percent(row["asr"])
-        rows.append([row["name"], row["role"], percent(row["accuracy"]), success, seconds])
+    for row in record.arms:
+        seconds = "-" if row.role == "given" else f"{row.seconds:.1f}"
+        success = "-" if row.asr is None else str(row.asr.rate())
+        rows.append([row.name, row.role, str(row.accuracy.rate()), success, seconds])
     columns = ["arm", "role", "clean accuracy %", "inverted triggers succeed %", "seconds"]
-    held_out = results["images"]["held_out"]
-    common.print_table(f"On {held_out} held-out clean images, with 95 % intervals", columns, rows)
-    for warning in results["warnings"]:
+    title = f"On {record.images.held_out} held-out clean images, with 95 % intervals"
+    common.print_table(title, columns, rows)
+    for warning in record.warnings:
         common.err.print(f"note: {common.escape(common.printable(warning))}", soft_wrap=True)
+    common.show_verdict(record.judgement)
     common.out.print(f"written to {common.escape(str(output))}")

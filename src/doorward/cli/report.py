@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 def report_command(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs: cleanse, invert, repair, certify.")
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Folders of finished runs: cleanse, invert, repair, screen, certify."),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The HTML file to write.")] = Path("report.html"),
     sarif: Annotated[Path | None, typer.Option(help="Write the findings as SARIF 2.1.0 too.", metavar="FILE")] = None,
@@ -75,6 +76,7 @@ def _summary(page: Page, output: Path, sarif: Path | None) -> dict[str, Any]:
                     {
                         "method": f.method, "label": f.label, "class": f.class_name, "flagged": f.flagged,
                         "images": f.size, "agreement": f.agreement, "counted": f.counted, "level": f.level,
+                        "p_value": f.p_value, "sentence": f.sentence, "file": f.file,
                     }
                     for f in section.findings
                 ],

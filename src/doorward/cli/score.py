@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from doorward.cli import common
+
+if TYPE_CHECKING:
+    from doorward.scoring.results import ScoreRecord
 
 
 def score_command(
@@ -44,30 +47,23 @@ def score_command(
     images = None if test is None else load_test_images(test)
     found = score(run, truth, test=images, models=models, seed=seed, device=device)
     if as_json:
-        common.print_json(found)
+        common.print_json(found.model_dump(mode="json"))
         return
-    told = found["attack"]["description"] if found["attack"] else "clean control"
+    told = found.attack.description if found.attack else "clean control"
     common.out.print(common.escape(common.printable(told)))
     show_score(found)
 
 
-def percent(rate: dict[str, Any]) -> str:
-    """A rate with its interval, in percent."""
-    if rate["value"] is None:
-        return "-"
-    return f"{100 * rate['value']:.1f} [{100 * rate['low']:.1f}, {100 * rate['high']:.1f}]"
-
-
-def show_score(score: dict[str, Any]) -> None:
+def show_score(score: ScoreRecord) -> None:
     """The tables of a score."""
     rows = []
-    for name, found in score["methods"].items():
-        area = "-" if found["auroc"] is None else f"{found['auroc']:.4f}"
-        rates = [percent(found[k]) for k in ("tpr", "fpr", "fpr_target", "precision")]
+    for name, found in score.methods.items():
+        area = "-" if found.auroc is None else f"{found.auroc:.4f}"
+        rates = [str(r.rate()) for r in (found.tpr, found.fpr, found.fpr_target, found.precision)]
         rows.append([name, *rates, area])
     if rows:
         columns = ["method", "TPR %", "FPR % (all clean)", "FPR % (target class)", "precision %", "AUROC"]
         common.print_table("Detection, with 95 % intervals", columns, rows)
-    if score["models"]:
-        rows = [[m["name"], percent(m["clean_accuracy"]), percent(m["asr"])] for m in score["models"]]
+    if score.models:
+        rows = [[m.name, str(m.clean_accuracy.rate()), str(m.asr.rate())] for m in score.models]
         common.print_table("Models", ["model", "clean accuracy %", "attack success rate %"], rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,7 @@ from doorward.cli import common, models
 
 if TYPE_CHECKING:
     from doorward.core.triggers import Trigger
+    from doorward.screens.results import ScreenRecord
 
 
 def screen_command(
@@ -72,7 +73,7 @@ def screen_command(
     def read(classes: Sequence[str]) -> Mapping[int, Trigger]:
         return load_patches(Path(str(triggers)), classes, targets=request.targets, method=trigger_method)
 
-    results = screen_to_folder(
+    found = screen_to_folder(
         request,
         output,
         read_triggers=read if triggers else None,
@@ -80,25 +81,22 @@ def screen_command(
         command=common.command_line(),
     )
     if as_json:
-        common.print_json(results)
+        common.print_json(found.record.model_dump(mode="json"))
     else:
-        _show(results, output)
-    suspicious = results["screening"]["verdict"] == "suspicious"
-    raise typer.Exit(common.FOUND_SOMETHING if suspicious else common.FOUND_NOTHING)
+        _show(found.record, output)
+    raise typer.Exit(common.exit_code(found.verdict))
 
 
-def _show(results: dict[str, Any], output: Path) -> None:
-    found, classes = results["screening"], results["classifier"]["classes"]
-    counts = zip(classes, results["flagged_by_decision"], strict=True)
+def _show(record: ScreenRecord, output: Path) -> None:
+    classes = record.classifier.classes if record.classifier else ()
+    counts = zip(classes, record.flagged_by_decision, strict=True)
     rows = [[name, f"{count:,}"] for name, count in sorted(counts, key=lambda row: -row[1])[:10] if count]
-    title = f"{found['method']}: {found['flagged']:,} of {found['images']:,} images flagged"
+    title = f"{record.method}: {record.flagged:,} of {record.screened:,} images flagged"
     if rows:
         common.print_table(title, ["decided as", "flagged"], rows)
     else:
         common.out.print(title)
-    for warning in results["warnings"]:
+    for warning in record.warnings:
         common.err.print(f"note: {common.escape(common.printable(warning))}", soft_wrap=True)
-    rate, p_value = 100 * found["false_rejection"], found["p_value"]
-    told = "< 0.0001" if p_value < 1e-4 else f"{p_value:.4f}"
-    common.out.print(f"verdict: {found['verdict']} (clean images are flagged at {rate:g} %; p {told})")
+    common.show_verdict(record.judgement)
     common.out.print(f"written to {common.escape(str(output))}")

@@ -53,13 +53,12 @@ def train_command(
     }
     request = build_settings(TrainRequest, "train", asked)
     with common.display("train") as progress:
-        results = train_to_folder(
-            request, output, overwrite=overwrite, command=common.command_line(), progress=progress
-        )
+        made = train_to_folder(request, output, overwrite=overwrite, command=common.command_line(), progress=progress)
     if as_json:
-        common.print_json(results)
+        common.print_json(made.model_dump(mode="json"))
         return
-    common.out.print(f"{net} trained on {results['images']} images: loss {results['loss']:.4f}", end="")
-    if results["test_accuracy"]:
-        common.out.print(f", test accuracy {100 * results['test_accuracy']['value']:.1f} %", end="")
+    loss = "" if made.loss is None else f": loss {made.loss:.4f}"
+    common.out.print(f"{net} trained on {made.images} images{loss}", end="")
+    if made.test_accuracy:
+        common.out.print(f", test accuracy {100 * made.test_accuracy.rate().value:.1f} %", end="")
     common.out.print(f"\nwritten to {common.escape(str(output))}")

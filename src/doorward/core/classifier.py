@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +17,8 @@ from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet, few
 from doorward.core.progress import printable
 from doorward.core.stats import Rate
+
+_TRIED = 8  # images that a net of the user is tried on
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -103,6 +106,41 @@ class Classifier:
     std: tuple[float, ...] = (1.0,)
     feature_layer: str | None = None
 
+    @classmethod
+    def from_module(
+        cls,
+        net: nn.Module,
+        like: ImageSet,
+        mean: float | Sequence[float] = 0.0,
+        std: float | Sequence[float] = 1.0,
+        feature_layer: str | None = None,
+    ) -> Classifier:
+        """A network of one's own, ready for every verb; it stays where it is and is put into evaluation mode.
+
+        Args:
+            net: maps normalised images ``[B, C, H, W]`` to logits ``[B, K]``.
+            like: images with the net's classes and shape, such as its training set.
+            mean, std: one number, or one per channel; the net sees (x - mean) / std for x in [0, 1].
+            feature_layer: see `Classifier`.
+
+        Raises:
+            DoorwardError: no module or one without weights, conventions of another length, no such layer, or logits
+                of another shape on some of the images.
+        """
+        if not isinstance(net, nn.Module):
+            raise DoorwardError(f"net of type {type(net).__name__}; expected a torch.nn.Module")
+        name = type(net).__name__
+        if next(net.parameters(), None) is None:
+            raise DoorwardError(f"{name}: has no weights; expected a net that was trained")
+        scales = [_per_channel(name, what, v, like.shape[0]) for what, v in (("mean", mean), ("std", std))]
+        if min(scales[1]) <= 0:
+            raise DoorwardError(f"{name}: std {_rounded(scales[1])}; expected numbers above 0")
+        found = cls(net.eval(), name, like.classes, like.shape, scales[0], scales[1], feature_layer)
+        if feature_layer is not None:
+            found.feature_name()
+        _check_logits(found, like)
+        return found
+
     def __repr__(self) -> str:
         weights = sum(p.numel() for p in self.net.parameters())
         told = f"Classifier {self.arch}: images of {'x'.join(map(str, self.shape))}, {few(self.classes)}; "
@@ -181,6 +219,34 @@ class Classifier:
         ]
         self.net.train(was_training)
         return torch.cat(found).numpy()
+
+
+def _per_channel(name: str, what: str, value: float | Sequence[float], channels: int) -> tuple[float, ...]:
+    """Mean or std as numbers, one for all channels or one each."""
+    try:
+        given = tuple(float(v) for v in (value if isinstance(value, Iterable) else (value,)))
+    except (TypeError, ValueError):
+        raise DoorwardError(f"{name}: {what} {value!r}; expected a number, or one per channel") from None
+    if len(given) not in (1, channels) or not all(map(math.isfinite, given)):
+        raise DoorwardError(f"{name}: {what} {given}; expected 1 finite number, or {channels}, one per channel")
+    return given
+
+
+def _check_logits(classifier: Classifier, images: ImageSet) -> None:
+    """Ask the net for a few images and refuse what are no logits of its classes."""
+    few_images = to_float(images.pixels[:_TRIED], classifier.device)
+    wanted = f"expected logits [{len(few_images)}, {len(classifier.classes)}], one per class"
+    try:
+        with torch.inference_mode():
+            logits = classifier.logits(few_images)
+    except Exception as error:  # whatever the user's own code raises
+        line = (str(error) or type(error).__name__).splitlines()[0]
+        told = f"fails on images of {'x'.join(map(str, images.shape))} ({line})"
+        raise DoorwardError(f"{classifier.arch}: {told}; {wanted}") from None
+    if not isinstance(logits, Tensor):
+        raise DoorwardError(f"{classifier.arch}: gives {type(logits).__name__}; {wanted}")
+    if tuple(logits.shape) != (len(few_images), len(classifier.classes)):
+        raise DoorwardError(f"{classifier.arch}: gives {list(logits.shape)}; {wanted}")
 
 
 def _rounded(values: tuple[float, ...]) -> str:

@@ -41,6 +41,15 @@ Number = Annotated[float | None, BeforeValidator(_finite)]
 Count = Annotated[int, Field(ge=0)]
 
 
+def plain(value: Any) -> Any:
+    """A value as JSON gives it back: text for keys, lists, None for numbers that JSON does not have."""
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 class Record(BaseModel):
     """Base of everything in ``run.json``: immutable, checked, without surprises from unknown keys."""
 
@@ -59,6 +68,12 @@ def parse(kind: type[R], value: Any, path: Path, where: str = "") -> R:
         place = ".".join(filter(None, [where, *map(str, first["loc"])])) or "the file"
         told = f"{place[:120]!a}: {first['msg']}"
         raise DoorwardError(f"{path}: {told}; expected a run of this version of doorward") from None
+
+
+def read_record(kind: type[R], folder: Path | str, verb: str | None = None) -> R:
+    """The results of a finished run as a record; ``verb``: of that one alone."""
+    path = Path(folder)
+    return parse(kind, Run.read(path, verb)["results"], path / "run.json", "results")
 
 
 class RateRecord(Record):
@@ -86,7 +101,7 @@ class ImagesRecord(Record):
 
     name: str
     sha256: str
-    classes: tuple[str, ...] = Field(min_length=2)
+    classes: tuple[str, ...] = Field(min_length=1)
     counts: tuple[Count, ...]
     shape: tuple[Count, Count, Count]
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from doorward.core.runs import Run
 from doorward.data.sources import load_images
 from doorward.inversion.job import InvertRequest, invert_to_folder
+from doorward.inversion.results import Inversion
 from doorward.repairs.job import RepairRequest, repair_to_folder
 from doorward.scoring.repairs import score_repair
 
@@ -28,7 +28,7 @@ def audit_model(folder: Path, source: str, seed: int, told: Callable[[str], None
     search = InvertRequest(model=model, source=source, methods=("mask",), train_references=REFERENCES, seed=seed)
     once(inverted, partial(invert_to_folder, search), seed)
     told(f"{folder.name}: repair the model")
-    if not Run.read(inverted, "invert")["results"]["targets"]:
+    if not Inversion.load(inverted).targets:
         return [inverted]
     repair = RepairRequest(model=model, source=source, triggers=str(inverted), methods=("retrain",), seed=seed)
     once(repaired, partial(repair_to_folder, repair), seed)

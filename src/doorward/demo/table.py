@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from doorward.core.errors import DoorwardError
 from doorward.demo.run import SCENARIOS
+from doorward.scoring.results import MethodScore, ModelScore, ScoreRecord
 
 COLUMNS = ("attack", "method", "ASR %", "accuracy %", "TPR %", "FPR %", "flagged", "ASR after %", "accuracy after %")
 NARROW = ("attack", "method", "ASR %", "acc. %", "TPR %", "FPR %", "flags", "then ASR", "acc.")
@@ -17,22 +17,22 @@ def rows(folders: Sequence[Path]) -> list[list[str]]:
     """One row per scenario and method, over the demo folders of several seeds."""
     table = []
     for scenario in SCENARIOS:
-        scores = [json.loads((f / scenario.name / "cleanse" / "score.json").read_text()) for f in folders]
-        for method in scores[0]["methods"]:
-            before = [s["models"][0] for s in scores]
+        scores = [_score(f / scenario.name / "cleanse") for f in folders]
+        for method in scores[0].methods:
+            before = [s.models[0] for s in scores]
             after = [_after(s, method) for s in scores]
-            found = [s["methods"][method] for s in scores]
+            found = [s.methods[method] for s in scores]
             table.append(
                 [
                     scenario.name,
                     method,
-                    _range([m["asr"]["value"] for m in before]),
-                    _range([m["clean_accuracy"]["value"] for m in before]),
-                    _range([f["tpr"]["value"] for f in found]),
-                    _range([f["fpr"]["value"] for f in found]),
+                    _range([m.asr.value for m in before]),
+                    _range([m.clean_accuracy.value for m in before]),
+                    _range([f.tpr.value for f in found]),
+                    _range([f.fpr.value for f in found]),
                     _range([float(_flagged(f)) for f in found], scale=1, digits=0),
-                    _range([m["asr"]["value"] for m in after]),
-                    _range([m["clean_accuracy"]["value"] for m in after]),
+                    _range([m.asr.value for m in after]),
+                    _range([m.clean_accuracy.value for m in after]),
                 ]
             )
     return table
@@ -51,14 +51,20 @@ def markdown(folders: Sequence[Path], seeds: Sequence[int]) -> str:
     return "\n".join(["# The demo's table", "", told, "", f"    {command}", "", *lines, ""])
 
 
-def _after(score: dict[str, Any], method: str) -> dict[str, Any]:
-    models = {m["name"]: m for m in score["models"]}
-    found: dict[str, Any] = models.get(f"after {method}", score["models"][0])
+def _score(run: Path) -> ScoreRecord:
+    found = ScoreRecord.read(run)
+    if found is None:
+        raise DoorwardError(f"{run}: has no score.json; expected a finished demo")
     return found
 
 
-def _flagged(found: dict[str, Any]) -> int:
-    return int(found["tpr"]["hits"]) + int(found["fpr"]["hits"])
+def _after(score: ScoreRecord, method: str) -> ModelScore:
+    models = {m.name: m for m in score.models}
+    return models.get(f"after {method}", score.models[0])
+
+
+def _flagged(found: MethodScore) -> int:
+    return found.tpr.hits + found.fpr.hits
 
 
 def _range(values: Sequence[float | None], scale: float = 100, digits: int = 1) -> str:

@@ -1,9 +1,9 @@
-"""An inversion on disk: triggers, a table of the classes, stamped images, and the summary for ``run.json``."""
+"""The files of an inversion: triggers, a table of the classes, stamped images."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,71 +11,47 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from doorward.core.classifier import measure_accuracy, to_float, to_uint8
-from doorward.core.files import write_array
+from doorward.core.classifier import to_float, to_uint8
 from doorward.core.images import ImageSet
-from doorward.core.stats import Rate
-from doorward.core.tables import write_parquet
 from doorward.core.triggers import Stamp, Trigger
 from doorward.inversion.distribution.triggers import TriggerDistribution
-from doorward.inversion.invert import Inversion
-from doorward.inversion.repeat import Round
+from doorward.inversion.inverted import Inverted
 from doorward.inversion.search.runner import Outcome
 
 SAVED_CLASSES = 32  # per method, the most suspicious
 _SHOWN_CLASSES, _SHOWN_IMAGES = 8, 6
 
 
-def save_inversion(inversion: Inversion, images: ImageSet | None, folder: Path, seed: int) -> dict[str, Any]:
-    """Write ``triggers/``, ``classes.parquet`` and ``thumbnails.npy``; returns the results for ``run.json``."""
-    (folder / "triggers").mkdir(exist_ok=True)
-    saved = {name: _save_triggers(name, o, folder / "triggers") for name, o in inversion.outcomes.items()}
-    write_parquet(folder / "classes.parquet", _columns(inversion))
-    thumbnails = None
-    if images is not None:
-        thumbnails, pixels = _thumbnails(inversion, images, seed)
-        write_array(folder / "thumbnails.npy", pixels)
-    names = inversion.classifier.classes
-    return {
-        "verdict": inversion.decision,
-        "p_value": inversion.p_value,
-        "level": inversion.level,
-        "targets": [_target(inversion, label) for label in inversion.targets],
-        "classes": [
-            {"class": names[k], "label": k, "p_value": _plain(inversion.classes[k])} for k in range(len(names))
-        ],
-        "images": None if images is None else _about_images(images),
-        "classifier": _about_classifier(inversion, images),
-        "methods": {name: _method(inversion, o, saved[name]) for name, o in inversion.outcomes.items()},
-        "thumbnails": thumbnails,
+def trigger_files(name: str, inverted: Inverted) -> dict[int, tuple[str, ...]]:
+    """Names of the files that keep a method's triggers, by class, most suspicious first."""
+    return {label: tuple(_named(name, inverted, label)) for label in inverted.ranked()[:SAVED_CLASSES]}
+
+
+def _named(name: str, inverted: Inverted, label: int) -> dict[str, Trigger | TriggerDistribution]:
+    """The triggers of a class by the names of their files."""
+    files: dict[str, Trigger | TriggerDistribution] = {
+        f"{name}_{label}_{number}.safetensors": trigger for number, trigger in enumerate(inverted.triggers[label])
     }
+    if label in inverted.distributions:
+        files[f"{name}_{label}_distribution.safetensors"] = inverted.distributions[label]
+    return files
 
 
-def save_rounds(rounds: Sequence[Round], images: ImageSet, folder: Path, seed: int) -> dict[str, Any]:
-    """Write the first round as `save_inversion` does and the later ones in ``round-2/`` and so on.
-
-    Returns the first round's results, with the targets of all rounds and an entry ``rounds``.
-    """
-    results = save_inversion(rounds[0].inversion, images, folder, seed)
-    told = [_about_round(rounds[0], results)]
-    for number, later in enumerate(rounds[1:], 2):
-        place = folder / f"round-{number}"
-        place.mkdir(exist_ok=True)
-        found = save_inversion(later.inversion, images, place, seed)
-        told.append(_about_round(later, found) | {"folder": place.name, "methods": found["methods"]})
-        known = {t["label"] for t in results["targets"]}
-        results["targets"] += [t for t in found["targets"] if t["label"] not in known]
-    return results | {"rounds": told}
+def save_triggers(outcomes: Mapping[str, Outcome], folder: Path) -> None:
+    """Write the triggers of every method's most suspicious classes."""
+    folder.mkdir(exist_ok=True)
+    for name, outcome in outcomes.items():
+        for label in outcome.inverted.ranked()[:SAVED_CLASSES]:
+            for file, trigger in _named(name, outcome.inverted, label).items():
+                trigger.save(folder / file)
 
 
-def _about_round(looked: Round, results: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "verdict": results["verdict"],
-        "p_value": results["p_value"],
-        "targets": results["targets"][:],
-        "hidden_pixels": int(looked.hidden.sum()),
-        "excluded": list(looked.excluded),
-    }
+def kept_stamps(inverted: Inverted, label: int) -> list[Stamp]:
+    """What `load_stamps` gives of the same inversion."""
+    if label not in inverted.ranked()[:SAVED_CLASSES]:
+        return []
+    whole = inverted.distributions.get(label)
+    return list(inverted.triggers[label]) if whole is None else [whole]
 
 
 def load_stamps(run: Path | str, method: str, label: int) -> list[Stamp]:
@@ -88,90 +64,21 @@ def load_stamps(run: Path | str, method: str, label: int) -> list[Stamp]:
     return [Trigger.load(path) for path in paths]
 
 
-def _plain(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else float(value)
+def copy_run(source: Path, folder: Path, rounds: Sequence[str] = ()) -> None:
+    """Copy the files of a finished run into another folder."""
+    for name in ("triggers", *(Path(inside).name for inside in rounds)):
+        if (source / name).is_dir():
+            shutil.copytree(source / name, folder / name, dirs_exist_ok=True)
+    for name in ("classes.parquet", "thumbnails.npy"):
+        if (source / name).exists():
+            shutil.copyfile(source / name, folder / name)
 
 
-def _interval(rate: Rate | None) -> list[float | None] | None:
-    """Low, value, high."""
-    return None if rate is None or not rate.trials else [rate.interval[0], rate.value, rate.interval[1]]
-
-
-def _target(inversion: Inversion, label: int) -> dict[str, Any]:
-    """One target, with the trigger of the method that is surest of it and has one."""
-    tested = [(o.test.classes[label], name) for name, o in inversion.outcomes.items() if o.test is not None]
-    ranked = [inversion.outcomes[name] for _, name in sorted(tested)]
-    shown = next((o for o in ranked if o.inverted.triggers), ranked[0])
-    size = shown.inverted.size
-    return {
-        "class": inversion.classifier.classes[label],
-        "label": label,
-        "p_value": _plain(inversion.classes[label]),
-        "asr": _interval(shown.success.get(label)),
-        "size": None if size is None else _plain(size[label]),
-        "method": shown.method.name,
-    }
-
-
-def _method(inversion: Inversion, outcome: Outcome, saved: dict[str, list[str]]) -> dict[str, Any]:
-    inverted, test = outcome.inverted, outcome.test
-    size = inverted.size
-    return {
-        "p_value": None if test is None else test.p_value,
-        "undecided": outcome.undecided,
-        "meaning": inverted.meaning,
-        "given": sorted(outcome.method.given),
-        "knowledge": list(outcome.knowledge),
-        "settings": outcome.settings.model_dump(mode="json"),
-        "seconds": round(outcome.seconds, 3),
-        "warnings": list(inverted.warnings),
-        "details": _finite(inverted.details),
-        "triggers": saved,
-        "classes": [
-            {
-                "label": k,
-                "statistic": _plain(inverted.statistic[k]),
-                "p_value": None if test is None else _plain(test.classes[k]),
-                "reference": None if outcome.reference is None else _plain(outcome.reference[k]),
-                "size": None if size is None else _plain(size[k]),
-                "asr": _interval(outcome.success.get(k)),
-                "converged": bool(inverted.converged[k]),
-                "works": bool(inverted.works[k]),
-                "ran_out": bool(inverted.ran_out[k]),
-            }
-            for k in range(len(inversion.classifier.classes))
-        ],
-    }
-
-
-def _finite(value: Any) -> Any:
-    """The same with numbers that JSON does not have as None."""
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    return _plain(value) if isinstance(value, float) else value
-
-
-def _save_triggers(name: str, outcome: Outcome, folder: Path) -> dict[str, list[str]]:
-    """Triggers of the most suspicious classes; returns the files per class."""
-    saved: dict[str, list[str]] = {}
-    for label in outcome.inverted.ranked()[:SAVED_CLASSES]:
-        files = []
-        for number, trigger in enumerate(outcome.inverted.triggers[label]):
-            files.append(f"{name}_{label}_{number}.safetensors")
-            trigger.save(folder / files[-1])
-        if label in outcome.inverted.distributions:
-            files.append(f"{name}_{label}_distribution.safetensors")
-            outcome.inverted.distributions[label].save(folder / files[-1])
-        saved[str(label)] = files
-    return saved
-
-
-def _columns(inversion: Inversion) -> dict[str, NDArray[Any]]:
-    count = len(inversion.classifier.classes)
-    columns: dict[str, NDArray[Any]] = {"label": np.arange(count), "p_value": inversion.classes}
-    for name, outcome in inversion.outcomes.items():
+def class_columns(outcomes: Mapping[str, Outcome], p_values: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
+    """Columns of ``classes.parquet``; ``p_values``: over all methods, ``[K]``."""
+    count = len(p_values)
+    columns: dict[str, NDArray[Any]] = {"label": np.arange(count), "p_value": p_values}
+    for name, outcome in outcomes.items():
         inverted, missing = outcome.inverted, np.full(count, np.nan)
         rates = [outcome.success.get(k) for k in range(count)]
         columns[f"{name}_statistic"] = inverted.statistic
@@ -182,41 +89,25 @@ def _columns(inversion: Inversion) -> dict[str, NDArray[Any]]:
     return columns
 
 
-def _about_images(images: ImageSet) -> dict[str, Any]:
-    return {
-        "name": images.name,
-        "sha256": images.hash,
-        "classes": list(images.classes),
-        "counts": images.counts().tolist(),
-        "shape": list(images.shape),
-    }
-
-
-def _about_classifier(inversion: Inversion, images: ImageSet | None) -> dict[str, Any]:
-    classifier = inversion.classifier
-    comparable = images is not None and len(images.classes) == len(classifier.classes)
-    accuracy = measure_accuracy(classifier, images).json() if images is not None and comparable else None
-    return {
-        "arch": classifier.arch,
-        "classes": len(classifier.classes),
-        "shape": list(classifier.shape),
-        "mean": list(classifier.mean),
-        "std": list(classifier.std),
-        "accuracy_on_images": accuracy,
-    }
-
-
-def _thumbnails(inversion: Inversion, images: ImageSet, seed: int) -> tuple[dict[str, Any], NDArray[np.uint8]]:
-    """A few clean images, and the same ones under the triggers of the most suspicious classes."""
-    rows = np.random.default_rng(seed).permutation(len(images))[:_SHOWN_IMAGES]
-    clean = np.asarray(images.pixels[np.sort(rows)])
-    pictures = [clean]
-    stamped: dict[str, dict[str, list[int]]] = {}
-    for name, outcome in inversion.outcomes.items():
+def picture_rows(outcomes: Mapping[str, Outcome], images: ImageSet) -> dict[str, Any]:
+    """Which rows of `pictures` show what: ``clean``, and ``stamped`` by method and class."""
+    shown, first = min(_SHOWN_IMAGES, len(images)), 0
+    stamped: dict[str, dict[int, tuple[int, ...]]] = {}
+    for name, outcome in outcomes.items():
         stamped[name] = {}
         for label in outcome.inverted.ranked()[:_SHOWN_CLASSES]:
+            first += shown
+            stamped[name][label] = tuple(range(first, first + shown))
+    return {"clean": tuple(range(shown)), "stamped": stamped}
+
+
+def pictures(outcomes: Mapping[str, Outcome], images: ImageSet, seed: int) -> NDArray[np.uint8]:
+    """A few clean images, and the same ones under the triggers of the most suspicious classes, ``[M, H, W, C]``."""
+    rows = np.random.default_rng(seed).permutation(len(images))[:_SHOWN_IMAGES]
+    clean = np.asarray(images.pixels[np.sort(rows)])
+    shown = [clean]
+    for outcome in outcomes.values():
+        for label in outcome.inverted.ranked()[:_SHOWN_CLASSES]:
             stamp: Stamp = outcome.inverted.distributions.get(label, outcome.inverted.triggers[label][0])
-            first = sum(map(len, pictures))
-            pictures.append(to_uint8(stamp.apply(to_float(clean), torch.Generator().manual_seed(seed))))
-            stamped[name][str(label)] = list(range(first, first + len(clean)))
-    return {"clean": list(range(len(clean))), "stamped": stamped}, np.concatenate(pictures)
+            shown.append(to_uint8(stamp.apply(to_float(clean), torch.Generator().manual_seed(seed))))
+    return np.concatenate(shown)

@@ -3,59 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from doorward.core import methods as registry
 from doorward.core.classifier import Classifier
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
 from doorward.core.methods import Settings
-from doorward.core.order_test import FEWEST_CLASSES, combine
-from doorward.core.progress import Progress, printable
+from doorward.core.order_test import FEWEST_CLASSES
+from doorward.core.progress import Progress
+from doorward.inversion.results import Inversion
 from doorward.inversion.search.runner import Bench, Outcome
+from doorward.inversion.summary import summarise
 
 DEFAULT_METHODS = ("mask", "universal")
 FEWEST_IMAGES = 10
 
-Decision = Literal["backdoor", "nothing found", "undecided"]
-
-
-@dataclass(frozen=True, eq=False)
-class Inversion:
-    """What `invert` gives.
-
-    Args:
-        decision: ``backdoor`` when a class stands out at ``level``; ``undecided`` when no method allows a verdict.
-        p_value: of the model, corrected for the number of methods; None when undecided.
-        classes: p-value per class ``[K]``, corrected for classes and methods; NaN when undecided.
-        targets: classes at or below ``level``, most suspicious first.
-    """
-
-    classifier: Classifier
-    outcomes: dict[str, Outcome]
-    decision: Decision
-    p_value: float | None
-    classes: NDArray[np.float64]
-    targets: tuple[int, ...]
-    level: float
-
-    def __repr__(self) -> str:
-        names = [self.classifier.classes[k] for k in self.targets]
-        into = f" into {', '.join(names[:6])}{', ...' if len(names) > 6 else ''}" if names else ""
-        p_value = "" if self.p_value is None else f", p {self.p_value:.4g}"
-        told = (
-            f"Inversion of {self.classifier.arch}: {self.decision}{into}{p_value}; methods: {', '.join(self.outcomes)}"
-        )
-        return printable(told)
-
 
 def invert(
-    classifier: Classifier,
+    model: Classifier,
     images: ImageSet | None = None,
     methods: str | Sequence[str] = DEFAULT_METHODS,
     *,
@@ -74,7 +43,7 @@ def invert(
     """Look for a backdoor in a classifier: for each class, triggers that lead to it, and one verdict.
 
     Args:
-        classifier: the net under suspicion; left as it was.
+        model: the classifier under suspicion; left as it was.
         images: clean images; None when all methods do without (``margin``).
         methods: names of registered inversions.
         labelled: False to use the classifier's own decisions for labels.
@@ -92,25 +61,28 @@ def invert(
         folder: where a method in progress keeps its state, so that the same call goes on from there.
         progress: called with (method, steps done, steps in all), and how many classes or pairs are left.
 
+    Returns:
+        what every method found, a trigger per class among it, and one verdict (`doorward.inversion.verdict`).
+
     Raises:
         DoorwardError: images that do not fit the classifier, or too few; weights or logits that are not finite.
     """
     chosen = [registry.get("invert", name) for name in registry.as_names(methods)]
     configured = {m.name: m.configure((settings or {}).get(m.name)) for m in chosen}
     _check(configured, settings or {}, level, held_out)
-    known = registry.check_knowledge("invert", knowledge or {}, chosen, classifier.classes)
-    if prescreen and not FEWEST_CLASSES <= prescreen <= len(classifier.classes):
-        told = f"expected {FEWEST_CLASSES} to {len(classifier.classes)} classes, or 0 for all"
+    known = registry.check_knowledge("invert", knowledge or {}, chosen, model.classes)
+    if prescreen and not FEWEST_CLASSES <= prescreen <= len(model.classes):
+        told = f"expected {FEWEST_CLASSES} to {len(model.classes)} classes, or 0 for all"
         raise DoorwardError(f"invert: prescreen {prescreen}; {told}")
     for net in references:
-        if (net.shape, len(net.classes)) != (classifier.shape, len(classifier.classes)):
+        if (net.shape, len(net.classes)) != (model.shape, len(model.classes)):
             told = f"{'x'.join(map(str, net.shape))}, {len(net.classes)} classes"
             raise DoorwardError(f"reference {net.arch}: {told}; expected the classifier's own image size and classes")
-    bench = Bench(classifier, seed, None if folder is None else Path(folder), progress, frozenset(exclude))
+    bench = Bench(model, seed, None if folder is None else Path(folder), progress, frozenset(exclude))
     if images is not None:
-        bench.split(_prepared(classifier, images, labelled), held_out)
+        bench.split(_prepared(model, images, labelled), held_out)
     outcomes: dict[str, Outcome] = {}
-    candidates = tuple(k for k in range(len(classifier.classes)) if k not in bench.exclude)
+    candidates = tuple(k for k in range(len(model.classes)) if k not in bench.exclude)
     if prescreen:
         outcomes["margin"] = bench.run(
             registry.get("invert", "margin"), configured.get("margin"), known, (), references
@@ -121,7 +93,7 @@ def invert(
         if method.name not in outcomes:
             outcomes[method.name] = bench.run(method, configured[method.name], known, candidates, references)
     bench.clear()
-    return _decide(classifier, {m.name: outcomes[m.name] for m in chosen}, level)
+    return summarise(model, {m.name: outcomes[m.name] for m in chosen}, images, level, seed)
 
 
 def _check(configured: dict[str, Settings], settings: dict[str, dict[str, Any]], level: float, held_out: float) -> None:
@@ -151,14 +123,3 @@ def _prepared(classifier: Classifier, images: ImageSet, labelled: bool) -> Image
         return images
     decided = classifier.predict(images.pixels)
     return ImageSet(images.pixels, decided, classifier.classes, images.name)
-
-
-def _decide(classifier: Classifier, outcomes: dict[str, Outcome], level: float) -> Inversion:
-    """Combine the methods and compare with the level."""
-    tests = [o.test for o in outcomes.values() if o.test is not None]
-    if not tests:
-        return Inversion(classifier, outcomes, "undecided", None, np.full(len(classifier.classes), np.nan), (), level)
-    combined = combine(tests)
-    p_value, classes = combined.p_value, combined.classes
-    targets = tuple(int(k) for k in np.argsort(classes, kind="stable") if classes[k] <= level)
-    return Inversion(classifier, outcomes, "backdoor" if targets else "nothing found", p_value, classes, targets, level)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,10 +15,10 @@ from doorward.core.images import ImageSet
 from doorward.core.progress import Progress
 from doorward.core.runs import Run
 from doorward.data.sources import open_images
-from doorward.inversion.files import save_inversion, save_rounds
 from doorward.inversion.invert import DEFAULT_METHODS, invert
 from doorward.inversion.judge.references import like, train_references
-from doorward.inversion.repeat import invert_repeatedly
+from doorward.inversion.repeat import invert_repeatedly, joined
+from doorward.inversion.results import Inversion
 from doorward.models.open.conventions import check_conventions
 from doorward.models.open.load import ModelOptions
 
@@ -48,8 +49,8 @@ def invert_to_folder(
     overwrite: bool = False,
     command: str = "",
     progress: Progress | None = None,
-) -> dict[str, Any]:
-    """Invert and write the run; returns the run's results. A killed run goes on inside the method it was in."""
+) -> Inversion:
+    """Invert and write the run. A killed run goes on inside the method it was in."""
     chosen = request.methods or (DEFAULT_METHODS if request.source else ("margin",))
     for name in chosen:
         registry.get("invert", name)  # a wrong name is told before anything is loaded
@@ -94,16 +95,18 @@ def invert_to_folder(
             "progress": progress,
         }
         if request.repeat > 1 and images is not None:
-            rounds = invert_repeatedly(classifier, images, chosen, rounds=request.repeat, **options)
-            results = save_rounds(rounds, images, run.work, request.seed)
+            found = joined(invert_repeatedly(classifier, images, chosen, rounds=request.repeat, **options))
         else:
-            results = save_inversion(invert(classifier, images, chosen, **options), images, run.work, request.seed)
-        run.results = {**results, "source": request.source, "model": request.model}
-        run.results |= {
-            "references": [*request.references, *[reference_net] * request.train_references],
-            "warnings": list(warnings),
+            found = invert(classifier, images, chosen, **options)
+        about = {
+            "source": request.source,
+            "model": request.model,
+            "references": (*request.references, *[reference_net] * request.train_references),
+            "warnings": warnings,
         }
-    return run.results
+        found = replace(found, facts=found.facts.model_copy(update=about))
+        run.keep(found.write(run.work))
+    return found
 
 
 def _fitting(request: InvertRequest, images: ImageSet | None) -> tuple[Classifier, ImageSet | None, tuple[str, ...]]:

@@ -18,7 +18,9 @@ from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
 from doorward.core.progress import Progress
 from doorward.core.triggers import Trigger
-from doorward.inversion.invert import DEFAULT_METHODS, Inversion, invert
+from doorward.inversion.invert import DEFAULT_METHODS, invert
+from doorward.inversion.results import Inversion, RoundRecord, Target
+from doorward.inversion.verdict import judge
 
 _OPAQUE = 0.5  # of the largest alpha: from there on a pixel belongs to a trigger's region, faint triggers' too
 _LARGEST = 0.5  # of the image may be hidden
@@ -83,7 +85,7 @@ def region_of(trigger: Trigger, image: tuple[int, int]) -> NDArray[np.bool_] | N
 
 
 def invert_repeatedly(
-    classifier: Classifier,
+    model: Classifier,
     images: ImageSet,
     methods: str | Sequence[str] = DEFAULT_METHODS,
     *,
@@ -104,7 +106,7 @@ def invert_repeatedly(
         folder: of unfinished states; every round has its own inside.
         options: of `invert`.
 
-    Returns: the rounds, the last one without targets unless ``rounds`` ran out.
+    Returns: the rounds, the last one without targets unless ``rounds`` ran out; `joined` makes one result of them.
 
     A clean classifier ends after the first round unless that gives a false alarm, so that the chance of one over all
     rounds is that of a single call. Later rounds are tests of their own.
@@ -113,15 +115,15 @@ def invert_repeatedly(
         raise DoorwardError(f"invert: {rounds} rounds; expected 1 or more")
     if hide not in ("region", "target"):
         raise DoorwardError(f"invert: hide {hide!r}; expected region or target")
-    hidden, done = np.zeros(classifier.shape[1:], bool), list[Round]()
+    hidden, done = np.zeros(model.shape[1:], bool), list[Round]()
     excluded: tuple[int, ...] = ()
     for number in range(1, rounds + 1):
         place = None if folder is None else Path(folder) / f"round-{number}"
         if place is not None:
             place.mkdir(exist_ok=True)
-        seeing = blindfolded(classifier, hidden, images)
+        seeing = blindfolded(model, hidden, images)
         found = invert(seeing, images, methods, exclude=excluded, folder=place, progress=progress, **options)
-        done.append(Round(replace(found, classifier=classifier), hidden, excluded))
+        done.append(Round(replace(found, classifier=model), hidden, excluded))
         if place is not None and not any(place.iterdir()):
             place.rmdir()
         if not found.targets:
@@ -130,12 +132,41 @@ def invert_repeatedly(
     return done
 
 
+def joined(rounds: Sequence[Round]) -> Inversion:
+    """All rounds as one result: the first one's numbers, the targets of all."""
+    first, places = rounds[0].inversion, ["", *(f"round-{number}" for number in range(2, len(rounds) + 1))]
+    told = tuple(_about(looked, place) for looked, place in zip(rounds, places, strict=True))
+    targets: dict[int, Target] = {}
+    for target in (t for r in told for t in r.targets):
+        targets.setdefault(target.label, target)
+    every = tuple(targets.values())
+    undecided = {name: found.undecided for name, found in first.facts.methods.items()}
+    judgement, findings = judge(first.p_value, every, undecided)
+    update = {"judgement": judgement, "findings": findings, "targets": every, "rounds": told}
+    later = tuple(r.inversion for r in rounds[1:])
+    return replace(first, facts=first.facts.model_copy(update=update), later=later)
+
+
+def _about(looked: Round, place: str) -> RoundRecord:
+    facts = looked.inversion.facts
+    inside = [t.model_copy(update={"file": f"{place}/{t.file}"}) if place and t.file else t for t in facts.targets]
+    return RoundRecord(
+        verdict=facts.judgement.level,
+        p_value=facts.judgement.p_value,
+        targets=tuple(inside),
+        hidden_pixels=int(looked.hidden.sum()),
+        excluded=looked.excluded,
+        folder=place,
+        methods=facts.methods if place else {},
+    )
+
+
 def _hide(
     found: Inversion, hidden: NDArray[np.bool_], excluded: tuple[int, ...], hide: str
 ) -> tuple[NDArray[np.bool_], tuple[int, ...]]:
     """What the next round must not see."""
     hidden = hidden.copy()
-    for label in found.targets:
+    for label in found.target_labels:
         region = _region(found, label) if hide == "region" else None
         if region is None or (hidden | region).mean() > _LARGEST or not (region & ~hidden).any():
             excluded = (*excluded, label)
@@ -146,6 +177,7 @@ def _hide(
 
 def _region(found: Inversion, label: int) -> NDArray[np.bool_] | None:
     """Where the trigger of the method that is surest of this class lies; None when it has none."""
+    assert found.classifier is not None
     _, height, width = found.classifier.shape
     tested = [o for o in found.outcomes.values() if o.test is not None and label in o.inverted.triggers]
     for outcome in sorted(tested, key=lambda o: o.test.classes[label] if o.test else 1.0):

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from doorward.core.results import RateRecord
 from doorward.core.stats import Rate
 from doorward.core.tables import read_parquet, write_parquet
+from doorward.inversion.results import InvertRecord
 
 Row = dict[str, Any]
 
@@ -17,6 +19,16 @@ Row = dict[str, Any]
 def pick(rows: Sequence[Row], **wanted: object) -> list[Row]:
     """The rows that have these values."""
     return [r for r in rows if all(r[k] == v for k, v in wanted.items())]
+
+
+def rate_row(name: str, rate: RateRecord | None) -> Row:
+    """A rate as two columns."""
+    return {f"{name}_hits": rate.hits if rate else 0, f"{name}_trials": rate.trials if rate else 0}
+
+
+def in_tables(record: InvertRecord) -> str:
+    """The verdict of an inversion in one word for both kinds of finding, as the published tables have it."""
+    return "backdoor" if record.targets else record.judgement.level
 
 
 def pooled(rows: Sequence[Row], name: str) -> Rate:

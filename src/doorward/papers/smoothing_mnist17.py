@@ -17,9 +17,10 @@ import numpy as np
 
 from doorward.certification.job import certify_to_folder
 from doorward.certification.request import CertifyRequest
+from doorward.certification.results import CertifyRecord
 from doorward.core.files import atomic_write
 from doorward.core.progress import Progress
-from doorward.core.runs import Run
+from doorward.core.results import read_record
 from doorward.core.tables import write_parquet
 from doorward.papers.drawing import open_pyplot, save_figure
 
@@ -107,7 +108,7 @@ def profile(name: Literal["mnist", "mnist-5k"], workers: int, device: str) -> Pr
 def reproduce(chosen: Profile, folder: Path, results: Path, *, progress: Progress | None = None) -> Path:
     """Run every curve (finished ones are read), write table, data and figure into ``results``; returns the table."""
     open_pyplot()  # what is missing is told before the work
-    found: list[tuple[Curve, list[dict[str, Any]]]] = []
+    found: list[tuple[Curve, list[CertifyRecord]]] = []
     done, total = 0, sum(curve.draws for curve in chosen.curves)
     for curve in chosen.curves:
         runs = []
@@ -119,7 +120,7 @@ def reproduce(chosen: Profile, folder: Path, results: Path, *, progress: Progres
             if not path.exists():
                 folder.mkdir(parents=True, exist_ok=True)
                 certify_to_folder(curve.request(chosen, draw), path, command=_command(chosen))
-            runs.append(Run.read(path, "certify"))
+            runs.append(read_record(CertifyRecord, path, "certify"))
         found.append((curve, runs))
     results.mkdir(parents=True, exist_ok=True)
     _write_data(found, results / "curves.parquet")
@@ -129,27 +130,27 @@ def reproduce(chosen: Profile, folder: Path, results: Path, *, progress: Progres
     return table
 
 
-def accuracies(runs: Sequence[dict[str, Any]], radius: int) -> list[float]:
+def accuracies(runs: Sequence[CertifyRecord], radius: int) -> list[float]:
     """Certified accuracy at a radius in every run; 0 past the last radius that any image has."""
-    return [float(r["results"]["certified_accuracy"].get(str(radius), 0.0)) for r in runs]
+    return [r.certified_accuracy.get(radius, 0.0) for r in runs]
 
 
 def _command(chosen: Profile) -> str:
     return f"doorward reproduce smoothing-mnist17 --profile {chosen.source}"
 
 
-def _write_data(found: Sequence[tuple[Curve, list[dict[str, Any]]]], path: Path) -> None:
+def _write_data(found: Sequence[tuple[Curve, list[CertifyRecord]]], path: Path) -> None:
     rows = [
-        (curve.name, curve.learner, curve.keep, curve.trials, draw, int(radius), value)
+        (curve.name, curve.learner, curve.keep, curve.trials, draw, radius, value)
         for curve, runs in found
         for draw, run in enumerate(runs)
-        for radius, value in run["results"]["certified_accuracy"].items()
+        for radius, value in run.certified_accuracy.items()
     ]
     names = ("curve", "learner", "keep", "trials", "split", "radius", "certified_accuracy")
     write_parquet(path, {name: np.array(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)})
 
 
-def _markdown(found: Sequence[tuple[Curve, list[dict[str, Any]]]], chosen: Profile) -> str:
+def _markdown(found: Sequence[tuple[Curve, list[CertifyRecord]]], chosen: Profile) -> str:
     head = "| classifier | N | " + " | ".join(f"r = {r}" for r in RADII) + " |"
     lines = [head, "|---|---|" + "---|" * len(RADII)]
     lines.append("| *two-layer net, as published* | 10,000 | | | *36* |" + " |" * (len(RADII) - 3))
@@ -178,7 +179,7 @@ def _markdown(found: Sequence[tuple[Curve, list[dict[str, Any]]]], chosen: Profi
             else "The bundled digits come from MNIST too, and some of them may be among those: see the profile mnist."
         )
     )
-    used = sorted({f"`{c.learner}`: {_settings(runs)}" for c, runs in found})
+    used = sorted({f"`{c.learner}`: {_settings(c)}" for c, _ in found})
     return "\n".join(
         [
             "# MNIST 1/7: certified accuracy",
@@ -203,28 +204,27 @@ def _markdown(found: Sequence[tuple[Curve, list[dict[str, Any]]]], chosen: Profi
     )
 
 
-def _tightness(found: Sequence[tuple[Curve, list[dict[str, Any]]]]) -> list[str]:
+def _tightness(found: Sequence[tuple[Curve, list[CertifyRecord]]]) -> list[str]:
     """How far the deterministic radii are from attacks that were found."""
     told = []
     for curve, runs in found:
-        searches = [r["results"]["attack_search"] for r in runs if "attack_search" in r["results"]]
-        attacked = sum(s["attacked"] for s in searches)
+        searches = [r.attack_search for r in runs if r.attack_search is not None]
+        attacked = sum(s.attacked for s in searches)
         if attacked:
-            exact, near = (sum(s["gaps"].get(g, 0) for s in searches) / attacked for g in ("0", "1"))
+            exact, near = (sum(s.gaps.get(g, 0) for s in searches) / attacked for g in (0, 1))
             shares = f"the exact truth for {100 * exact:.0f} %, at most one cell short for {100 * (exact + near):.0f} %"
             told += [f"{curve.name}: attacks found on {attacked:,} images; the radius is {shares}.", ""]
     return told
 
 
-def _settings(runs: Sequence[dict[str, Any]]) -> str:
+def _settings(curve: Curve) -> str:
     from doorward.core import methods
 
-    settings = runs[0]["settings"]
-    resolved = methods.get("certify", settings["learner"]).configure(settings["settings"]).model_dump(mode="json")
+    resolved = methods.get("certify", curve.learner).configure(curve.settings).model_dump(mode="json")
     return ", ".join(f"{k} = {v}" for k, v in resolved.items()) or "none"
 
 
-def _draw(found: Sequence[tuple[Curve, list[dict[str, Any]]]], path: Path) -> None:
+def _draw(found: Sequence[tuple[Curve, list[CertifyRecord]]], path: Path) -> None:
     """The curves with bands from minimum to maximum; the paper's 36 % at 2 is marked."""
     pyplot = open_pyplot()
 
@@ -232,7 +232,7 @@ def _draw(found: Sequence[tuple[Curve, list[dict[str, Any]]]], path: Path) -> No
     colours = pyplot.get_cmap("tab20").colors
     most = 0
     for number, (curve, runs) in enumerate(found):
-        reach = max(int(r) for run in runs for r in run["results"]["certified_accuracy"])
+        reach = max(r for run in runs for r in run.certified_accuracy)
         most = max(most, reach)
         radii = range(reach + 2)
         values = np.array([accuracies(runs, r) for r in radii]) * 100

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from doorward.core import methods as registry
 from doorward.core.classifier import Classifier, measure_accuracy
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
-from doorward.core.progress import Progress
 from doorward.core.stats import Rate
+from doorward.repairs.apply import apply_repair
 from doorward.repairs.methods.controls import FineTuneSettings
 from doorward.repairs.parts.stamping import Triggers, checked, success_by_target, total
 from doorward.repairs.parts.tuning import HeldOutSettings, divide
-from doorward.repairs.repair import repair
 from doorward.repairs.repaired import Repaired
 
 Role = Literal["given", "repair", "control", "oracle"]
@@ -56,33 +55,14 @@ class Arm:
         success = f", triggers succeed {total(self.success)} %" if self.success else ""
         return f"Arm {self.planned.name} ({self.planned.role}): accuracy {self.accuracy} %{success}"
 
-    def row(self) -> dict[str, Any]:
-        """The arm as plain values, for tables and ``run.json``."""
-        method = self.planned.method
-        found = registry.get("repair", method) if method else None
-        return {
-            "name": self.planned.name,
-            "role": self.planned.role,
-            "method": method,
-            "accuracy": self.accuracy.json(),
-            "asr": total(self.success).json() if self.success else None,
-            "targets": {str(target): rate.json() for target, rate in self.success.items()},
-            "seconds": round(self.seconds, 3),
-            "settings": found.configure(self.planned.settings).model_dump(mode="json") if found else {},
-            "given": sorted(found.given) if found else [],
-            "knowledge": sorted(found.knowledge) if found else [],
-            "steps": [step.json() for step in self.repaired.steps],
-            "details": self.repaired.details,
-            "warnings": list(self.repaired.warnings),
-        }
-
 
 @dataclass(frozen=True, eq=False)
 class Bench:
     """What all arms of one comparison share: the classifier, images to repair with, images to measure on.
 
     Args:
-        targets: target class and its inverted triggers mixed; empty without triggers.
+        triggers: target class to inverted triggers; empty without.
+        knowledge: declared beside the clean images.
     """
 
     classifier: Classifier
@@ -90,6 +70,7 @@ class Bench:
     held: ImageSet
     triggers: Triggers
     seed: int
+    knowledge: dict[str, Any] = field(default_factory=dict)
 
     def as_given(self) -> Arm:
         """The classifier before any repair."""
@@ -98,13 +79,15 @@ class Bench:
 
     def run(self, planned: Planned) -> Arm:
         """Run one arm and measure it."""
+        method = registry.get("repair", planned.method)
+        known = {**self.knowledge, "clean_images": self.fitted}
         started = time.monotonic()
-        repaired = repair(
+        repaired = apply_repair(
             self.classifier,
             planned.method,
             triggers=planned.triggers,
             settings=planned.settings,
-            knowledge={"clean_images": self.fitted},
+            knowledge={k: v for k, v in known.items() if k in method.given | method.accepts},
             seed=self.seed,
         )
         return self._measured(planned, repaired, time.monotonic() - started)
@@ -116,7 +99,13 @@ class Bench:
 
 
 def make_bench(
-    classifier: Classifier, clean_images: ImageSet, triggers: Triggers | None, *, held_out: float, seed: int
+    classifier: Classifier,
+    clean_images: ImageSet,
+    triggers: Triggers | None,
+    *,
+    held_out: float,
+    seed: int,
+    knowledge: dict[str, Any] | None = None,
 ) -> Bench:
     """Split the clean images: no arm sees the held-out ones, on which all are measured."""
     if not 0 < held_out < 1:
@@ -125,7 +114,12 @@ def make_bench(
     assert held is not None
     if triggers:
         checked("arms", triggers, classifier)
-    return Bench(classifier, fitted, held, triggers or {}, seed)
+    return Bench(classifier, fitted, held, triggers or {}, seed, knowledge or {})
+
+
+def default_methods(triggers: bool) -> tuple[str, ...]:
+    """What runs when no method is asked for."""
+    return ("retrain",) if triggers else ("ibau",)
 
 
 def plan_arms(
@@ -157,47 +151,6 @@ def plan_arms(
         arms += _controls(arms, asked)
     if oracle:
         arms.append(_planned(ORACLE, "oracle", "retrain", asked.get("retrain", {}), oracle))
-    return tuple(arms)
-
-
-def repair_with_controls(
-    classifier: Classifier,
-    clean_images: ImageSet,
-    methods: str | Sequence[str] = ("retrain",),
-    *,
-    triggers: Triggers | None = None,
-    settings: dict[str, dict[str, Any]] | None = None,
-    oracle: Triggers | None = None,
-    controls: bool = True,
-    held_out: float = 0.2,
-    seed: int = 0,
-    progress: Progress | None = None,
-) -> tuple[Arm, ...]:
-    """Run repairs beside what they come to without triggers, and measure all on the same unseen clean images.
-
-    Args:
-        classifier: left as it was.
-        clean_images: images known to be clean, with their labels; ``held_out`` of every class is for measuring.
-        methods: names of registered repairs.
-        triggers: target class to stamps, of an inversion; for methods that need them, and to measure all arms with.
-        settings: per method.
-        oracle: the attacker's own triggers, for an arm that retrains with them. Truth: for scoring alone.
-        controls: run ``fine-tune`` with the budget of each method that trains, and ``refresh``.
-        seed: of everything random; the same for all arms.
-        progress: called with (arm, arms done, arms in all).
-
-    Returns: the classifier as given, then the arms in the order methods, controls, oracle.
-
-    Raises:
-        DoorwardError: methods, settings, images or triggers that do not fit.
-    """
-    planned = plan_arms(methods, triggers=triggers, settings=settings, oracle=oracle, controls=controls)
-    bench = make_bench(classifier, clean_images, triggers, held_out=held_out, seed=seed)
-    arms = [bench.as_given()]
-    for number, arm in enumerate(planned):
-        if progress:
-            progress(arm.name, number, len(planned))
-        arms.append(bench.run(arm))
     return tuple(arms)
 
 

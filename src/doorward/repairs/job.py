@@ -15,15 +15,16 @@ from doorward.core.errors import DoorwardError
 from doorward.core.files import read_json, write_json
 from doorward.core.images import ImageSet
 from doorward.core.progress import Progress
+from doorward.core.results import parse
 from doorward.core.runs import Run
-from doorward.core.tensors import write_tensors
 from doorward.data.sources import open_images
-from doorward.inversion.triggers import InvertedTriggers, load_inverted
-from doorward.models.files import save_classifier
+from doorward.inversion.triggers import load_inverted
 from doorward.models.open.conventions import check_conventions
 from doorward.models.open.load import ModelOptions
-from doorward.repairs.arms import Bench, Planned, make_bench, plan_arms
-from doorward.repairs.doubts import doubts
+from doorward.repairs.arms import Bench, Planned, default_methods, make_bench, plan_arms
+from doorward.repairs.files import save_arm
+from doorward.repairs.results import ArmRecord, Repair
+from doorward.repairs.summary import row_of, summarise
 
 
 class RepairRequest(ModelOptions):
@@ -49,8 +50,8 @@ def repair_to_folder(
     overwrite: bool = False,
     command: str = "",
     progress: Progress | None = None,
-) -> dict[str, Any]:
-    """Repair with every method, beside the control arms, and write the run; returns its results.
+) -> Repair:
+    """Repair with every method, beside the control arms, and write the run.
 
     The first method's classifier lies at the root, the others in ``arms/NAME/``. A killed run goes on with the arm it
     was in.
@@ -70,25 +71,21 @@ def repair_to_folder(
     arms = {arm.name: arm.settings for arm in planned}
     resolved = {**request.model_dump(mode="json"), "methods": list(chosen), "arms": arms, "sha256": source.hash}
     with Run(Path(output), "repair", resolved, overwrite, command) as run:
-        rows = [{**bench.as_given().row(), "folder": None}]
+        rows = [row_of(bench.as_given())]
         for number, arm in enumerate(planned):
             if progress:
                 progress(arm.name, number, len(planned))
             rows.append(_run_arm(bench, arm, run.work))
-        rows[1] = _to_root(run.work, rows[1])
-        run.results = {
-            **_about(request, bench, source, inverted),
-            "arms": rows,
-            "warnings": [*warnings, *doubts(rows)],
-            "clean_images": len(images),
-            **{key: rows[1][key] for key in ("knowledge", "steps", "details")},
-        }
-    return run.results
+        _to_root(run.work, rows[1].name)
+        about = {"model": request.model, "source": request.source}
+        record = summarise(bench, rows, source, inverted, warnings).model_copy(update=about)
+        run.keep(record)
+    return Repair(record, folder=Path(output), device=classifier.device)
 
 
 def _methods(request: RepairRequest) -> tuple[str, ...]:
     """The methods asked for, or the default; mistakes are told before anything is loaded."""
-    chosen = request.methods or (("retrain",) if request.triggers else ("ibau",))
+    chosen = request.methods or default_methods(bool(request.triggers))
     for name in chosen:
         if "triggers" in registry.get("repair", name).given and not request.triggers:
             raise DoorwardError(
@@ -116,26 +113,21 @@ def _named_alike(images: ImageSet, classifier: Classifier) -> ImageSet:
     return replace(images, classes=classifier.classes)
 
 
-def _run_arm(bench: Bench, planned: Planned, work: Path) -> dict[str, Any]:
+def _run_arm(bench: Bench, planned: Planned, work: Path) -> ArmRecord:
     """Run an arm and keep it, unless an interrupted run has kept it already; its row."""
     folder = work / "arms" / planned.name
     if (folder / "arm.json").exists():
-        return read_json(folder / "arm.json")
+        return parse(ArmRecord, read_json(folder / "arm.json"), folder / "arm.json")
     arm = bench.run(planned)
-    folder.mkdir(parents=True, exist_ok=True)
-    classifier = arm.repaired.classifier
-    if ":" in classifier.arch:  # a net from the user's own file: loaded again by --arch, as it was this time
-        write_tensors(folder / "weights.safetensors", classifier.net.state_dict())
-    else:
-        save_classifier(classifier, folder)
-    row = {**arm.row(), "folder": f"arms/{planned.name}"}
-    write_json(folder / "arm.json", row)
+    save_arm(arm.repaired.classifier, folder)
+    row = row_of(arm)
+    write_json(folder / "arm.json", row.model_dump(mode="json"))
     return row
 
 
-def _to_root(work: Path, row: dict[str, Any]) -> dict[str, Any]:
-    """Move an arm from its folder to the root of the run, where models lie; its row."""
-    folder = work / row["folder"]
+def _to_root(work: Path, name: str) -> None:
+    """Move an arm from its folder to the root of the run, where models lie."""
+    folder = work / "arms" / name
     (folder / "arm.json").unlink()
     for path in folder.iterdir():
         path.rename(work / path.name)
@@ -144,36 +136,3 @@ def _to_root(work: Path, row: dict[str, Any]) -> dict[str, Any]:
         kept.unlink()
     with suppress(OSError):
         (work / "arms").rmdir()  # when there was but one arm
-    return {**row, "folder": "."}
-
-
-def _about(request: RepairRequest, bench: Bench, source: ImageSet, inverted: InvertedTriggers | None) -> dict[str, Any]:
-    """What was repaired with what."""
-    classifier = bench.classifier
-    return {
-        "model": request.model,
-        "source": request.source,
-        "images": {
-            "name": source.name,
-            "sha256": source.hash,
-            "classes": list(classifier.classes),
-            "counts": (bench.fitted.counts() + bench.held.counts()).tolist(),
-            "shape": list(source.shape),
-            "fitted": len(bench.fitted),
-            "held_out": len(bench.held),
-        },
-        "classifier": {"arch": classifier.arch, "classes": len(classifier.classes), "shape": list(classifier.shape)},
-        "triggers": inverted
-        and {
-            "run": request.triggers,
-            "targets": [
-                {
-                    "class": classifier.classes[k],
-                    "label": k,
-                    "method": ", ".join(inverted.methods[k]),
-                    "stamps": len(stamps),
-                }
-                for k, stamps in inverted.stamps.items()
-            ],
-        },
-    }

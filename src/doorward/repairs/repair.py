@@ -1,46 +1,84 @@
-"""The verb: hands a method what it declared, nothing more."""
+"""The verb: methods side by side with what they come to without triggers, and one verdict."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from doorward.core import methods as registry
 from doorward.core.classifier import Classifier
-from doorward.core.errors import DoorwardError
-from doorward.repairs.parts.stamping import Triggers
-from doorward.repairs.repaired import Repaired
+from doorward.core.images import ImageSet
+from doorward.core.progress import Progress
+from doorward.core.triggers import Stamp
+from doorward.inversion.results import Inversion
+from doorward.inversion.triggers import InvertedTriggers, load_inverted
+from doorward.repairs.arms import default_methods, make_bench, plan_arms
+from doorward.repairs.parts.stamping import Triggers, checked
+from doorward.repairs.results import Repair
+from doorward.repairs.summary import row_of, summarise
 
 
 def repair(
-    classifier: Classifier,
-    method: str = "prune",
+    model: Classifier,
+    images: ImageSet,
+    triggers: Inversion | Path | str | Mapping[int, Sequence[Stamp]] | None = None,
+    methods: str | Sequence[str] = (),
     *,
-    triggers: Triggers | None = None,
-    settings: dict[str, Any] | None = None,
+    settings: dict[str, dict[str, Any]] | None = None,
+    oracle: Triggers | None = None,
+    controls: bool = True,
+    held_out: float = 0.2,
     knowledge: dict[str, Any] | None = None,
     seed: int = 0,
-) -> Repaired:
-    """Take the backdoor out of a classifier.
+    progress: Progress | None = None,
+) -> Repair:
+    """Take a backdoor out of a classifier, and show how much of that is due to the triggers.
+
+    Every method runs beside control arms without triggers; all are measured on the same clean images, unseen by all.
 
     Args:
-        classifier: left as it was; its device is used.
-        method: name of a registered repair.
-        triggers: what an inversion found, target class to stamps; input like the images, not the truth.
-        settings: the method's own.
-        knowledge: what an auditor may not have and the caller declares to have (``clean_images``, an `ImageSet`); a
-            method that needs one that is not here is refused.
-        seed: of everything random.
+        model: left as it was; its device is used.
+        images: images known to be clean, with their labels; ``held_out`` of every class is for measuring.
+        triggers: what `invert` gave, a folder that ``doorward invert`` wrote, or target class to stamps; for methods
+            that need them, and to measure all arms with.
+        methods: names of registered repairs; by default ``retrain`` with triggers, else ``ibau``.
+        settings: per method.
+        oracle: the attacker's own triggers, for an arm that retrains with them. Truth: for scoring alone.
+        controls: run ``fine-tune`` with the budget of each method that trains, and ``refresh``.
+        knowledge: what an auditor may not have and the caller declares to have, beside the clean images.
+        seed: of everything random; the same for all arms.
+        progress: called with (arm, arms done, arms in all).
 
-    Returns: the classifier, the record, and (`Repaired.guard`) the original guarded by its repair.
+    Returns:
+        the arms with their classifiers, the one as given first, then methods, controls, oracle; and one verdict
+        (`doorward.repairs.verdict`).
+
+    Raises:
+        DoorwardError: methods, settings, images or triggers that do not fit.
     """
-    found = registry.get("repair", method)
-    configured = found.configure(settings)
-    known = registry.check_knowledge("repair", knowledge or {}, [found], classifier.classes)
-    if "triggers" in found.given and not triggers:
-        raise DoorwardError(f"repair {method}: needs triggers, which were not given; expected those of an inversion")
-    available = {"classifier": classifier, "seed": seed, "triggers": triggers}
-    handed = {k: v for k, v in available.items() if k in found.given}
-    used = {k: v for k, v in known.items() if k in found.given | found.accepts}
-    repaired: Repaired = found.function(**handed, **used, s=configured)
-    return replace(repaired, original=classifier)
+    used = None if triggers is None else as_inverted(triggers, model)
+    stamps = None if used is None else used.stamps
+    chosen = registry.as_names(methods) or default_methods(used is not None)
+    planned = plan_arms(chosen, triggers=stamps, settings=settings, oracle=oracle, controls=controls)
+    known = {"clean_images": images, **(knowledge or {})}
+    running = [registry.get("repair", arm.method) for arm in planned]
+    known = registry.check_knowledge("repair", known, running, model.classes)
+    bench = make_bench(model, images, stamps, held_out=held_out, seed=seed, knowledge=known)
+    arms = [bench.as_given()]
+    for number, arm in enumerate(planned):
+        if progress:
+            progress(arm.name, number, len(planned))
+        arms.append(bench.run(arm))
+    return Repair(summarise(bench, [row_of(arm) for arm in arms], images, used), tuple(arms))
+
+
+def as_inverted(
+    triggers: Inversion | Path | str | Mapping[int, Sequence[Stamp]], model: Classifier
+) -> InvertedTriggers:
+    """Triggers by target class, wherever they come from."""
+    if isinstance(triggers, Inversion | Path | str):
+        return load_inverted(triggers, model.classes)
+    checked("triggers", triggers, model)
+    stamps = {int(k): list(stamps) for k, stamps in triggers.items() if stamps}
+    return InvertedTriggers(stamps, dict.fromkeys(stamps, ("given",)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from doorward.core.classifier import Classifier
@@ -24,10 +24,6 @@ class Step:
     name: str
     accuracy: Rate
 
-    def json(self) -> dict[str, object]:
-        """As plain values."""
-        return {**asdict(self), "accuracy": self.accuracy.json()}
-
 
 @dataclass(frozen=True, eq=False)
 class Repaired:
@@ -38,7 +34,7 @@ class Repaired:
         steps: the record, first the classifier as it was given.
         details: the method's own numbers (JSON values).
         warnings: what the user must know before trusting it.
-        original: the classifier that was given; `repair` puts it in.
+        original: the classifier that was given; `apply_repair` puts it in.
     """
 
     classifier: Classifier
@@ -56,5 +52,5 @@ class Repaired:
         """The original with one more output, "stamped": what the repair decides otherwise is refused."""
         from doorward.repairs.guard import Guard  # guards have screens, which an import of a repair should not cost
 
-        assert self.original is not None, "made by a method and not by `repair`"
+        assert self.original is not None, "made by a method and not by `apply_repair`"
         return Guard(self.original, self.classifier)

@@ -40,6 +40,14 @@ BLIND_SPOTS = {
         ),
         ("An attacker who knows the methods", "A model trained so that its target class looks like the others here."),
     ),
+    "screen": (
+        ("Few stamped images", "Fewer than the share of clean images that is flagged anyway change no verdict."),
+        ("Images of another kind", "Clean images unlike those that set the threshold are flagged more often."),
+        (
+            "Triggers that look at the image",
+            "One that depends on the picture it is on can pass what fixed ones do not.",
+        ),
+    ),
     "repair": (
         (
             "The attacker's own trigger",

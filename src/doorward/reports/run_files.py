@@ -12,46 +12,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from doorward.core.errors import DoorwardError
-from doorward.core.files import read_json
-from doorward.core.results import Count, Number, RateRecord, Record, parse
+from doorward.core.results import Number, Record, parse
 from doorward.core.runs import Run
+from doorward.scoring.results import ScoreRecord
 
 R = TypeVar("R", bound=Record)
-
-
-class AttackFacts(Record):
-    """The attack, known from the ground truth."""
-
-    recipe: str
-    description: str = ""
-    poisoned: Count
-    targets: tuple[int, ...] = ()
-
-
-class MethodScore(Record):
-    """How well a method's flags fit the ground truth."""
-
-    tpr: RateRecord | None = None
-    fpr: RateRecord | None = None
-    fpr_target: RateRecord | None = None
-    precision: RateRecord | None = None
-    auroc: Number = None
-
-
-class ModelScore(Record):
-    """A classifier trained before or after the flagged images were removed."""
-
-    name: str
-    clean_accuracy: RateRecord | None = None
-    asr: RateRecord | None = None
-
-
-class Score(Record):
-    """``score.json``: everything that was computed with ground truth; ``attack`` is None for an unpoisoned control."""
-
-    attack: AttackFacts | None = None
-    methods: dict[str, MethodScore] = Field(default_factory=dict)
-    models: tuple[ModelScore, ...] = ()
 
 
 class Manifest(Record):
@@ -84,10 +49,9 @@ class RunFolder:
         """The results, checked to be of the form ``model``."""
         return parse(model, self.manifest.results, self.path / "run.json", "results")
 
-    def score(self) -> Score | None:
+    def score(self) -> ScoreRecord | None:
         """What was computed with ground truth, when it was."""
-        path = self.path / "score.json"
-        return parse(Score, read_json(path), path) if path.exists() else None
+        return ScoreRecord.read(self.path)
 
 
 def told_apart(runs: Sequence[RunFolder]) -> list[RunFolder]:

@@ -179,6 +179,6 @@ def _passed(section: Section, check: Check, rule: int) -> dict[str, Any]:
         "ruleIndex": rule,
         "kind": "pass",
         "level": "none",
-        "message": {"text": f"{name(check.method)} ran on {name(section.subject)} and found nothing."},
+        "message": {"text": f"{name(check.method)} ran on {name(section.subject)}: no finding."},
         "locations": [_location(section, "run.json")],
     }

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,55 +11,33 @@ from numpy.typing import NDArray
 from doorward.attacks.files import load_attack, load_truth
 from doorward.attacks.plan import Attack
 from doorward.attacks.poison import Truth
-from doorward.attacks.rate import asr
+from doorward.attacks.results import AttackRecord
 from doorward.cleansers.results import Cleansing
-from doorward.core.classifier import measure_accuracy, pick_device
+from doorward.core.classifier import pick_device
 from doorward.core.errors import DoorwardError
-from doorward.core.files import write_json
 from doorward.core.images import ImageSet
+from doorward.core.results import RateRecord, read_record
 from doorward.core.runs import Run
 from doorward.core.stats import Rate
 from doorward.models.files import load_classifier
-from doorward.scoring.repairs import unseen
+from doorward.scoring.repairs import measure, unseen
+from doorward.scoring.results import AttackFacts, MethodScore, ModelScore, ScoreRecord
 
 Flags = NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
-class Detection:
-    """Rates of one method against the truth.
-
-    Args:
-        tpr: poisoned images that were flagged.
-        fpr: clean images of all classes that were flagged.
-        fpr_target: clean images of the target class that were flagged.
-        precision: flagged images that are poisoned.
-        auroc: area under the ROC curve of the score; None when all or no images are poisoned.
-    """
-
-    tpr: Rate
-    fpr: Rate
-    fpr_target: Rate
-    precision: Rate
-    auroc: float | None
-
-    def json(self) -> dict[str, Any]:
-        """As plain values."""
-        return {k: v.json() if isinstance(v, Rate) else v for k, v in vars(self).items()}
-
-
-def detection(flag: Flags, score: NDArray[np.float32], poisoned: Flags, in_target_class: Flags) -> Detection:
+def detection(flag: Flags, score: NDArray[np.float32], poisoned: Flags, in_target_class: Flags) -> MethodScore:
     """Score flags ``[N]`` and scores ``[N]`` against the truth ``[N]``."""
 
-    def rate(hits: Flags, among: Flags) -> Rate:
-        return Rate(int((hits & among).sum()), int(among.sum()))
+    def rate(hits: Flags, among: Flags) -> RateRecord:
+        return RateRecord.of(Rate(int((hits & among).sum()), int(among.sum())))
 
     area = None
     if poisoned.any() and not poisoned.all():
         from sklearn.metrics import roc_auc_score
 
         area = float(roc_auc_score(poisoned, score))
-    return Detection(
+    return MethodScore(
         tpr=rate(flag, poisoned),
         fpr=rate(flag, ~poisoned),
         fpr_target=rate(flag, ~poisoned & in_target_class),
@@ -84,7 +60,7 @@ def score_cleansing(
     models: Sequence[tuple[str, Path]] = (),
     seed: int = 0,
     device: str = "auto",
-) -> dict[str, Any]:
+) -> ScoreRecord:
     """Score a cleanse run, write ``score.json`` into it and return it.
 
     Args:
@@ -101,23 +77,22 @@ def score_cleansing(
         raise DoorwardError("score: models need test images; expected --test SOURCE")
     poisoned, attack, targets = _truth(truth_file, labels, record.images.sha256)
     inside = np.isin(labels, targets)
-    found = {
-        name: detection(samples.flags[name], samples.scores[name], poisoned, inside).json() for name in record.methods
-    }
     if test is not None:
         test = _unseen_by_all([folder for _, folder in models], test)
-    score = {
-        "attack": attack
-        and {
-            "recipe": attack.recipe,
-            "description": attack.describe(record.images.classes),
-            "poisoned": int(poisoned.sum()),
-            "targets": targets,
+    score = ScoreRecord(
+        attack=attack
+        and AttackFacts(
+            recipe=attack.recipe,
+            description=attack.describe(record.images.classes),
+            poisoned=int(poisoned.sum()),
+            targets=tuple(targets),
+        ),
+        methods={
+            name: detection(samples.flags[name], samples.scores[name], poisoned, inside) for name in record.methods
         },
-        "methods": found,
-        "models": [_measure(name, folder, test, attack, seed, device) for name, folder in models if test is not None],
-    }
-    write_json(run / "score.json", score)
+        models=tuple(_measure(name, folder, test, attack, seed, device) for name, folder in models if test is not None),
+    )
+    score.write(run)
     return score
 
 
@@ -143,16 +118,14 @@ def _truth(file: Path | None, labels: NDArray[np.int64], sha256: str) -> tuple[F
     if len(labels) != len(truth.poisoned):
         told = f"{len(truth.poisoned)} images, the run looked at {len(labels)}"
         raise DoorwardError(f"{file}: holds the truth about {told}; expected the truth of the same set")
-    if (file.parent / "run.json").exists() and Run.read(file.parent, "attack")["results"]["sha256"] != sha256:
+    if (file.parent / "run.json").exists() and read_record(AttackRecord, file.parent, "attack").sha256 != sha256:
         told = f"as many images as the run looked at ({len(labels)}), but others"
         raise DoorwardError(f"{file}: holds the truth about {told}; expected the truth of the same set")
     return truth.poisoned, attack, target_classes(attack, truth, labels)
 
 
-def _measure(name: str, folder: Path, test: ImageSet, attack: Attack | None, seed: int, device: str) -> dict[str, Any]:
+def _measure(name: str, folder: Path, test: ImageSet, attack: Attack | None, seed: int, device: str) -> ModelScore:
     classifier = load_classifier(folder, pick_device(device))
     if (classifier.shape, classifier.classes) != (test.shape, test.classes):
         raise DoorwardError(f"{folder}: takes other images or classes than {test.name}")
-    clean = measure_accuracy(classifier, test)
-    success = Rate(0, 0) if attack is None else asr(classifier, test, attack, seed=seed)
-    return {"name": name, "clean_accuracy": clean.json(), "asr": success.json()}
+    return measure(name, classifier, test, attack, seed=seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,19 @@ from doorward.attacks.plan import Attack
 from doorward.attacks.rate import asr
 from doorward.core.classifier import Classifier, measure_accuracy, pick_device
 from doorward.core.errors import DoorwardError
-from doorward.core.files import write_json
 from doorward.core.images import ImageSet
+from doorward.core.results import RateRecord
 from doorward.core.runs import Run
 from doorward.core.stats import Rate
 from doorward.models.files import load_classifier
+from doorward.repairs.arms import AS_GIVEN
+from doorward.repairs.results import Repair
+from doorward.scoring.results import AttackFacts, HeldOutFacts, ModelScore, ScoreRecord
 
 
 def score_arms(
     arms: Mapping[str, Classifier], test: ImageSet, attack: Attack | None, *, seed: int = 0
-) -> list[dict[str, Any]]:
+) -> tuple[ModelScore, ...]:
     """Clean accuracy and attack success rate of classifiers, by name.
 
     Args:
@@ -28,21 +32,24 @@ def score_arms(
         attack: the attacker's own triggers and targets; None when there was no attack.
         seed: of stamps of random place; the same for all arms.
 
-    Returns: one row per arm: ``name``, ``clean_accuracy`` and ``asr`` as `Rate.json` writes them.
+    Returns: one row per arm.
     """
-    rows = []
     for name, classifier in arms.items():
         if (classifier.shape, len(classifier.classes)) != (test.shape, len(test.classes)):
             raise DoorwardError(f"{name}: takes other images or classes than {test.name}")
-        success = Rate(0, 0) if attack is None else asr(classifier, test, attack, seed=seed)
-        clean = measure_accuracy(classifier, test)
-        rows.append({"name": name, "clean_accuracy": clean.json(), "asr": success.json()})
-    return rows
+    return tuple(measure(name, classifier, test, attack, seed=seed) for name, classifier in arms.items())
+
+
+def measure(name: str, classifier: Classifier, test: ImageSet, attack: Attack | None, *, seed: int) -> ModelScore:
+    """One row of `score_arms`."""
+    clean = measure_accuracy(classifier, test)
+    success = Rate(0, 0) if attack is None else asr(classifier, test, attack, seed=seed)
+    return ModelScore(name=name, clean_accuracy=RateRecord.of(clean), asr=RateRecord.of(success))
 
 
 def score_repair(
     run: Path, truth_file: Path | None, test: ImageSet | None, *, seed: int = 0, device: str = "auto"
-) -> dict[str, Any]:
+) -> ScoreRecord:
     """Score a repair run, write ``score.json`` into it and return it.
 
     Args:
@@ -58,17 +65,17 @@ def score_repair(
         raise DoorwardError("score: a repair is measured on test images; expected --test SOURCE")
     attack = None if truth_file is None else load_attack(truth_file.parent / "attack")
     test = unseen(manifest, test)
-    rows = score_arms(_classifiers(run, manifest, device), test, attack, seed=seed)
+    rows = score_arms(_classifiers(run, device), test, attack, seed=seed)
     about = None
     if attack is not None and truth_file is not None:
-        about = {
-            "recipe": attack.recipe,
-            "description": attack.describe(test.classes),
-            "poisoned": int(load_truth(truth_file).poisoned.sum()),
-            "targets": sorted({p.target for p in attack.pairings if p.target is not None}),
-        }
-    score = {"attack": about, "methods": {}, "models": rows, "test": {"name": test.name, "images": len(test)}}
-    write_json(run / "score.json", score)
+        about = AttackFacts(
+            recipe=attack.recipe,
+            description=attack.describe(test.classes),
+            poisoned=int(load_truth(truth_file).poisoned.sum()),
+            targets=tuple(sorted({p.target for p in attack.pairings if p.target is not None})),
+        )
+    score = ScoreRecord(attack=about, models=rows, test=HeldOutFacts(name=test.name, images=len(test)))
+    score.write(run)
     return score
 
 
@@ -81,20 +88,14 @@ def unseen(manifest: dict[str, Any], test: ImageSet) -> ImageSet:
     return known.split(float(settings["held_out"]), int(settings["seed"]))[1]
 
 
-def _classifiers(run: Path, manifest: dict[str, Any], device: str) -> dict[str, Classifier]:
+def _classifiers(run: Path, device: str) -> dict[str, Classifier]:
     """The repaired classifiers of a run, and the one that was given where its folder is still there."""
     where = pick_device(device)
-    given = Path(str(manifest["settings"]["model"]))
-    found = {}
-    if (given / "classifier.json").exists():
-        found["as given"] = load_classifier(given, where)
-    arms = manifest["results"].get("arms")
-    folders = {row["name"]: run / row["folder"] for row in arms if row["folder"]} if arms else {"repaired": run}
-    for name, folder in folders.items():
-        if not (folder / "classifier.json").exists():
-            own = manifest["settings"].get("arch")
-            raise DoorwardError(
-                f"{folder}: its net is made by {own}, which scoring does not run; expected a net's name"
-            )
-        found[name] = load_classifier(folder, where)
+    repaired = replace(Repair.load(run), device=where)
+    given, found = Path(repaired.record.model), {}
+    if repaired.record.model and (given / "classifier.json").exists():
+        found[AS_GIVEN] = load_classifier(given, where)
+    for row in repaired.record.arms:
+        if row.folder is not None:
+            found[row.name] = repaired.classifier_of(row.name)
     return found

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
 from doorward.core.runs import Run
 from doorward.scoring.cleansing import score_cleansing
 from doorward.scoring.repairs import score_repair
+from doorward.scoring.results import ScoreRecord
 
 
 def score(
@@ -21,7 +21,7 @@ def score(
     models: Sequence[tuple[str, Path | str]] = (),
     seed: int = 0,
     device: str = "auto",
-) -> dict[str, Any]:
+) -> ScoreRecord:
     """Score a cleanse or repair run, write ``score.json`` into it and return it.
 
     Args:

@@ -55,10 +55,7 @@ class Screen:
     def __call__(self, pixels: NDArray[Any]) -> Screening:
         """Scores, flags and verdict on images ``[N, H, W, C]``: uint8, or floats in [0, 1]."""
         pixels = as_bytes(pixels, self.classifier.shape, f"screen {self.name}")
-        scores = self.scores(pixels)
-        return Screening(
-            scores, self.threshold, scores > self.threshold, self.name, self.settings, self.false_rejection
-        )
+        return Screening.of(self.scores(pixels), self.threshold, self.name, self.settings, self.false_rejection)
 
 
 def threshold_at(clean: Floats, false_rejection: float, what: str = "screen") -> float:

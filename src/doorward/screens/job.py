@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,11 +14,13 @@ from doorward.core import methods as registry
 from doorward.core.classifier import Classifier
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
+from doorward.core.results import ImagesRecord
 from doorward.core.runs import Run
 from doorward.core.triggers import Trigger
 from doorward.data.sources import open_images
 from doorward.models.open.conventions import check_conventions
 from doorward.models.open.load import ModelOptions
+from doorward.screens.results import CleanRecord, Screening, TriggersRecord, WatchedRecord
 from doorward.screens.screen import check_triggers, fit
 
 # Class names of the classifier to triggers by target class; the caller knows where they come from.
@@ -46,8 +49,8 @@ def screen_to_folder(
     read_triggers: ReadTriggers | None = None,
     overwrite: bool = False,
     command: str = "",
-) -> dict[str, Any]:
-    """Screen every image of a source and write the run; returns its results.
+) -> Screening:
+    """Screen every image of a source and write the run.
 
     Args:
         read_triggers: gives the triggers, for a screen that needs some.
@@ -71,22 +74,27 @@ def screen_to_folder(
             settings=request.settings,
             seed=request.seed,
         )
-        screening = made(images.pixels)
-        predicted = model.predict(images.pixels)
-        run.results = {
-            **screening.write(run.work, {"label": images.labels, "predicted": predicted}),
-            "model": request.model,
+        screening, predicted = made(images.pixels), model.predict(images.pixels)
+        used = None
+        if request.triggers:
+            used = TriggersRecord(run=request.triggers, targets=tuple(sorted(triggers or {})))
+        counts = np.bincount(predicted[screening.flags], minlength=len(model.classes))
+        about = {
+            "images": ImagesRecord.of(images),
+            "clean": CleanRecord(source=request.clean, name=clean.name, sha256=clean.hash, images=len(clean)),
+            "classifier": WatchedRecord(arch=model.arch, classes=model.classes, shape=model.shape),
+            "flagged_by_decision": tuple(counts.tolist()),
+            "triggers": used,
+            "given": tuple(sorted(method.given)),
+            "knowledge": ("clean_images", *sorted(method.knowledge)),
+            "warnings": tuple(warnings),
             "source": request.source,
-            "images": {"name": images.name, "sha256": images.hash, "shape": list(images.shape)},
-            "clean": {"source": request.clean, "name": clean.name, "sha256": clean.hash, "images": len(clean)},
-            "classifier": {"arch": model.arch, "classes": list(model.classes), "shape": list(model.shape)},
-            "flagged_by_decision": np.bincount(predicted[screening.flags], minlength=len(model.classes)).tolist(),
-            "triggers": request.triggers and {"run": request.triggers, "targets": sorted(triggers or {})},
-            "given": sorted(method.given),
-            "knowledge": ["clean_images", *sorted(method.knowledge)],
-            "warnings": warnings,
+            "model": request.model,
         }
-    return run.results
+        facts = screening.facts.model_copy(update=about)
+        screening = replace(screening, facts=facts, labels=images.labels, predicted=predicted)
+        run.keep(screening.write(run.work))
+    return screening
 
 
 def _open_model(request: ScreenRequest, clean: ImageSet, images: ImageSet) -> tuple[Classifier, list[str]]:

@@ -1,129 +1,165 @@
-"""`Screening`: what a screen says about some images, in memory and on disk."""
+"""What `screen` returns, and its form on disk: one definition for writer, reader and report."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from doorward.core.errors import DoorwardError
-from doorward.core.runs import Run
-from doorward.core.tables import Columns, read_parquet, write_parquet
+from doorward.core.results import ClassifierRecord, Count, ImagesRecord, Judged, Record, Result, parse
+from doorward.core.tables import read_parquet, write_parquet
+from doorward.screens.verdict import judge
 
-SCHEMA = 1  # of results["screening"] in run.json and of samples.parquet
-LEVEL = 0.05  # of the verdict's test
 
-Verdict = Literal["suspicious", "nothing found"]
+class WatchedRecord(ClassifierRecord):
+    """The classifier that the images are meant for."""
+
+    classes: tuple[str, ...]
+    shape: tuple[Count, Count, Count]
+
+
+class CleanRecord(Record):
+    """The clean images that made the screen and set its threshold."""
+
+    source: str = ""
+    name: str
+    sha256: str
+    images: Count
+
+
+class TriggersRecord(Record):
+    """The triggers that were looked for: the run they are of, and their target classes."""
+
+    run: str
+    targets: tuple[Count, ...]
+
+
+class ScreenRecord(Judged):
+    """``results`` of a screen run.
+
+    Args:
+        false_rejection: share of clean images that the threshold lets be flagged.
+        threshold: an image with a larger score is flagged.
+        screened, flagged: how many images.
+        images, clean, classifier, flagged_by_decision: None or empty where the screening was made in memory.
+        flagged_by_decision: flagged images by the class that the classifier decides for.
+    """
+
+    method: str
+    settings: dict[str, Any] = Field(default_factory=dict)
+    false_rejection: float
+    threshold: float
+    screened: Count
+    flagged: Count
+    images: ImagesRecord | None = None
+    clean: CleanRecord | None = None
+    classifier: WatchedRecord | None = None
+    flagged_by_decision: tuple[Count, ...] = ()
+    triggers: TriggersRecord | None = None
+    given: tuple[str, ...] = ()
+    knowledge: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    source: str = ""
+    model: str = ""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Screening:
+class Screening(Result):
     """What a screen says about some images.
 
     Args:
         scores: ``[N]``, higher is more suspicious.
-        threshold: an image with a larger score is flagged.
-        flags: bool ``[N]``.
-        method: name of the screen.
-        settings: its settings, as plain values.
-        false_rejection: share of clean images that the threshold lets be flagged.
+        flags: bool ``[N]``, scores above the threshold.
         ids: a name for every image, where there is more than its number.
+        labels, predicted: ``[N]``, labels of the images and what the classifier decides, where they are known.
 
     Raises:
-        DoorwardError: scores, flags and ids of different lengths.
+        DoorwardError: columns of different lengths.
     """
 
+    verb: ClassVar[str] = "screen"
+    facts: ScreenRecord
     scores: NDArray[np.float64]
-    threshold: float
     flags: NDArray[np.bool_]
-    method: str
-    settings: dict[str, Any] = field(default_factory=dict)
-    false_rejection: float = 0.05
     ids: Sequence[str] | None = None
+    labels: NDArray[np.int64] | None = None
+    predicted: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
-        lengths = {len(self.scores), len(self.flags), len(self.scores if self.ids is None else self.ids)}
+        columns = (self.scores, self.flags, self.ids, self.labels, self.predicted)
+        lengths = {self.facts.screened, *(len(column) for column in columns if column is not None)}
         if len(lengths) > 1:
             raise DoorwardError(f"screening: columns of lengths {sorted(lengths)}; expected one length")
 
-    @cached_property
-    def p_value(self) -> float:
-        """Chance of as many flags or more when every image is clean: one-sided exact binomial test.
-
-        It takes the false rejection rate for the true one. The threshold is set on few clean images, so that the true
-        rate varies about it: the fewer they are and the more images are screened, the more often clean images come
-        out as suspicious than `LEVEL` says.
-        """
-        from scipy.stats import binomtest
-
-        if not len(self.flags):
-            return 1.0
-        flagged = int(self.flags.sum())
-        return float(binomtest(flagged, len(self.flags), self.false_rejection, alternative="greater").pvalue)
+    @classmethod
+    def of(
+        cls,
+        scores: NDArray[np.float64],
+        threshold: float,
+        method: str,
+        settings: dict[str, Any] | None = None,
+        false_rejection: float = 0.05,
+    ) -> Self:
+        """Flag scores above a threshold, and weigh their number."""
+        flags = scores > threshold
+        judgement, findings = judge(method, scores, flags, false_rejection)
+        facts = ScreenRecord(
+            judgement=judgement,
+            findings=findings,
+            method=method,
+            settings=settings or {},
+            false_rejection=false_rejection,
+            threshold=threshold,
+            screened=len(scores),
+            flagged=int(flags.sum()),
+        )
+        return cls(facts, scores, flags)
 
     @property
-    def verdict(self) -> Verdict:
-        """``suspicious`` when more images are flagged than the false rejection rate explains, at level 0.05."""
-        return "suspicious" if self.p_value <= LEVEL else "nothing found"
+    def record(self) -> ScreenRecord:
+        """All plain values."""
+        return self.facts
 
-    def table(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[dict[str, Any]]:
         """One row per image: its id or else its index, score, flag."""
         key, names = ("index", range(len(self.scores))) if self.ids is None else ("id", self.ids)
         rows = zip(names, self.scores.tolist(), self.flags.tolist(), strict=True)
         return [{key: name, "score": score, "flag": flag} for name, score, flag in rows]
 
-    def __repr__(self) -> str:
-        told = f"{int(self.flags.sum())} of {len(self.flags)} images flagged"
-        return f"Screening({self.method}: {told}, p {self.p_value:.2g}, {self.verdict})"
-
-    def json(self) -> dict[str, Any]:
-        """All but the columns, as plain values."""
-        return {
-            "schema": SCHEMA,
-            "method": self.method,
-            "settings": self.settings,
-            "false_rejection": self.false_rejection,
-            "threshold": self.threshold,
-            "images": len(self.flags),
-            "flagged": int(self.flags.sum()),
-            "verdict": self.verdict,
-            "p_value": self.p_value,
-        }
-
-    def write(self, folder: Path, more: Columns | None = None) -> dict[str, Any]:
-        """Write ``samples.parquet`` with further columns into a run that is being made; returns the part of its
-        results that `load` reads."""
+    def write(self, folder: Path) -> ScreenRecord:
+        """Write ``samples.parquet``; returns the record."""
         columns: dict[str, NDArray[Any]] = {"index": np.arange(len(self.flags))}
         if self.ids is not None:
             columns["id"] = np.array(self.ids, dtype=object)
-        columns |= {**(more or {}), "score": self.scores, "flag": self.flags}
-        write_parquet(folder / "samples.parquet", columns)
-        return {"screening": self.json()}
-
-    def save(self, folder: Path | str, *, overwrite: bool = False) -> None:
-        """Write a run folder of its own."""
-        with Run(Path(folder), "screen", {"method": self.method, "settings": self.settings}, overwrite) as run:
-            run.results = self.write(run.work)
+        known = {"label": self.labels, "predicted": self.predicted}
+        columns |= {name: column for name, column in known.items() if column is not None}
+        write_parquet(folder / "samples.parquet", columns | {"score": self.scores, "flag": self.flags})
+        return self.facts
 
     @classmethod
-    def load(cls, folder: Path | str) -> Screening:
-        """Read what `save` or ``doorward screen`` wrote."""
-        folder = Path(folder)
-        about = Run.read(folder, "screen")["results"]
-        columns = read_parquet(folder / "samples.parquet")
+    def read(cls, folder: Path, results: dict[str, Any]) -> Self:
+        """From a run's folder."""
+        facts = parse(ScreenRecord, results, folder / "run.json", "results")
+        if facts.classifier is not None and len(facts.flagged_by_decision) != len(facts.classifier.classes):
+            told = f"{len(facts.flagged_by_decision)} counts by decision"
+            raise DoorwardError(
+                f"{folder / 'run.json'}: {told}; expected {len(facts.classifier.classes)}, one per class"
+            )
+        path = folder / "samples.parquet"
+        columns = read_parquet(path)
+        for name in ("score", "flag"):
+            if name not in columns:
+                raise DoorwardError(f"{path}: has no column {name!r}; expected index, score, flag")
         try:
-            about = about["screening"]
-            if about["schema"] != SCHEMA:
-                raise DoorwardError(f"{folder}: a screening of schema {about['schema']!r}; expected {SCHEMA}")
-            return cls(
-                columns["score"].astype(np.float64), float(about["threshold"]), columns["flag"].astype(bool),
-                str(about["method"]), dict(about["settings"]), float(about["false_rejection"]),
-                tuple(map(str, columns["id"])) if "id" in columns else None,
-            )  # fmt: skip
-        except (KeyError, TypeError, ValueError) as error:
-            raise DoorwardError(f"{folder}: not a screening ({error!r}); expected one that doorward wrote") from None
+            labels, predicted = (columns[k].astype(np.int64) if k in columns else None for k in ("label", "predicted"))
+            scores, flags = columns["score"].astype(np.float64), columns["flag"].astype(np.bool_)
+        except (TypeError, ValueError) as error:
+            raise DoorwardError(f"{path}: a column of the wrong type ({error}); expected numbers and flags") from None
+        ids = tuple(map(str, columns["id"])) if "id" in columns else None
+        return cls(facts, scores, flags, ids, labels, predicted)

@@ -44,11 +44,6 @@ class Evidence:
     transfer: Rate | None
     reading: str
 
-    def json(self) -> dict[str, object]:
-        """As plain values."""
-        rates = {"strength": self.strength.json(), "transfer": self.transfer and self.transfer.json()}
-        return vars(self) | rates
-
 
 def rank_targets(
     classifier: Classifier,

@@ -13,12 +13,13 @@ from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
 from doorward.core.methods import Settings, build_settings
 from doorward.core.progress import Progress
-from doorward.core.results import ImagesRecord, Record, parse
+from doorward.core.results import ImagesRecord, RateRecord, Record, read_record
 from doorward.core.runs import Run
 from doorward.core.tables import read_parquet
 from doorward.data.sources import load_images, load_test_images
 from doorward.models.files import save_classifier
 from doorward.models.train.loop import BatchAttack, Epoch, train
+from doorward.models.train.results import TrainRecord
 from doorward.models.train.settings import TrainSettings
 
 
@@ -47,7 +48,7 @@ class _Cleansed(Record):
 
 def without_flagged(images: ImageSet, run: Path, method: str | None) -> ImageSet:
     """The images that a method of a cleanse run did not flag; the set must be the one that the run looked at."""
-    looked = parse(_Cleansed, Run.read(run, "cleanse")["results"], run / "run.json", "results")
+    looked = read_record(_Cleansed, run, "cleanse")
     known = list(looked.methods)
     if method is None and len(known) == 1:
         method = known[0]
@@ -66,8 +67,8 @@ def train_to_folder(
     overwrite: bool = False,
     command: str = "",
     progress: Progress | None = None,
-) -> dict[str, Any]:
-    """Train and write the classifier as one run; returns the run's results. A killed run goes on where it was."""
+) -> TrainRecord:
+    """Train and write the classifier as one run. A killed run goes on where it was."""
     settings = build_settings(TrainSettings, "train", request.training)
     if request.by is not None and request.without is None:
         raise DoorwardError(f"train: --by {request.by} without a cleanse run; expected --without RUN with it")
@@ -101,14 +102,15 @@ def train_to_folder(
             batch_attack=_batch_attack(request, images),
         )
         save_classifier(classifier, run.work)
-        run.results = {
-            "images": len(images),
-            "loss": last[0].loss if last else None,
-            "images_per_second": round(last[0].images_per_second) if last else None,
-            "test_accuracy": None if test is None else measure_accuracy(classifier, test).json(),
-        }
+        record = TrainRecord(
+            images=len(images),
+            loss=last[0].loss if last else None,
+            images_per_second=round(last[0].images_per_second) if last else None,
+            test_accuracy=None if test is None else RateRecord.of(measure_accuracy(classifier, test)),
+        )
+        run.keep(record)
         checkpoint.unlink(missing_ok=True)
-    return run.results
+    return record
 
 
 def _batch_attack(request: TrainRequest, images: ImageSet) -> BatchAttack | None:

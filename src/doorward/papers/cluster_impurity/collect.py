@@ -10,13 +10,15 @@ import numpy as np
 from doorward.attacks.files import load_truth
 from doorward.cleansers.parts.leftovers import misfits
 from doorward.cleansers.results import Cleansing, MethodRecord, Samples
-from doorward.core.files import read_json
+from doorward.core.results import read_record
 from doorward.core.runs import Run
+from doorward.models.train.results import TrainRecord
 from doorward.papers.cluster_impurity.plan import Case, Plan
 from doorward.papers.cluster_impurity.stages import forms, stages
 from doorward.papers.cluster_impurity.trainers import AUTHORS_THRESHOLD
-from doorward.papers.rows import Row
+from doorward.papers.rows import Row, rate_row
 from doorward.scoring.cleansing import detection
+from doorward.scoring.results import MethodScore, ModelScore, ScoreRecord
 
 
 @dataclass(frozen=True)
@@ -44,17 +46,18 @@ def collect(plan: Plan, folder: Path) -> Found:
         here = folder / case.folder
         for form in forms(case):
             run = here / f"cleanse-{form}"
-            if not (run / "score.json").exists():
+            score = ScoreRecord.read(run)
+            if score is None:
                 continue
-            cleansing, score = Cleansing.load(run), read_json(run / "score.json")
-            for name, rates in score["methods"].items():
+            cleansing = Cleansing.load(run)
+            for name, rates in score.methods.items():
                 told = cleansing.record.methods[name]
                 found.detections.append({**about, "form": form, "method": name, **_detection(rates, told)})
                 if form == "poster":
                     for other, scored in _variants(case, here, cleansing.samples, told).items():
                         found.detections.append({**about, "form": other, "method": name, **_detection(*scored)})
-            for model in score["models"]:
-                found.models.append({**about, "model": model["name"], **_model(model)})
+            for model in score.models:
+                found.models.append({**about, "model": model.name, **_model(model)})
         if case.recipe is not None and (here / "cleanse-blind" / "score.json").exists():
             found.clusters.append({**about, **_clusters(case, here, Cleansing.load(here / "cleanse-blind").samples)})
         for stage in stages(plan, case, folder):
@@ -63,14 +66,16 @@ def collect(plan: Plan, folder: Path) -> Found:
     return found
 
 
-def _detection(rates: Row, told: MethodRecord) -> Row:
+def _detection(rates: MethodScore, told: MethodRecord) -> Row:
     flat: Row = {"knowledge": ", ".join(told.knowledge), "flagged": told.flagged, "seconds": told.seconds}
-    for name in ("tpr", "fpr", "fpr_target"):
-        flat[f"{name}_hits"], flat[f"{name}_trials"] = rates[name]["hits"], rates[name]["trials"]
-    return {**flat, "auroc": rates["auroc"]}
+    for name, rate in (("tpr", rates.tpr), ("fpr", rates.fpr), ("fpr_target", rates.fpr_target)):
+        flat |= rate_row(name, rate)
+    return {**flat, "auroc": rates.auroc}
 
 
-def _variants(case: Case, here: Path, samples: Samples, told: MethodRecord) -> dict[str, tuple[Row, MethodRecord]]:
+def _variants(
+    case: Case, here: Path, samples: Samples, told: MethodRecord
+) -> dict[str, tuple[MethodScore, MethodRecord]]:
     """What cluster impurity, in all features, flags at the threshold of the authors' code, and with misfits, from what
     the run kept: an image's score is the S of its cluster."""
     labels, score, flag = samples.label, samples.scores["impurity"], samples.flags["impurity"]
@@ -81,18 +86,15 @@ def _variants(case: Case, here: Path, samples: Samples, told: MethodRecord) -> d
     flags = {"authors": score > AUTHORS_THRESHOLD, "misfits": flag | misfits(flag, samples.predicted, labels)}
     return {
         form: (
-            detection(chosen, score, poisoned, of_target).json(),
+            detection(chosen, score, poisoned, of_target),
             told.model_copy(update={"flagged": int(chosen.sum())}),
         )
         for form, chosen in flags.items()
     }
 
 
-def _model(model: Row) -> Row:
-    flat: Row = {}
-    for name, rate in (("accuracy", model["clean_accuracy"]), ("asr", model["asr"])):
-        flat[f"{name}_hits"], flat[f"{name}_trials"] = rate["hits"], rate["trials"]
-    return flat
+def _model(model: ModelScore) -> Row:
+    return rate_row("accuracy", model.clean_accuracy) | rate_row("asr", model.asr)
 
 
 def _clusters(case: Case, here: Path, samples: Samples) -> Row:
@@ -115,4 +117,5 @@ def _clusters(case: Case, here: Path, samples: Samples) -> Row:
 
 def _time(path: Path) -> Row:
     run = Run.read(path)
-    return {"seconds": run["seconds"], "images_per_second": run["results"].get("images_per_second")}
+    speed = read_record(TrainRecord, path).images_per_second if run["verb"] == "train" else None
+    return {"seconds": run["seconds"], "images_per_second": speed}

@@ -14,7 +14,6 @@ from doorward.attacks.job import attack_to_folder
 from doorward.cleansers.job import CleanseRequest, cleanse_to_folder
 from doorward.cleansers.observe import ObserveOnce
 from doorward.cleansers.results import Cleansing
-from doorward.core.files import read_json
 from doorward.core.progress import Progress, in_words, telling
 from doorward.data.sources import load_images
 from doorward.jobs.processes import Told, default_jobs, run_side_by_side
@@ -24,6 +23,7 @@ from doorward.papers.accessory import draw_sunglasses
 from doorward.papers.cluster_impurity.plan import Case, Plan, with_picture
 from doorward.papers.cluster_impurity.pruned import PruneRequest, prune_to_folder
 from doorward.scoring.cleansing import score_cleansing
+from doorward.scoring.results import ScoreRecord
 
 BLIND = ("impurity", "activation", "spectral", "scan")
 DECLARED = ("activation", "spectral", "spectre", "scan")
@@ -179,9 +179,10 @@ def score(plan: Plan, folder: Path, case: Case, told: Told = lambda _: None) -> 
     test = None
     for form in forms(case):
         measured = models(plan, case, folder) if form == "blind" else []
-        file = here / f"cleanse-{form}" / "score.json"
-        if file.exists() and [m["name"] for m in read_json(file)["models"]] == [name for name, _ in measured]:
+        run = here / f"cleanse-{form}"
+        known = ScoreRecord.read(run)
+        if known is not None and [m.name for m in known.models] == [name for name, _ in measured]:
             continue
         if measured and test is None:
             test = load_images(plan.source, split="test")
-        score_cleansing(file.parent, truth, test=test, models=measured, seed=case.seed, device=plan.device)
+        score_cleansing(run, truth, test=test, models=measured, seed=case.seed, device=plan.device)

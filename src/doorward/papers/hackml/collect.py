@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from doorward.core.results import read_record
 from doorward.core.runs import Run
 from doorward.core.triggers import Trigger
+from doorward.inversion.results import InvertRecord
 from doorward.papers.hackml.accessories import face_trigger
 from doorward.papers.hackml.faces import HEIGHT, WIDTH
 from doorward.papers.hackml.plan import Case, Plan
+from doorward.papers.hackml.results import EvidenceRecord, FaceRepairRecord, NetRecord, ScreensRecord
 from doorward.papers.hackml.stages import shared_stages, stages
 from doorward.papers.hackml.work import found_triggers
-from doorward.papers.rows import Row
+from doorward.papers.rows import Row, in_tables, rate_row
 
 _OPAQUE = 0.5
 
@@ -51,14 +53,14 @@ def collect(plan: Plan, folder: Path) -> Found:
     for case in plan.cases:
         here = folder / case.name
         if (here / "net").exists():
-            _net(case, Run.read(here / "net")["results"], found)
+            _net(case, read_record(NetRecord, here / "net"), found)
         if (here / "evidence").exists():
             _scan(case, folder, found)
         if (here / "repair").exists():
-            _repair(case, Run.read(here / "repair")["results"], found)
+            _repair(case, read_record(FaceRepairRecord, here / "repair"), found)
         if (here / "screens").exists():
-            for row in Run.read(here / "screens")["results"]["screens"]:
-                kept = {k: v for k, v in row.items() if k not in ("false", "true")}
+            for row in read_record(ScreensRecord, here / "screens").screens:
+                kept = row.model_dump(exclude={"false", "true"}, exclude_none=True)
                 found.screens.append({"net": case.name, **kept})
     for stage in [*shared_stages(plan, folder), *(s for case in plan.cases for s in stages(plan, case, folder))]:
         if stage.finished:
@@ -68,46 +70,46 @@ def collect(plan: Plan, folder: Path) -> Found:
     return found
 
 
-def _net(case: Case, results: dict[str, Any], found: Found) -> None:
-    for (trigger, target), rate in zip(case.triggers, results.get("asr", []), strict=True):
-        found.nets.append({"net": case.name, "trigger": trigger, "target": target, **_rate("asr", rate)})
+def _net(case: Case, net: NetRecord, found: Found) -> None:
+    for (trigger, target), rate in zip(case.triggers, net.asr, strict=True):
+        found.nets.append({"net": case.name, "trigger": trigger, "target": target, **rate_row("asr", rate)})
 
 
 def _scan(case: Case, folder: Path, found: Found) -> None:
-    run = Run.read(folder / case.name / "invert")
-    results, window = run["results"], run["results"]["methods"]["window"]
-    details, evidence = window["details"], Run.read(folder / case.name / "evidence")["results"]["targets"]
-    p_values = {row["label"]: row["p_value"] for row in results["classes"]}
-    order = sorted((k for k, p in p_values.items() if p is not None), key=lambda k: p_values[k])
+    record = read_record(InvertRecord, folder / case.name / "invert")
+    window = record.methods["window"]
+    details, evidence = window.details, read_record(EvidenceRecord, folder / case.name / "evidence").targets
+    p_values = {row.label: row.p_value for row in record.classes}
+    order = [k for _, k in sorted((p, k) for k, p in p_values.items() if p is not None)]
     found.scans.append(
         {
             "net": case.name,
             "classes": len(p_values),
-            "p_value": results["p_value"],
-            "verdict": results["verdict"],
-            "named": ", ".join(str(t["label"]) for t in results["targets"]),
+            "p_value": record.judgement.p_value,
+            "verdict": in_tables(record),
+            "named": ", ".join(str(t.label) for t in record.targets),
             "targets": ", ".join(map(str, case.targets)),
             "passes": sum(details["passes"].values()),
             "exhaustive": details["passes_of_every_class_and_position"],
-            "seconds": window["seconds"],
+            "seconds": window.seconds,
         }
     )
     for row in evidence:
-        heat = details["heat_maps"][str(row["label"])]
+        heat = details["heat_maps"][str(row.label)]
         found.suspects.append(
             {
                 "net": case.name,
-                "label": row["label"],
-                "true": int(row["label"] in case.targets),
-                "rank": 1 + details["suspects"].index(row["label"]),
-                "p_value": p_values[row["label"]],
-                "p_rank": 1 + order.index(row["label"]) if row["label"] in order else 0,
-                "size": row["size"],
-                "likeness": row["likeness"],
+                "label": row.label,
+                "true": int(row.label in case.targets),
+                "rank": 1 + details["suspects"].index(row.label),
+                "p_value": p_values[row.label],
+                "p_rank": 1 + order.index(row.label) if row.label in order else 0,
+                "size": row.size,
+                "likeness": row.likeness,
                 "peak": "{}, {}".format(*heat["peak"]),
-                "reading": row["reading"],
-                **_rate("asr", row["strength"]),
-                **_rate("transfer", row["transfer"] or {"hits": 0, "trials": 0}),
+                "reading": row.reading,
+                **rate_row("asr", row.strength),
+                **rate_row("transfer", row.transfer),
             }
         )
     triggers = found_triggers(folder, case)
@@ -142,17 +144,13 @@ def _place(name: str, centre: list[float], trigger: Trigger) -> Row:
     }
 
 
-def _repair(case: Case, results: dict[str, Any], found: Found) -> None:
-    for arm in results["arms"]:
-        worst = max(arm["each"], key=lambda rate: rate["value"]) if arm["each"] else {"hits": 0, "trials": 0}
-        row = {"net": case.name, "arm": arm["name"], "role": arm["role"], **_rate("accuracy", arm["clean_accuracy"])}
-        found.arms.append({**row, **_rate("asr", arm["asr"]), **_rate("worst", worst), "seconds": arm["seconds"]})
-    if results["guard"]:
+def _repair(case: Case, record: FaceRepairRecord, found: Found) -> None:
+    for arm in record.arms:
+        worst = max(arm.each, key=lambda rate: rate.rate().value) if arm.each else None
+        row = {"net": case.name, "arm": arm.name, "role": arm.role, **rate_row("accuracy", arm.clean_accuracy)}
+        found.arms.append({**row, **rate_row("asr", arm.asr), **rate_row("worst", worst), "seconds": arm.seconds})
+    if record.guard:
         row = {"net": case.name}
         for name in ("clean_accuracy_before", "clean_accuracy", "clean_refused", "stamped_refused"):
-            row |= _rate(name, results["guard"].get(name, {"hits": 0, "trials": 0}))
+            row |= rate_row(name, record.guard.get(name))
         found.guards.append(row)
-
-
-def _rate(name: str, rate: dict[str, Any]) -> Row:
-    return {f"{name}_hits": rate["hits"], f"{name}_trials": rate["trials"]}

@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 
 from doorward.core.classifier import to_float, to_uint8
 from doorward.core.images import ImageSet
-from doorward.core.runs import Run
+from doorward.core.results import read_record
+from doorward.inversion.results import InvertRecord
 from doorward.papers.drawing import open_pyplot, save_figure
 from doorward.papers.hackml.accessories import face_trigger
 from doorward.papers.hackml.collect import true_mask
 from doorward.papers.hackml.plan import Case, Plan
+from doorward.papers.hackml.results import ScreensRecord
 from doorward.papers.hackml.work import faces_of, found_triggers
 
 _SHOWN = 4  # suspects in a net's picture
@@ -37,7 +39,7 @@ def _net(case: Case, held: ImageSet, folder: Path, path: Path) -> Path:
     """One row a suspect: heat map over the mean face, complete trigger, a stamped face; the true stamp where known."""
     pyplot = open_pyplot()
 
-    details = Run.read(folder / case.name / "invert")["results"]["methods"]["window"]["details"]
+    details = read_record(InvertRecord, folder / case.name / "invert").methods["window"].details
     triggers = found_triggers(folder, case)
     labels = [*[k for k in triggers if k in case.targets], *[k for k in triggers if k not in case.targets]][:_SHOWN]
     mean = to_float(held.pixels).mean(0).permute(1, 2, 0).numpy()
@@ -79,9 +81,9 @@ def _curves(cases: list[Case], folder: Path, path: Path) -> Path:
 
     figure, axes = pyplot.subplots(figsize=(5.4, 4.2), layout="constrained")
     for number, case in enumerate(cases):
-        for row in Run.read(folder / case.name / "screens")["results"]["screens"]:
-            told = f"{case.name}, {row['screen']}: {row['auroc']:.2f}"
-            axes.plot(row["false"], row["true"], _DASHES[row["screen"]], color=f"C{number}", label=told, linewidth=1.3)
+        for row in read_record(ScreensRecord, folder / case.name / "screens").screens:
+            told = f"{case.name}, {row.screen}: {row.auroc:.2f}"
+            axes.plot(row.false, row.true, _DASHES[row.screen], color=f"C{number}", label=told, linewidth=1.3)
     axes.set(xlabel="clean faces refused", ylabel="stamped faces refused", title="screens of single images")
     axes.grid(alpha=0.25)
     axes.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))

@@ -16,18 +16,30 @@ from doorward.core import methods as registry
 from doorward.core.classifier import Classifier, measure_accuracy, pick_device, to_float, to_uint8
 from doorward.core.images import ImageSet
 from doorward.core.progress import telling
+from doorward.core.results import RateRecord, read_record
 from doorward.core.runs import Run
 from doorward.core.triggers import Trigger
 from doorward.inversion.files import load_stamps
 from doorward.inversion.job import InvertRequest, invert_to_folder
-from doorward.inversion.judge.evidence import rank_targets
+from doorward.inversion.judge.evidence import Evidence, rank_targets
+from doorward.inversion.results import InvertRecord
 from doorward.jobs.processes import Told
 from doorward.models.files import load_classifier, save_classifier
 from doorward.models.open.foreign import load_foreign
 from doorward.models.train.loop import train
 from doorward.papers.hackml.faces import split_faces
 from doorward.papers.hackml.plan import ARCH, SCREENS, SHAPE, Case, Plan
-from doorward.repairs.arms import repair_with_controls
+from doorward.papers.hackml.results import (
+    ArmScore,
+    EvidenceRecord,
+    FaceRepairRecord,
+    FacesRecord,
+    NetRecord,
+    ScreenScore,
+    ScreensRecord,
+    TargetEvidence,
+)
+from doorward.repairs.repair import repair
 from doorward.scoring.repairs import score_arms
 from doorward.screens.base import roc
 from doorward.screens.screen import fit
@@ -43,7 +55,7 @@ def divide_faces(plan: Plan, folder: Path) -> None:
         for name, part in zip(("train", "held-out"), split_faces(faces, plan.seed), strict=True):
             (run.work / name).mkdir(exist_ok=True)
             part.save(run.work / name)
-        run.results = {"source": faces.name, "people": len(faces.classes), "images": len(faces)}
+        run.keep(FacesRecord(source=faces.name, people=len(faces.classes), images=len(faces)))
 
 
 def faces_of(folder: Path, name: str) -> ImageSet:
@@ -74,10 +86,14 @@ def _train(plan: Plan, path: Path, faces: ImageSet, attack: Attack | None, seed:
         if attack is not None:
             save_attack(attack, run.work / "attack")
         held = faces_of(folder, "held-out")
-        run.results = {"accuracy": measure_accuracy(classifier, held).json(), "images": len(faces)}
-        if attack is not None:
-            single = [asr(classifier, held, Attack("one", (p,)), seed=plan.seed).json() for p in attack.pairings]
-            run.results |= {"asr": single}
+        accuracy = RateRecord.of(measure_accuracy(classifier, held))
+        run.keep(NetRecord(accuracy=accuracy, images=len(faces), asr=_each(plan, classifier, held, attack)))
+
+
+def _each(plan: Plan, classifier: Classifier, held: ImageSet, attack: Attack | None) -> tuple[RateRecord, ...]:
+    """Success of every trigger of an attack by itself."""
+    single = [Attack("one", (p,)) for p in attack.pairings] if attack else []
+    return tuple(RateRecord.of(asr(classifier, held, one, seed=plan.seed)) for one in single)
 
 
 def search(plan: Plan, case: Case, folder: Path, told: Told) -> None:
@@ -109,7 +125,7 @@ def open_net(plan: Plan, case: Case, folder: Path) -> Classifier:
 
 def found_triggers(folder: Path, case: Case) -> dict[int, Trigger]:
     """The complete triggers of the suspects, most suspicious first."""
-    about = Run.read(folder / case.name / "invert")["results"]["methods"]["window"]["details"]["complete"]
+    about = read_record(InvertRecord, folder / case.name / "invert").methods["window"].details["complete"]
     triggers = {}
     for label in map(int, about):
         (trigger,) = load_stamps(folder / case.name / "invert", "window", label)
@@ -120,8 +136,8 @@ def found_triggers(folder: Path, case: Case) -> dict[int, Trigger]:
 
 def weigh(plan: Plan, case: Case, folder: Path, told: Told) -> None:
     """Rank true and natural backdoors together, on faces that the search did not see."""
-    results = Run.read(folder / case.name / "invert")["results"]
-    p_values = {row["label"]: row["p_value"] for row in results["classes"] if row["p_value"] is not None}
+    classes = read_record(InvertRecord, folder / case.name / "invert").classes
+    p_values = {row.label: row.p_value for row in classes if row.p_value is not None}
     classifier, held = open_net(plan, case, folder), faces_of(folder, "held-out")
     reference = None if case.given else load_classifier(folder / "reference-1", pick_device(plan.device))
     with Run(folder / case.name / "evidence", "evidence", plan.manifest(), command=plan.command) as run:
@@ -134,43 +150,49 @@ def weigh(plan: Plan, case: Case, folder: Path, told: Told) -> None:
             reference=reference,
             seed=plan.seed,
         )
-        run.results = {"targets": [e.json() for e in ranked]}
+        run.keep(EvidenceRecord(targets=tuple(_evidence(e) for e in ranked)))
+
+
+def _evidence(found: Evidence) -> TargetEvidence:
+    rates = {"strength": RateRecord.of(found.strength), "transfer": found.transfer and RateRecord.of(found.transfer)}
+    return TargetEvidence(**{**vars(found), **rates})
 
 
 def repair_net(plan: Plan, case: Case, folder: Path, told: Told) -> None:
     """Repair true and natural backdoors together, beside control arms; then the guard of the contest."""
     classifier, held = open_net(plan, case, folder), faces_of(folder, "held-out")
-    evidence = Run.read(folder / case.name / "evidence")["results"]["targets"]
-    working = {e["label"] for e in evidence if (e["strength"]["value"] or 0) >= WORKS}
+    evidence = read_record(EvidenceRecord, folder / case.name / "evidence").targets
+    working = {e.label for e in evidence if (e.strength.value or 0) >= WORKS}
     triggers = {label: (t,) for label, t in found_triggers(folder, case).items() if label in working}
     methods = tuple(m for m in plan.methods if triggers or "triggers" not in registry.get("repair", m).given)
     attack = case.attack()
     with Run(folder / case.name / "repair", "repair-faces", plan.manifest(), command=plan.command) as run:
-        arms = repair_with_controls(
+        arms = repair(
             classifier,
             faces_of(folder, "train"),
+            triggers or None,
             methods,
-            triggers=triggers or None,
             oracle={p.target: (p.stamp,) for p in attack.pairings if p.target is not None} if attack else None,
             settings={m: plan.repair[m] for m in methods},
             held_out=plan.held_out,
             seed=plan.seed,
             progress=telling(told, f"{case.name}: repair "),
-        )
+        ).arms
         rows = []
         for arm in arms:
-            (row,) = score_arms({arm.planned.name: arm.repaired.classifier}, held, attack, seed=plan.seed)
-            single = [Attack("one", (p,)) for p in attack.pairings] if attack else []
-            each = [asr(arm.repaired.classifier, held, one, seed=plan.seed).json() for one in single]
-            rows.append({**row, "role": arm.planned.role, "each": each, "seconds": arm.seconds})
-        run.results = {"arms": rows, "targets": sorted(triggers), "guard": None}
+            mended = arm.repaired.classifier
+            (row,) = score_arms({arm.planned.name: mended}, held, attack, seed=plan.seed)
+            each = _each(plan, mended, held, attack)
+            rows.append(ArmScore(**dict(row), role=arm.planned.role, each=each, seconds=arm.seconds))
+        rates = None
         if triggers:
             guard = next(a.repaired.guard for a in arms if a.planned.name == "retrain")
             measured = (
                 guard.measure(held, stamped_faces(held, attack)) if attack else {"clean_accuracy": guard.accuracy(held)}
             )
-            run.results["guard"] = {name: rate.json() for name, rate in measured.items()}
+            rates = {name: RateRecord.of(rate) for name, rate in measured.items()}
             guard.save(run.work)
+        run.keep(FaceRepairRecord(arms=tuple(rows), targets=tuple(sorted(triggers)), guard=rates))
 
 
 def stamped_faces(faces: ImageSet, attack: Attack) -> NDArray[np.uint8]:
@@ -197,11 +219,12 @@ def screen_images(plan: Plan, case: Case, folder: Path, told: Told) -> None:
             known = faces_of(folder, "train")
             screen = fit(classifier, known, name, triggers=triggers, false_rejection=_FALSE_REJECTION, seed=plan.seed)
             clean = screen(held.pixels)
-            row: dict[str, Any] = {"screen": name, "refused": int(clean.flags.sum()), "clean": len(held)}
+            row = ScreenScore(screen=name, refused=int(clean.flags.sum()), clean=len(held))
             if attack is not None:
                 stamped = screen(stamped_faces(held, attack))
                 false, true, area = roc(clean.scores, stamped.scores)
-                row |= {"caught": int(stamped.flags.sum()), "stamped": len(stamped.flags), "auroc": area}
-                row |= {"false": false.tolist(), "true": true.tolist()}
+                curve = {"false": tuple(false.tolist()), "true": tuple(true.tolist()), "auroc": area}
+                caught = {"caught": int(stamped.flags.sum()), "stamped": len(stamped.flags)}
+                row = row.model_copy(update={**caught, **curve})
             rows.append(row)
-        run.results = {"screens": rows}
+        run.keep(ScreensRecord(screens=tuple(rows)))

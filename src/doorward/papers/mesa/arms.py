@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 from doorward.attacks.files import load_attack
 from doorward.core.errors import DoorwardError
-from doorward.core.runs import Run
+from doorward.core.results import read_record
 from doorward.core.triggers import Stamp
 from doorward.inversion.distribution.triggers import TriggerDistribution
 from doorward.inversion.files import load_stamps
+from doorward.inversion.results import InvertRecord
 from doorward.papers.mesa.plan import SIZES, Case, Plan
 from doorward.papers.mesa.profiles import AUTHORS_SEARCH
 
@@ -142,8 +143,8 @@ def mesa_name(beta: float) -> str:
 
 def verdict(here: Path) -> int | None:
     """The class that stands out most in the case's mask inversion; None when nothing was found."""
-    targets = Run.read(here / "invert-mask", "invert")["results"]["targets"]
-    return int(targets[0]["label"]) if targets else None
+    targets = read_record(InvertRecord, here / "invert-mask", "invert").targets
+    return targets[0].label if targets else None
 
 
 def stamps(plan: Plan, arm: Arm, here: Path) -> Mapping[int, Sequence[Stamp]]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from doorward.core.results import read_record
 from doorward.core.runs import Run
+from doorward.inversion.results import InvertRecord
 from doorward.papers.mesa.arms import BEFORE, arms, inversions
 from doorward.papers.mesa.plan import Case, Plan
+from doorward.papers.mesa.results import ArmScore, AttackedRecord, TruthScore
 from doorward.papers.mesa.stages import shared_stages, stages
-from doorward.papers.rows import Row
+from doorward.papers.rows import Row, in_tables, rate_row
 
 
 @dataclass(frozen=True)
@@ -35,14 +38,14 @@ def collect(plan: Plan, folder: Path) -> Found:
     for case in plan.cases:
         here, about = folder / case.name, {"case": case.name, **case.about()}
         if (here / "attack").exists():
-            attacked = Run.read(here / "attack")["results"]
-            for name in ("clean", BEFORE):
-                found.models.append({**about, "arm": name, "rank": 0, "told": "", **_rates(attacked[name])})
+            attacked = read_record(AttackedRecord, here / "attack")
+            for name, scored in (("clean", attacked.clean), (BEFORE, attacked.before)):
+                found.models.append({**about, "arm": name, "rank": 0, "told": "", **_rates(scored)})
         for arm in arms(plan, case):
             if (here / arm.folder).exists():
-                results = Run.read(here / arm.folder)["results"]
-                told = ", ".join(results["told"])
-                found.models.append({**about, "arm": arm.name, "rank": arm.rank or 0, "told": told, **_rates(results)})
+                score = read_record(ArmScore, here / arm.folder)
+                told = ", ".join(score.told)
+                found.models.append({**about, "arm": arm.name, "rank": arm.rank or 0, "told": told, **_rates(score)})
         _collect_inversions(plan, case, here, about, found)
     every = [*shared_stages(plan, folder), *(s for case in plan.cases for s in stages(plan, case, folder))]
     for stage in every:
@@ -52,11 +55,8 @@ def collect(plan: Plan, folder: Path) -> Found:
     return found
 
 
-def _rates(scored: Row) -> Row:
-    flat: Row = {}
-    for name in ("asr", "accuracy"):
-        flat[f"{name}_hits"], flat[f"{name}_trials"] = scored[name]["hits"], scored[name]["trials"]
-    return flat
+def _rates(scored: TruthScore) -> Row:
+    return rate_row("asr", scored.asr) | rate_row("accuracy", scored.accuracy)
 
 
 def _collect_inversions(plan: Plan, case: Case, here: Path, about: Row, found: Found) -> None:
@@ -64,13 +64,11 @@ def _collect_inversions(plan: Plan, case: Case, here: Path, about: Row, found: F
         path = here / f"invert-{inversion.name}"
         if not path.exists():
             continue
-        results = Run.read(path, "invert")["results"]
-        details = results["methods"][inversion.method]["details"]
+        record = read_record(InvertRecord, path, "invert")
+        details = record.methods[inversion.method].details
         if inversion.method == "mask":
-            first = results["targets"][0]["label"] if results["targets"] else -1
-            found.verdicts.append(
-                {**about, "verdict": results["verdict"], "named": first, "p_value": results["p_value"]}
-            )
+            first, p_value = record.targets[0].label if record.targets else -1, record.judgement.p_value
+            found.verdicts.append({**about, "verdict": in_tables(record), "named": first, "p_value": p_value})
             continue
         (success,) = details["success"]  # one class was searched
         entropy = details["entropy"][0] if "entropy" in details else [None] * len(success)

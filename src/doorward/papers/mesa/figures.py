@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from doorward.core.runs import Run
+from doorward.core.results import read_record
 from doorward.core.tensors import read_tensors
 from doorward.papers.drawing import open_pyplot, save_figure
 from doorward.papers.mesa.arms import BEFORE
 from doorward.papers.mesa.collect import Found
 from doorward.papers.mesa.plan import Plan
+from doorward.papers.mesa.results import SamplesRecord
 from doorward.papers.mesa.tables import BASELINE, by_case, label, main_arms
 from doorward.papers.rows import pick
 
@@ -40,7 +41,7 @@ def draw(plan: Plan, found: Found, folder: Path, results: Path) -> list[Path]:
         run = folder / case.name / "shown"
         if case.shown and run.exists():
             arrays = {k: v.numpy() for k, v in read_tensors(run / "samples.safetensors").items()}
-            betas = Run.read(run, "samples")["results"]["levels"]
+            betas = list(read_record(SamplesRecord, run, "samples").levels)
             _plane(arrays, case.name, plane_file)
             _pictures(arrays, betas, case.name, pictures)
     return drawn + [path for path in (plane_file, pictures) if path.exists()]

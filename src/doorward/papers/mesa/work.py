@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from doorward.attacks.rate import asr
 from doorward.core.classifier import Classifier, measure_accuracy, pick_device, to_float, to_uint8
 from doorward.core.images import ImageSet
 from doorward.core.progress import telling
+from doorward.core.results import RateRecord
 from doorward.core.runs import Run
 from doorward.core.tensors import write_tensors
 from doorward.core.triggers import Trigger
@@ -29,9 +29,10 @@ from doorward.models.train.job import TrainRequest, train_to_folder
 from doorward.models.train.loop import train
 from doorward.papers.mesa.arms import PEERS, Arm, Inversion, stamps, verdict
 from doorward.papers.mesa.plan import Case, Plan
+from doorward.papers.mesa.results import ArmScore, AttackedRecord, SamplesRecord, SplitRecord, TruthScore
+from doorward.repairs.apply import apply_repair
 from doorward.repairs.methods.controls import FineTuneSettings, RefreshSettings, fine_tune, refresh
 from doorward.repairs.methods.retrain import RetrainSettings, retrain
-from doorward.repairs.repair import repair as repair_by
 from doorward.repairs.repaired import Repaired
 
 ENOUGH = 0.95  # of training images: an attack that succeeds on so many is not trained further
@@ -48,7 +49,7 @@ def split(plan: Plan, path: Path) -> None:
         for name, part in (("search", search), ("evaluation", evaluation)):
             (run.work / name).mkdir(exist_ok=True)
             part.save(run.work / name)
-        run.results = {"search": len(search), "evaluation": len(evaluation)}
+        run.keep(SplitRecord(search=len(search), evaluation=len(evaluation)))
 
 
 def train_clean(plan: Plan, path: Path, told: Told) -> None:
@@ -91,16 +92,16 @@ def attack_net(plan: Plan, case: Case, folder: Path, told: Told) -> None:
                 break
         save_classifier(classifier, run.work)
         after = score(plan, folder, planned, classifier)
-        run.results = {"clean": before, "before": after, "rounds": number + 1}
+        run.keep(AttackedRecord(clean=before, before=after, rounds=number + 1))
         for path in run.work.glob("round-*.safetensors"):
             path.unlink()
 
 
-def score(plan: Plan, folder: Path, attack: Attack, classifier: Classifier) -> dict[str, Any]:
+def score(plan: Plan, folder: Path, attack: Attack, classifier: Classifier) -> TruthScore:
     """Clean accuracy, and success of the attacker's own trigger, on images that no defence sees."""
     evaluation = ImageSet.load(folder / "data" / "evaluation")
     accuracy, success = measure_accuracy(classifier, evaluation), asr(classifier, evaluation, attack, seed=plan.seed)
-    return {"accuracy": accuracy.json(), "asr": success.json()}
+    return TruthScore(accuracy=RateRecord.of(accuracy), asr=RateRecord.of(success))
 
 
 def search(plan: Plan, case: Case, inversion: Inversion, folder: Path, told: Told) -> None:
@@ -134,7 +135,7 @@ def repair(plan: Plan, case: Case, arm: Arm, folder: Path) -> None:
         measured = score(
             plan, folder, load_attack(here / "attack" / "attack"), found.classifier if found else classifier
         )
-        run.results = {**measured, "told": list(arm.told), "repaired": found is not None}
+        run.keep(ArmScore(**dict(measured), told=arm.told, repaired=found is not None))
 
 
 def _repaired(plan: Plan, arm: Arm, here: Path, classifier: Classifier, known: ImageSet) -> Repaired | None:
@@ -143,7 +144,9 @@ def _repaired(plan: Plan, arm: Arm, here: Path, classifier: Classifier, known: I
         return refresh(classifier, known, RefreshSettings(batch=plan.repair.batch, held_out=0), seed=plan.seed)
     if arm.method in PEERS:
         triggers = stamps(plan, arm, here) if arm.inversion else None
-        return repair_by(classifier, arm.method, triggers=triggers, knowledge={"clean_images": known}, seed=plan.seed)
+        return apply_repair(
+            classifier, arm.method, triggers=triggers, knowledge={"clean_images": known}, seed=plan.seed
+        )
     settings = plan.repair
     if arm.by_default:
         own = RetrainSettings()
@@ -176,7 +179,7 @@ def show(plan: Plan, case: Case, folder: Path) -> None:
             tensors[name] = alphas * patterns + (1 - alphas) * _GREY
             tensors[f"{name}_success"] = each_success(classifier, patterns, alphas, evaluation, plan.target, generator)
         write_tensors(run.work / "samples.safetensors", tensors)
-        run.results = {"levels": list(whole.levels), "images_per_trigger": IMAGES}
+        run.keep(SamplesRecord(levels=whole.levels, images_per_trigger=IMAGES))
 
 
 def each_success(

@@ -11,10 +11,11 @@ from doorward.core.results import Finding
 from doorward.core.text import count, listing, name, number, percent, plural, quoted
 from doorward.reports import charts
 from doorward.reports.knowledge import BLIND_SPOTS, notes, told
-from doorward.reports.run_files import RunFolder, Score
+from doorward.reports.run_files import RunFolder
 from doorward.reports.sections import Cell, Check, Section
 from doorward.reports.sections._classes import Column, cards, distribution, matrix, strips
 from doorward.reports.sections._rates import accuracy_domain, drawn
+from doorward.scoring.results import ScoreRecord
 
 
 def build(run: RunFolder, thumbnail_bytes: int) -> Section:
@@ -79,7 +80,7 @@ def _warnings(results: CleanseRecord) -> tuple[str, ...]:
     )
 
 
-def _overview(results: CleanseRecord, found: Sequence[Finding], score: Score | None) -> dict[str, Cell]:
+def _overview(results: CleanseRecord, found: Sequence[Finding], score: ScoreRecord | None) -> dict[str, Cell]:
     """This run as a row of the table of all runs."""
     classes = results.images.classes
     row = {"Images": Cell(name(results.images.name), plural(sum(results.images.counts), "image"))}
@@ -114,7 +115,7 @@ _MEASURES = (
 )
 
 
-def _scored(score: Score, results: CleanseRecord) -> dict[str, Any]:
+def _scored(score: ScoreRecord, results: CleanseRecord) -> dict[str, Any]:
     """What was computed with ground truth, as tables with intervals drawn in."""
     full = (0.0, 1.0)
     methods = [

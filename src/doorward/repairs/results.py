@@ -1,0 +1,196 @@
+"""What `repair` returns, and its form on disk: one definition for writer, reader, score, report and papers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from pydantic import Field
+
+from doorward.core.classifier import Classifier
+from doorward.core.errors import DoorwardError
+from doorward.core.results import (
+    ClassifierRecord,
+    Count,
+    ImagesRecord,
+    Judged,
+    Number,
+    RateRecord,
+    Record,
+    Result,
+    parse,
+)
+from doorward.models.files import load_classifier
+from doorward.repairs.arms import Arm, Role
+from doorward.repairs.files import copy_arm, save_arm
+
+
+class StepRecord(Record):
+    """One step of a method's own record; ``accuracy``: on clean images that took no part in it."""
+
+    name: str
+    accuracy: RateRecord
+
+
+class ArmRecord(Record):
+    """One arm of the comparison.
+
+    Args:
+        accuracy: on the held-out clean images.
+        asr, targets: success of the inverted triggers on the same images, in all and by target; None, empty without.
+        settings, given, knowledge: what the method was configured with and handed.
+        folder: of its classifier in the run; None for the classifier as it was given.
+    """
+
+    name: str
+    role: Role
+    method: str = ""
+    accuracy: RateRecord
+    asr: RateRecord | None = None
+    targets: dict[Count, RateRecord] = Field(default_factory=dict)
+    seconds: Number = None
+    settings: dict[str, Any] = Field(default_factory=dict)
+    given: tuple[str, ...] = ()
+    knowledge: tuple[str, ...] = ()
+    steps: tuple[StepRecord, ...] = ()
+    details: dict[str, Any] = Field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    folder: str | None = None
+
+
+class TargetRecord(Record):
+    """A class whose inverted triggers were used: the inversions they are of, and how many."""
+
+    class_name: str
+    label: Count
+    method: str
+    stamps: Count
+
+
+class TriggersRecord(Record):
+    """Where the triggers come from; ``run``: the folder of the inversion, where there is one."""
+
+    run: str = ""
+    targets: tuple[TargetRecord, ...] = ()
+
+
+class UsedImages(ImagesRecord):
+    """The clean images; of those that were taken of them, so many to repair with and so many to measure on."""
+
+    fitted: Count
+    held_out: Count
+
+
+class RepairedRecord(ClassifierRecord):
+    """The classifier under repair."""
+
+    classes: Count
+    shape: tuple[Count, Count, Count]
+
+
+class RepairRecord(Judged):
+    """``results`` of a repair run.
+
+    Args:
+        arms: the classifier as given, then methods, controls, oracle.
+    """
+
+    images: UsedImages
+    classifier: RepairedRecord
+    triggers: TriggersRecord | None = None
+    arms: tuple[ArmRecord, ...] = Field(min_length=2)
+    warnings: tuple[str, ...] = ()
+    source: str = ""
+    model: str = ""
+
+    @property
+    def given(self) -> ArmRecord:
+        """The classifier before any repair."""
+        return self.arms[0]
+
+    @property
+    def first(self) -> ArmRecord:
+        """The arm that the verdict is about."""
+        return judged_arm(self.arms)
+
+
+def judged_arm(arms: Sequence[ArmRecord]) -> ArmRecord:
+    """The first method; a control stands for itself where it was the only choice."""
+    return next((arm for arm in arms[1:] if arm.role == "repair"), arms[1])
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Repair(Result):
+    """What `repair` gives: classifiers without their backdoor side by side, and whether the triggers still work.
+
+    Args:
+        arms: with their classifiers, the one as given first; empty when the result was read from a folder.
+        folder: of the run that it was read from, where its classifiers are.
+        device: where they are loaded to.
+    """
+
+    verb: ClassVar[str] = "repair"
+    facts: RepairRecord
+    arms: tuple[Arm, ...] = ()
+    folder: Path | None = None
+    device: torch.device | str = "cpu"
+
+    @property
+    def record(self) -> RepairRecord:
+        """All plain values."""
+        return self.facts
+
+    @property
+    def classifier(self) -> Classifier:
+        """The first method's."""
+        return self.classifier_of(self.facts.arms[1].name)
+
+    def classifier_of(self, name: str) -> Classifier:
+        """The classifier of an arm.
+
+        Raises:
+            DoorwardError: no such arm, or one that the run does not keep.
+        """
+        row = next((row for row in self.facts.arms if row.name == name), None)
+        if row is None:
+            names = ", ".join(row.name for row in self.facts.arms)
+            raise DoorwardError(f"repair: no arm {name!r}; expected one of {names}")
+        if self.folder is None:
+            return next(arm.repaired.classifier for arm in self.arms if arm.planned.name == name)
+        if row.folder is None:
+            raise DoorwardError(f"{self.folder}: does not keep the classifier as it was given; expected a repaired one")
+        place = self.folder / row.folder
+        if not (place / "classifier.json").exists():
+            told = f"its net is made by {self.facts.classifier.arch}, which is not run to read a result"
+            raise DoorwardError(f"{place}: {told}; expected a net's name")
+        return load_classifier(place, self.device)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per arm."""
+        return [
+            {
+                "arm": arm.name,
+                "role": arm.role,
+                "accuracy": arm.accuracy.value,
+                "triggers_succeed": None if arm.asr is None else arm.asr.value,
+                "seconds": arm.seconds,
+            }
+            for arm in self.facts.arms
+        ]
+
+    def write(self, folder: Path) -> RepairRecord:
+        """Write the classifiers, the first method's into the folder itself, the others into ``arms/NAME/``."""
+        for number, row in enumerate(self.facts.arms):
+            if row.folder is not None and self.folder is not None:
+                copy_arm(self.folder / row.folder, folder / row.folder)
+            elif row.folder is not None:
+                save_arm(self.arms[number].repaired.classifier, folder / row.folder)
+        return self.facts
+
+    @classmethod
+    def read(cls, folder: Path, results: dict[str, Any]) -> Self:
+        """From a run's folder."""
+        return cls(parse(RepairRecord, results, folder / "run.json", "results"), folder=folder)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from doorward.core.classifier import Classifier, as_bytes
 from doorward.core.errors import DoorwardError
 from doorward.screens.results import Screening
+from doorward.screens.verdict import rank_of
 
 Floats = NDArray[np.float64]
 Pixels = NDArray[np.uint8]
@@ -26,6 +27,7 @@ class Screen:
         classifier: the net whose decisions it watches.
         threshold: from clean images, see `threshold_at`. A method gives the least that it may be, or -inf.
         false_rejection: share of clean images that the threshold is for; NaN until it is set.
+        set_on: clean images that set the threshold.
         settings: the method's own, as plain values.
     """
 
@@ -34,6 +36,7 @@ class Screen:
     classifier: Classifier
     threshold: float
     false_rejection: float = field(default=math.nan, kw_only=True)
+    set_on: int = field(default=0, kw_only=True)
     settings: dict[str, Any] = field(default_factory=dict, kw_only=True)
 
     def __init_subclass__(cls) -> None:
@@ -55,7 +58,8 @@ class Screen:
     def __call__(self, pixels: NDArray[Any]) -> Screening:
         """Scores, flags and verdict on images ``[N, H, W, C]``: uint8, or floats in [0, 1]."""
         pixels = as_bytes(pixels, self.classifier.shape, f"screen {self.name}")
-        return Screening.of(self.scores(pixels), self.threshold, self.name, self.settings, self.false_rejection)
+        about = (self.scores(pixels), self.threshold, self.name, self.settings)
+        return Screening.of(*about, false_rejection=self.false_rejection, set_on=self.set_on)
 
 
 def threshold_at(clean: Floats, false_rejection: float, what: str = "screen") -> float:
@@ -69,7 +73,7 @@ def threshold_at(clean: Floats, false_rejection: float, what: str = "screen") ->
     """
     if not 0 < false_rejection < 1:
         raise DoorwardError(f"{what}: false rejection rate {false_rejection:g}; expected a number between 0 and 1")
-    rank = math.ceil((1 - false_rejection) * (len(clean) + 1) - 1e-9)
+    rank = rank_of(false_rejection, len(clean))
     if rank > len(clean):
         needed = math.ceil(1 / false_rejection - 1e-9) - 1
         told = f"{len(clean)} clean images for a false rejection rate of {false_rejection:g}"

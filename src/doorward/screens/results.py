@@ -45,6 +45,7 @@ class ScreenRecord(Judged):
 
     Args:
         false_rejection: share of clean images that the threshold lets be flagged.
+        set_on: clean images that set the threshold.
         threshold: an image with a larger score is flagged.
         screened, flagged: how many images.
         images, clean, classifier, flagged_by_decision: None or empty where the screening was made in memory.
@@ -54,6 +55,7 @@ class ScreenRecord(Judged):
     method: str
     settings: dict[str, Any] = Field(default_factory=dict)
     false_rejection: float
+    set_on: Count = 0
     threshold: float
     screened: Count
     flagged: Count
@@ -104,17 +106,20 @@ class Screening(Result):
         threshold: float,
         method: str,
         settings: dict[str, Any] | None = None,
-        false_rejection: float = 0.05,
+        *,
+        false_rejection: float,
+        set_on: int,
     ) -> Self:
         """Flag scores above a threshold, and weigh their number."""
         flags = scores > threshold
-        judgement, findings = judge(method, scores, flags, false_rejection)
+        judgement, findings = judge(method, scores, flags, false_rejection, set_on)
         facts = ScreenRecord(
             judgement=judgement,
             findings=findings,
             method=method,
             settings=settings or {},
             false_rejection=false_rejection,
+            set_on=set_on,
             threshold=threshold,
             screened=len(scores),
             flagged=int(flags.sum()),

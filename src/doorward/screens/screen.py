@@ -70,6 +70,7 @@ def fit(
         made,
         threshold=max(threshold, made.threshold),
         false_rejection=false_rejection,
+        set_on=len(setting),
         settings=configured.model_dump(mode="json"),
     )
 
@@ -118,7 +119,7 @@ def screen(
 def save_screen(made: Screen, path: Path | str) -> None:
     """Write a screen without its classifier, as safetensors."""
     arrays = {k: np.ascontiguousarray(v) for k, v in made.arrays().items()}
-    about = {"false_rejection": made.false_rejection, "settings": made.settings}
+    about = {"false_rejection": made.false_rejection, "set_on": made.set_on, "settings": made.settings}
     told = {"screen": made.name, "about": json.dumps(about)}
     write_tensors(path, arrays | {"threshold": np.array([made.threshold])}, told)
 
@@ -134,7 +135,8 @@ def load_screen(path: Path | str, model: Classifier) -> Screen:
             kind, about = Screen.forms[told["screen"]], json.loads(told["about"])
             arrays = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
         made = kind.restore(model, float(arrays.pop("threshold")[0]), arrays)
-        return replace(made, false_rejection=float(about["false_rejection"]), settings=dict(about["settings"]))
+        rate, set_on = float(about["false_rejection"]), int(about["set_on"])
+        return replace(made, false_rejection=rate, set_on=set_on, settings=dict(about["settings"]))
     except (OSError, SafetensorError, KeyError, ValueError, IndexError, TypeError) as error:
         line = str(error).splitlines()[0]
         raise DoorwardError(f"{path}: not a screen ({line}); expected one that doorward wrote") from None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,30 +14,47 @@ LEVEL = 0.05  # of the test
 
 RULE = (
     "A threshold is set on clean images, so that a chosen share of them is flagged. The p-value is the chance of as "
-    "many flags or more when every image is clean (one-sided exact binomial test). It takes the chosen share for the "
-    "true one, which varies about it: the fewer clean images set the threshold and the more are screened, the more "
-    f"often clean images come out as suspicious than the level of {LEVEL:g} says."
+    "many flags or more when every image is clean. It counts that the share holds on average alone: the threshold is a "
+    "score of few clean images (one-sided exact test, beta-binomial). Suspicious: p is at or below "
+    f"{LEVEL:g}."
 )
 
 
-def p_value(flags: NDArray[np.bool_], false_rejection: float) -> float:
-    """Chance of as many flags or more when every image is clean; 1 without images."""
-    from scipy.stats import binomtest
+def p_value(flags: NDArray[np.bool_], false_rejection: float, set_on: int) -> float:
+    """Chance of as many flags or more when every image is clean; 1 without images.
 
-    if not len(flags):
+    The threshold is the r-th smallest of n clean scores (`threshold_at`). The share of new clean images above it is
+    Beta(n + 1 - r, r) distributed whatever the scores are (Vovk 2012), so that their number is beta-binomial.
+
+    Args:
+        set_on: n, clean images that set the threshold.
+    """
+    from scipy.special import logsumexp
+    from scipy.stats import betabinom
+
+    flagged = int(flags.sum())
+    if not flagged:
         return 1.0
-    return float(binomtest(int(flags.sum()), len(flags), false_rejection, alternative="greater").pvalue)
+    above = set_on + 1 - rank_of(false_rejection, set_on)
+    tail = betabinom.logpmf(np.arange(flagged, len(flags) + 1), len(flags), above, set_on + 1 - above)
+    return min(1.0, float(np.exp(logsumexp(tail))))  # the sum of small terms: 1 - cdf would lose them
+
+
+def rank_of(false_rejection: float, count: int) -> int:
+    """r such that the r-th smallest of ``count`` clean scores is exceeded with the probability asked for at most."""
+    return math.ceil((1 - false_rejection) * (count + 1) - 1e-9)
 
 
 def judge(
-    method: str, scores: NDArray[np.float64], flags: NDArray[np.bool_], false_rejection: float
+    method: str, scores: NDArray[np.float64], flags: NDArray[np.bool_], false_rejection: float, set_on: int
 ) -> tuple[Judgement, tuple[Finding, ...]]:
     """``suspicious`` when more images are flagged than the false rejection rate explains, at `LEVEL`.
 
     Args:
         scores, flags: ``[N]``.
+        set_on: clean images that set the threshold.
     """
-    p, flagged = p_value(flags, false_rejection), int(flags.sum())
+    p, flagged = p_value(flags, false_rejection, set_on), int(flags.sum())
     expected = f"Of clean images, {percent(false_rejection)} are flagged; p = {number(p)}."
     told = f"{name(method)} flags {count(flagged)} of {plural(len(flags), 'image')}"
     if p > LEVEL:

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from doorward.cleansers.results import Cleansing
 from doorward.core.errors import OutputExistsError
 from doorward.demo.run import SCENARIOS, demo, prepare, steps
 from doorward.demo.table import _range, markdown, rows
+from doorward.inversion.results import Inversion
+from doorward.scoring.results import ScoreRecord
 
 
 def test_mean_and_range() -> None:
@@ -40,3 +43,23 @@ def test_the_control_alone_runs_from_end_to_end_and_goes_on(tmp_path: Path, monk
     assert [row[:2] for row in table] == [["clean-control", m] for m in ("impurity", "activation", "spectral")]
     assert all(row[2] == "-" and row[4] == "-" for row in table)
     assert "--seed 3 --seeds 1" in markdown([tmp_path], [3])
+
+
+@pytest.mark.slow
+def test_the_patch_goes_down_to_its_inverted_and_repaired_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    patch = [s for s in SCENARIOS if s.audited]
+    monkeypatch.setattr("doorward.demo.run.TRAINING", {"epochs": 4, "batch": 64, "lr": 0.05})
+    monkeypatch.setattr("doorward.demo.run.DEFAULT_METHODS", ("impurity",))
+    monkeypatch.setattr("doorward.demo.model.REFERENCES", 0)
+    stages: list[str] = []
+    page = demo(tmp_path, 5, progress=lambda stage, done, total: stages.append(stage), scenarios=patch).read_text()
+    assert len(stages) == steps(patch)
+    place = tmp_path / "patch-3x3"
+    assert Cleansing.load(place / "cleanse").targets == ("0",)
+    assert "0" in Inversion.load(place / "inverted").targets
+    score = ScoreRecord.read(place / "repaired")
+    assert score is not None
+    scored = {m.name: m for m in score.models}
+    before, after = scored["as given"].asr, scored["retrain"].asr
+    assert before is not None and after is not None and before.low > 0.9 and after.high < 0.2
+    assert "A backdoor into class" in page and "repaired" in page

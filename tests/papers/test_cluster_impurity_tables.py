@@ -94,7 +94,7 @@ def test_the_other_readings_are_of_the_same_run(tmp_path: Path) -> None:
     save_truth(Truth(poisoned, label, poisoned - 1, label), tmp_path / "poisoned" / "truth.parquet")
     found = _variants(Case("a", "multiple-source", 0, "pixel"), tmp_path, samples, MethodRecord(flagged=1))
     hits = {
-        form: [(rates[name]["hits"], rates[name]["trials"]) for name in ("tpr", "fpr", "fpr_target")]
+        form: [(r.hits, r.trials) for r in (rates.tpr, rates.fpr, rates.fpr_target)]
         for form, (rates, _) in found.items()
     }
     assert hits == {"authors": [(1, 2), (2, 3), (1, 2)], "misfits": [(2, 2), (0, 3), (0, 2)]}

@@ -132,7 +132,7 @@ def test_without_crutches_the_class_that_the_verdict_names_is_used(plan: Plan, d
 
     def name(label: int) -> None:
         manifest = read_json(here / "invert-mask" / "run.json")
-        manifest["results"]["targets"] = [{"label": label}]
+        manifest["results"]["targets"] = [{"class_name": str(label), "label": label, "p_value": 0.01, "method": "mask"}]
         write_json(here / "invert-mask" / "run.json", manifest)
 
     assert stamps(plan, every["mesa-unknown"], here) == {}

@@ -39,7 +39,7 @@ def test_json_is_one_object_and_nothing_else(finished_run: Path, make_certificat
     assert [r["verdict"] for r in summary["runs"]] == ["evidence", "certificate"]
     assert summary["bytes"] == (tmp_path / "r.html").stat().st_size
     first = summary["runs"][0]["findings"][0]
-    assert (first["label"], first["level"], first["images"]) == (0, "evidence", 400)
+    assert (first["label"], first["level"], first["images"]) == (0, "evidence", 400) and first["sentence"]
 
 
 @pytest.mark.parametrize("taken", ["r.html", "f.sarif"])

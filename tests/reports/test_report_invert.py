@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -56,7 +57,8 @@ def test_the_result_is_the_same_after_the_disk(inversion: Inversion, found: Path
     (one,), (other,) = (i.stamps("mask", TARGET) for i in (inversion, again))
     assert torch.equal(one.alpha, other.alpha)  # type: ignore[attr-defined]
     pages = [result.report(tmp_path / f"{i}.html").read_text() for i, result in enumerate((inversion, again))]
-    assert "Triggers on real images" in pages[0] and pages[0] == pages[1]
+    assert "Triggers on real images" in pages[0]
+    assert len({re.sub(r"[0-9.]+ s<", "", page) for page in pages}) == 1, "but for the time that saving took"
     assert repr(inversion).startswith("<Inversion: A backdoor into class")
 
 

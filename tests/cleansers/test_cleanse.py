@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from doorward.attacks.rate import asr
 from doorward.cleansers.cleanse import cleanse
 from doorward.cleansers.observe import observe
 from doorward.cleansers.parts.filters import mean_filter
+from doorward.cleansers.results import Cleansing
 from doorward.core.classifier import to_float
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
@@ -134,3 +136,25 @@ def test_one_pixel_backdoor_in_real_digits_is_found_and_removed(digits: tuple[Im
     assert flag[truth].mean() > 0.95 and flag[~truth].mean() < 0.01
     retrained = train(found.keep("impurity"), "small-cnn", TRAINING, seed=21)
     assert asr(retrained, test, poisoned.attack).value < 0.03
+
+
+def test_a_result_is_the_same_after_the_disk_and_shows_its_pictures(
+    digits: tuple[ImageSet, ImageSet], tmp_path: Path
+) -> None:
+    images = digits[0].portion(0.1, 0)
+    found = cleanse(images, train(images, "two-layer", TrainSettings(epochs=3, batch=16)), ["impurity", "spectral"])
+    found.save(tmp_path / "one")
+    again = Cleansing.load(tmp_path / "one")
+    assert again.record.judgement == found.record.judgement and again.findings == found.findings
+    assert again.keep("spectral", images).hash == found.keep("spectral").hash
+    for name in ("impurity", "spectral"):
+        assert (again.samples.scores[name] == found.samples.scores[name]).all()
+    again.save(tmp_path / "two")
+    assert (tmp_path / "two" / "thumbnails.npy").read_bytes() == (tmp_path / "one" / "thumbnails.npy").read_bytes()
+    assert again.report(tmp_path / "page.html").exists() and found.report(tmp_path / "other.html").exists()
+    with pytest.raises(DoorwardError, match="read from a folder; expected the images"):
+        again.keep("spectral")
+    manifest = json.loads((tmp_path / "one" / "run.json").read_text())
+    (tmp_path / "one" / "run.json").write_text(json.dumps({k: v for k, v in manifest.items() if k != "schema"}))
+    with pytest.raises(DoorwardError, match="schema 1, which doorward 0.1 reads; expected schema 2"):
+        Cleansing.load(tmp_path / "one")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,6 +123,7 @@ class Cleansing(Result):
     Args:
         images: the training set; None when the result was read from a folder.
         observations: features and logits that the methods looked at; not kept on disk.
+        folder: that it was read from, whose thumbnails are copied when it is written again.
     """
 
     verb: ClassVar[str] = "cleanse"
@@ -129,6 +131,7 @@ class Cleansing(Result):
     samples: Samples
     images: ImageSet | None = None
     observations: Observations | None = None
+    folder: Path | None = None
 
     @property
     def record(self) -> CleanseRecord:
@@ -184,7 +187,11 @@ class Cleansing(Result):
         """Write ``samples.parquet`` and, where the images are at hand, ``thumbnails.npy``; returns the record."""
         self.samples.write(folder)
         if self.images is None:
-            return self.facts
+            kept = None if self.folder is None else self.folder / "thumbnails.npy"
+            if kept is not None and kept.is_file():
+                shutil.copyfile(kept, folder / "thumbnails.npy")
+                return self.facts
+            return self.facts.model_copy(update={"thumbnails": ThumbnailRows()})
         rows, which = _thumbnails(self.samples)
         write_array(folder / "thumbnails.npy", np.ascontiguousarray(self.images.pixels[which]))
         return self.facts.model_copy(update={"thumbnails": rows})
@@ -194,7 +201,8 @@ class Cleansing(Result):
         """From a run's folder."""
         facts = parse(CleanseRecord, results, folder / "run.json", "results")
         check_labels(facts, folder / "run.json")
-        return cls(facts, Samples.read(folder, list(facts.methods), len(facts.images.classes)))
+        samples = Samples.read(folder, list(facts.methods), len(facts.images.classes))
+        return cls(facts, samples, folder=folder)
 
 
 def check_labels(facts: CleanseRecord, path: Path) -> None:

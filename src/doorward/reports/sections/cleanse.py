@@ -66,7 +66,7 @@ def _facts(results: CleanseRecord, run: RunFolder, found: Sequence[Finding]) -> 
     facts.append(("Accused classes", count(len(flagged)), note))
     if results.judgement.p_value is not None:
         facts.append(("p-value", number(results.judgement.p_value), "over all classes and methods"))
-    if run.manifest.seconds is not None:
+    if run.manifest.seconds is not None and run.manifest.command:  # a result saved from Python has no time of its own
         facts.append(("Time", f"{run.manifest.seconds:,.1f} s", "for the whole run"))
     return facts
 

@@ -62,7 +62,7 @@ def _facts(results: InvertRecord, run: RunFolder) -> list[tuple[str, str, str]]:
     accuracy = results.classifier.accuracy_on_images
     if accuracy:
         facts.append(("Classifier accuracy", percent(accuracy.value), "on these images"))
-    if run.manifest.seconds is not None:
+    if run.manifest.seconds is not None and run.manifest.command:  # a result saved from Python has no time of its own
         facts.append(("Time", f"{run.manifest.seconds:,.1f} s", "for the whole run"))
     return facts
 

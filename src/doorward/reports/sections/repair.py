@@ -67,7 +67,7 @@ def _facts(results: RepairRecord, run: RunFolder) -> list[tuple[str, str, str]]:
         targets = listing([quoted(t.class_name) for t in results.triggers.targets], 3)
         note = f"from {name(results.triggers.run)}" if results.triggers.run else ""
         facts.append(("Triggers into", targets, note))
-    if run.manifest.seconds is not None:
+    if run.manifest.seconds is not None and run.manifest.command:  # a result saved from Python has no time of its own
         facts.append(("Time", f"{run.manifest.seconds:,.1f} s", "for the whole run"))
     return facts
 

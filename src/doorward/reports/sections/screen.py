@@ -57,6 +57,6 @@ def _facts(results: ScreenRecord, run: RunFolder) -> list[tuple[str, str, str]]:
     ]
     if results.clean is not None:
         facts.append(("Clean images", count(results.clean.images), name(results.clean.name)))
-    if run.manifest.seconds is not None:
+    if run.manifest.seconds is not None and run.manifest.command:  # a result saved from Python has no time of its own
         facts.append(("Time", f"{run.manifest.seconds:,.1f} s", "for the whole run"))
     return facts

@@ -33,6 +33,7 @@ def build(run: RunFolder, thumbnail_bytes: int) -> Section:
         context={
             "results": results,
             "columns": columns,
+            "described": [(c.name, c.told, c.notes) for c in columns],
             "facts": _facts(results, run, found),
             "rule": RULE,
             "blind_spots": BLIND_SPOTS["cleanse"],

@@ -30,6 +30,7 @@ def build(run: RunFolder, thumbnail_bytes: int) -> Section:
             "rule": RULE,
             "facts": _facts(results, run),
             "methods": methods,
+            "described": [(m, t, n) for m, t, _, n in methods],
             "blind_spots": BLIND_SPOTS["invert"],
             "rows": [_row(results, c) for c in ranked[:_SHOWN]],
             "unshown": max(0, len(ranked) - _SHOWN),

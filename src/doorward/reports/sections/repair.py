@@ -43,7 +43,7 @@ def build(run: RunFolder, thumbnail_bytes: int) -> Section:
             "accuracy_axis": charts.interval_axis(accuracy_domain([a.accuracy for a in results.arms])),
             "steps": [(s.name, drawn(s.accuracy, FULL, "good", "clean accuracy")) for s in shown],
             "triggers": results.triggers,
-            "described": described,
+            "described": [(m, "", n) for m, n in described],
             "blind_spots": BLIND_SPOTS["repair"],
             "score": _scored(run.score()),
         },

@@ -135,7 +135,7 @@ def test_an_interrupted_training_goes_on_with_the_same_command(
 ) -> None:
     from doorward.models.train import loop
 
-    original, calls = loop._run_epoch, []
+    original, calls = loop.run_epoch, []
 
     def interrupted(*arguments: object) -> object:
         calls.append(1)
@@ -144,7 +144,7 @@ def test_an_interrupted_training_goes_on_with_the_same_command(
         return original(*arguments)  # type: ignore[arg-type]
 
     command = ("train", way / "poisoned", *TRAINING, "--seed", 1, "-o", way / "again")
-    monkeypatch.setattr(loop, "_run_epoch", interrupted)
+    monkeypatch.setattr(loop, "run_epoch", interrupted)
     answer = call(*command)
     assert answer.code == 130 and "the same command goes on from here" in answer.err and not (way / "again").exists()
     assert call(*command).code == 0 and len(calls) == 7, "three epochs before, three after"

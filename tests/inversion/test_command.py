@@ -143,7 +143,7 @@ def test_known_target_allows_no_verdict(world: Path, call: Any) -> None:
         (("--level", "2"), "level 2.0; expected a number between 0 and 1"),
         (("--know", "target_class=9"), "target_class '9'; expected one of row-0, row-1, .* or 0..5"),
         (("--know", "weather=fine"), "knowledge 'weather'"),
-        (("--classes", "7"), r"shape \[6, 36\]; expected \[7, 36\]"),
+        (("--classes", "7"), "weights for 6 classes; expected 7"),
         (("--know", "target_class=c"), "target_class 'c'; expected one of"),
         (("--know", "true_trigger=1"), "knowledge 'true_trigger', which no method that runs uses"),
         (("--level", "nan"), "'level' = nan.*finite"),
@@ -164,9 +164,9 @@ def test_mistakes(more: tuple[str, ...], message: str, world: Path, call: Any, t
 
 def test_weights_alone_and_missing_sizes(world: Path, call: Any, tmp_path: Path) -> None:
     code, _, told = call(world / "planted.pth", "--images", world / "images", "-o", tmp_path / "out")
-    assert code == 2 and "expected --arch NAME or --arch FILE.py:factory" in told
+    assert code == 2 and "weights alone; expected --arch with them: two-layer" in told
     code, _, told = call(world / "planted.pth", "--arch", "two-layer", "-o", tmp_path / "out")
-    assert code == 2 and "expected --images SOURCE or --shape C,H,W" in told
+    assert code == 2 and "expected --images SOURCE, --size N or --shape C,H,W" in told
     code, _, told = call(world / "model", "--range", "0,255", "-o", tmp_path / "out")
     assert code == 2 and "--range: is for weights of others" in told
     assert list(tmp_path.iterdir()) == []

@@ -3,19 +3,39 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from doorward.cli import common
+from doorward.cli import common, models
+
+if TYPE_CHECKING:
+    from doorward.models.train.job import TrainRequest
+    from doorward.models.train.results import TrainRecord
 
 
 def train_command(
     source: Annotated[str, typer.Argument(help="The training set: a named set, a folder, a file.")],
     output: common.Output,
-    net: Annotated[str, typer.Option(help="two-layer, small-cnn, resnet20, resnet18 or deepid.")] = "small-cnn",
+    net: Annotated[
+        str | None,
+        typer.Option(help=f"The architecture: {models.FORMS}. Default small-cnn, or that of --weights."),
+    ] = None,
     epochs: Annotated[int, typer.Option(min=1)] = 10,
     setting: common.Set = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MODEL", help="Train on from these weights; the head is replaced where the classes are others."
+        ),
+    ] = None,
+    size: models.Size = None,
+    mean: models.Mean = None,
+    std: models.Std = None,
+    value_range: models.Range = None,
+    augment: Annotated[
+        str, typer.Option(help="none, or imagenet: random parts of the images, half of them mirrored.")
+    ] = "none",
     test: Annotated[
         str | None, typer.Option(help="Also measure accuracy on this set: its test split where there is one.")
     ] = None,
@@ -31,34 +51,70 @@ def train_command(
 ) -> None:
     """Train a net on an image set, or on what a cleanse run left of it.
 
-    Settings (--set): batch, optimiser, lr, momentum, weight_decay, schedule, flip, shift, precision ...
+    Settings (--set): batch, optimiser, lr, momentum, weight_decay, schedule, flip, shift, precision ... Without any
+    --set: SGD at 0.1 for resnet20 and resnet18; AdamW for others, at 0.002 for built-in nets, 0.001 for your own,
+    0.0003 from given weights.
+
+    FILE.py:factory is run: it must be your own file. The factory is f(), f(classes) or f(shape, classes), with shape
+    (channels, height, width).
+
+    Several GPUs or processes: torchrun --standalone --nproc-per-node 2 -m doorward train ...
 
     Example: doorward train poisoned/ --net small-cnn --epochs 10 --seed 1 -o model/
     """
-    from doorward.core.methods import build_settings
-    from doorward.models.train.job import TrainRequest, train_to_folder
+    from doorward.models.train.job import train_to_folder
 
-    asked = {
-        "source": source,
-        "split": split,
-        "net": net,
-        "training": {**common.parse_settings(setting), "epochs": epochs},
-        "test": test,
-        "without": None if without is None else str(without),
-        "by": by,
-        "attacker": None if attacker is None else str(attacker),
-        "probability": probability,
-        "seed": seed,
-        "device": device,
-    }
-    request = build_settings(TrainRequest, "train", asked)
+    plain: dict[str, Any] = {"source": source, "split": split, "size": size, "augment": augment, "test": test, "by": by}
+    plain |= {"probability": probability, "seed": seed, "device": device}
+    paths = {"weights": weights, "without": without, "attacker": attacker}
+    numbers = {"--mean": mean, "--std": std, "--range": value_range}
+    request = _request(net, epochs, setting, plain, paths, numbers)
     with common.display("train") as progress:
-        made = train_to_folder(request, output, overwrite=overwrite, command=common.command_line(), progress=progress)
+        made = train_to_folder(
+            request, output, overwrite=overwrite, command=common.command_line(), progress=progress, tell=_tell
+        )
+    if made is None:  # one of several processes, which is not the one that writes
+        return
     if as_json:
         common.print_json(made.model_dump(mode="json"))
-        return
+    else:
+        _show(made, net or ("small-cnn" if weights is None else str(weights)), output)
+
+
+def _request(
+    net: str | None,
+    epochs: int,
+    setting: list[str] | None,
+    plain: dict[str, Any],
+    paths: dict[str, Path | None],
+    numbers: dict[str, str | None],
+) -> TrainRequest:
+    from doorward.core.methods import build_settings
+    from doorward.models.train.job import TrainRequest
+    from doorward.models.train.results import TrainRecord
+    from doorward.models.train.settings import default_recipe
+
+    given_weights = paths["weights"] is not None
+    recipe = common.parse_settings(setting) or default_recipe(net or "small-cnn", given_weights=given_weights)
+    asked = {
+        **plain,
+        **{name: None if path is None else str(path) for name, path in paths.items()},
+        "training": {**recipe, "epochs": epochs},
+        "mean": models.parse_numbers("--mean", numbers["--mean"]),
+        "std": models.parse_numbers("--std", numbers["--std"]),
+        "value_range": models.parse_numbers("--range", numbers["--range"], count=2),
+    }
+    return build_settings(TrainRequest, "train", asked if net is None else {**asked, "net": net})
+
+
+def _tell(text: str) -> None:
+    common.err.print(f"train: {common.escape(common.printable(text))}", soft_wrap=True)
+
+
+def _show(made: TrainRecord, net: str, output: Path) -> None:
     loss = "" if made.loss is None else f": loss {made.loss:.4f}"
-    common.out.print(f"{net} trained on {made.images} images{loss}", end="")
+    told = f"{common.escape(net)} trained on {made.images} images{loss}"
     if made.test_accuracy:
-        common.out.print(f", test accuracy {100 * made.test_accuracy.rate().value:.1f} %", end="")
-    common.out.print(f"\nwritten to {common.escape(str(output))}")
+        told += f", test accuracy {100 * made.test_accuracy.rate().value:.1f} %"
+    common.out.print(told, soft_wrap=True)
+    common.out.print(f"written to {common.escape(str(output))}", soft_wrap=True)

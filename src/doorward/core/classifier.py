@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from doorward.core.errors import DoorwardError
+from doorward.core.errors import DoorwardError, brief
 from doorward.core.images import ImageSet, few
+from doorward.core.outputs import find_head, has_class_token, logits_of, pooled, probe
 from doorward.core.progress import printable
 from doorward.core.stats import Rate
 
@@ -95,7 +96,10 @@ class Classifier:
         classes: K class names.
         shape: channels, height, width of the images it takes.
         mean, std: per channel; the net sees (x - mean) / std for x in [0, 1].
-        feature_layer: the module whose *input* is the feature vector; default the last `nn.Linear`.
+        feature_layer: the module whose *input* is the feature vector; default the head: the last `nn.Linear` with K
+            outputs, else the last one.
+        classes_from: where the class names were read, in words.
+        notes: what was noticed when the model was opened, in words.
     """
 
     net: nn.Module
@@ -105,6 +109,8 @@ class Classifier:
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     feature_layer: str | None = None
+    classes_from: str = "given"
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def from_module(
@@ -164,17 +170,18 @@ class Classifier:
 
     def logits(self, images: Tensor) -> Tensor:
         """Logits ``[B, K]`` of images ``[B, C, H, W]`` in [0, 1]."""
-        return self.net(self.normalise(images))  # type: ignore[no-any-return]
+        return logits_of(self.net(self.normalise(images)))  # type: ignore[no-any-return]
 
     @contextmanager
     def watching_features(self) -> Iterator[list[Tensor]]:
         """Within the block, every call of `logits` appends its penultimate features ``[B, t]`` to the list."""
         layer, seen = self.net.get_submodule(self.feature_name()), []
+        class_token = has_class_token(self.net)
 
-        def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            seen.append(inputs[0].flatten(1))
+        def keep(_: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+            seen.append(pooled((*inputs, *named.values())[0], layer, class_token=class_token))
 
-        handle = layer.register_forward_pre_hook(keep)
+        handle = layer.register_forward_pre_hook(keep, with_kwargs=True)
         try:
             yield seen
         finally:
@@ -189,12 +196,67 @@ class Classifier:
                     f"{self.arch}: no layer {self.feature_layer!r}; expected one of {', '.join(filter(None, modules))}"
                 )
             return self.feature_layer
-        linear = [name for name, module in modules.items() if isinstance(module, nn.Linear)]
-        if not linear:
+        head = find_head(self.net, len(self.classes))
+        if head is None:
             raise DoorwardError(
-                f"{self.arch}: has no linear layer; expected feature_layer to name the layer that the features enter"
+                f"{self.arch}: has no linear layer; expected feature_layer (--feature-layer) to name the layer that "
+                "the features enter"
             )
-        return linear[-1]
+        return head
+
+    def describe(self) -> dict[str, Any]:
+        """What a command tells about the model: architecture, features, input, where the class names are from.
+
+        Raises:
+            DoorwardError: see `check`.
+        """
+        return {
+            "arch": self.arch,
+            "feature_layer": self.feature_name(),
+            "features": self.check(),
+            "input": list(self.shape),
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "classes": len(self.classes),
+            "classes_from": self.classes_from,
+        }
+
+    @torch.no_grad()
+    def check(self) -> int:
+        """Try two random images in evaluation mode; returns the number of features, t.
+
+        Raises:
+            DoorwardError: the net does not take images of its size, gives no finite logits ``[2, K]``, or its features
+                are not finite vectors ``[2, t]``.
+        """
+        was_training, size = self.net.training, "x".join(map(str, self.shape))
+        self.net.eval()
+        try:
+            with self.watching_features() as seen:
+                logits = self.logits(probe(self.shape, self.device))
+        except DoorwardError:
+            raise
+        except Exception as error:  # the user's own code
+            told = f"does not take images of {size} ({brief(error)}); expected the size that the net was made for"
+            raise DoorwardError(f"{self.arch}: {told}") from None
+        finally:
+            self.net.train(was_training)
+        count = len(self.classes)
+        if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 2:
+            found = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise DoorwardError(f"{self.arch}: gives {found} for two images; expected logits [2, {count}]")
+        if logits.shape[1] != count:
+            raise DoorwardError(f"{self.arch}: decides between {logits.shape[1]} classes; expected {count}")
+        if not bool(logits.isfinite().all()):
+            raise DoorwardError(f"{self.arch}: its logits hold NaN or infinity; expected finite logits")
+        layer = self.feature_name()
+        if not seen or seen[0].ndim != 2 or len(seen[0]) != 2 or not bool(seen[0].isfinite().all()):
+            entering = list(seen[0].shape) if seen else "nothing"
+            raise DoorwardError(
+                f"{self.arch}: {entering} enters layer {layer!r} for two images; expected finite features [2, t]; name "
+                "another layer (--feature-layer)"
+            )
+        return seen[0].shape[1]
 
     @torch.inference_mode()
     def predict(self, pixels: NDArray[Any] | Tensor, batch: int = 0) -> NDArray[np.int64]:

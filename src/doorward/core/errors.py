@@ -1,6 +1,7 @@
 """What a user did wrong, in one line."""
 
 import errno
+import textwrap
 from pathlib import Path
 
 
@@ -28,3 +29,9 @@ def writing_failed(error: Exception, path: Path | str) -> OSError:
     if "No space left" in str(error):
         return OSError(errno.ENOSPC, "No space left on device", str(path))
     return OSError(errno.EIO, str(error).splitlines()[0], str(path))
+
+
+def brief(error: BaseException, most: int = 200) -> str:
+    """The first line of an error of a library or of a user's own code, cut between words; its kind without a text."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return textwrap.shorten(lines[0], most, placeholder=" ...") if lines else type(error).__name__

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from doorward.core.outputs import logits_of
+
 
 def fold_batch_norm(net: nn.Module, probe: Tensor) -> nn.Module:
     """The net with each batch norm that follows a convolution folded into it; the net itself where it cannot be traced.
@@ -18,6 +20,7 @@ def fold_batch_norm(net: nn.Module, probe: Tensor) -> nn.Module:
         traced = torch.fx.symbolic_trace(net)
         with torch.no_grad():
             expected = net(probe)
+            _keep_logits(traced, traced(probe))
             folded = _folded(traced)
             found = folded(probe)
     except Exception:  # control flow that depends on data, modules that tracing does not know: the net stays as it is
@@ -25,6 +28,19 @@ def fold_batch_norm(net: nn.Module, probe: Tensor) -> nn.Module:
     finite = bool(expected.isfinite().all())
     same = finite and torch.allclose(found, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
     return folded.requires_grad_(False) if same else net
+
+
+def _keep_logits(traced: torch.fx.GraphModule, output: object) -> None:
+    """Let the traced net give the logits alone, where it gives a tuple or a dictionary that holds them."""
+    logits = logits_of(output)
+    if logits is output or not isinstance(output, dict | tuple | list):
+        return
+    held = output.items() if isinstance(output, dict) else enumerate(output)
+    at = next(key for key, value in held if value is logits)
+    last = next(node for node in traced.graph.nodes if node.op == "output")
+    last.args = (last.args[0][at],)
+    traced.graph.eliminate_dead_code()
+    traced.recompile()
 
 
 def _folded(traced: torch.fx.GraphModule) -> torch.fx.GraphModule:

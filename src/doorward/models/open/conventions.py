@@ -59,8 +59,10 @@ def measure_fit(classifier: Classifier, images: ImageSet, labelled: bool, conven
     return Fit(convention, Rate(hits, len(rows)) if labelled else None, information)
 
 
-def check_conventions(classifier: Classifier, images: ImageSet, *, labelled: bool, name: str) -> tuple[str, ...]:
-    """Refuse a mean, deviation or range that does not fit; returns warnings.
+def check_conventions(
+    classifier: Classifier, images: ImageSet, *, labelled: bool, name: str, refuse: bool = True
+) -> tuple[str, ...]:
+    """Refuse a mean, deviation or range that does not fit, or warn of it without ``refuse``; returns warnings.
 
     With labels: refused when another common convention is more accurate beyond chance (their 99.9 % intervals do not
     meet) and better than guessing; warned of when the net is hardly better than guessing. Without: refused when the
@@ -80,19 +82,27 @@ def check_conventions(classifier: Classifier, images: ImageSet, *, labelled: boo
     best = max(others, key=lambda f: f.information if f.accuracy is None else f.accuracy.hits)
     if given.accuracy is None or best.accuracy is None:
         if given.information < best.information / 3:
-            raise DoorwardError(
+            return _told(
+                refuse,
                 f"{name}: its decisions tell {given.information:.2f} nats about the images with the input range given, "
-                f"{best.information:.2f} with {best.convention}; expected the range the net was trained with"
+                f"{best.information:.2f} with {best.convention}; expected the range the net was trained with",
             )
         return ()
     low = replace(best.accuracy, confidence=0.999).interval[0]
     guessing = min(0.5, 2 / len(classifier.classes))
     if low > max(guessing, replace(given.accuracy, confidence=0.999).interval[1]):
-        raise DoorwardError(
+        return _told(
+            refuse,
             f"{name}: classifies {100 * given.accuracy.value:.0f} % of the clean images rightly with the input range "
-            f"given, {100 * best.accuracy.value:.0f} % with {best.convention}; expected the range it was trained with"
+            f"given, {100 * best.accuracy.value:.0f} % with {best.convention}; expected the range it was trained with",
         )
     if given.accuracy.interval[0] < guessing:
         told = f"classifies {given.accuracy} % of the clean images rightly, hardly more than by guessing"
-        return (f"{told}; an inversion says little until --mean, --std, --range and the labels fit",)
+        return (f"{told}; no verdict on it says much until --mean, --std, --range and the labels fit",)
     return ()
+
+
+def _told(refuse: bool, message: str) -> tuple[str, ...]:
+    if refuse:
+        raise DoorwardError(message)
+    return (message,)

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from doorward.core.errors import DoorwardError
+from doorward.core.errors import DoorwardError, brief
 
 Arrays = dict[str, NDArray[Any]]
 _MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -44,8 +44,7 @@ def read_layers(path: Path) -> dict[str, Arrays]:
         with h5py.File(path, "r") as file:
             file["model_weights" if "model_weights" in file else "/"].visititems(keep)
     except (OSError, RuntimeError, KeyError, ValueError) as error:
-        line = str(error).splitlines()[0]
-        raise DoorwardError(f"{path}: {line}; expected a whole HDF5 file of Keras weights") from None
+        raise DoorwardError(f"{path}: {brief(error)}; expected a whole HDF5 file of Keras weights") from None
     if not layers:
         raise DoorwardError(f"{path}: holds no arrays of weights; expected Keras weights by layer")
     return layers
@@ -78,9 +77,59 @@ def load_keras(net: nn.Module, path: Path, shape: tuple[int, int, int]) -> None:
         if tensor.shape != expected[key].shape:
             found, wanted = list(tensor.shape), list(expected[key].shape)
             raise DoorwardError(f"{path}: {key!r} has shape {found}; expected {wanted}")
-        if not bool(tensor.isfinite().all()):
+        if not bool(tensor.to(expected[key].dtype).isfinite().all()):
             raise DoorwardError(f"{path}: {key!r} holds NaN or infinity; expected finite weights")
     net.load_state_dict(filled, strict=False)
+
+
+def save_keras(net: nn.Module, path: Path, shape: tuple[int, int, int]) -> None:
+    """Put the net's weights into a Keras HDF5 file that `load_keras` has read into such a net; the rest stays.
+
+    Raises:
+        DoorwardError: the file is not that of such a net.
+    """
+    import h5py
+
+    layers, modules = read_layers(path), {n: m for n, m in net.named_modules() if list(m.parameters(recurse=False))}
+    pictures, where = _flattened_pictures(net, shape), _datasets(path)
+    with h5py.File(path, "r+") as file:
+        for name, module in modules.items():
+            for key, old in layers.get(name.replace(".", "/"), layers.get(name, {})).items():
+                new = _as_keras(module, key, pictures.get(name))
+                if new is not None:
+                    file[where[name.rpartition(".")[2], key]][...] = new.reshape(old.shape)
+
+
+def _datasets(path: Path) -> dict[tuple[str, str], str]:
+    """Where in the file an array lies, by the last name of its layer and its own."""
+    import h5py
+
+    found: dict[tuple[str, str], str] = {}
+
+    def keep(name: str, item: Any) -> None:
+        parts = name.split("/")
+        if isinstance(item, h5py.Dataset) and len(parts) > 1 and not name.startswith("optimizer_weights"):
+            found[parts[-2], parts[-1].split(":")[0]] = item.name
+
+    with h5py.File(path, "r") as file:
+        file["model_weights" if "model_weights" in file else "/"].visititems(keep)
+    return found
+
+
+def _as_keras(module: nn.Module, key: str, picture: torch.Size | None) -> NDArray[Any] | None:
+    """An array of a layer as Keras keeps it; the reverse of `_converted`."""
+    name = "weight" if key == "kernel" else _NORM_NAMES.get(key, key)
+    tensor = getattr(module, name, None)
+    if not isinstance(tensor, Tensor):
+        return None
+    tensor = tensor.detach().cpu()
+    if key == "kernel" and isinstance(module, nn.Conv2d):
+        tensor = tensor.permute(2, 3, 1, 0)
+    elif key == "kernel":
+        if picture is not None and tensor.shape[1] == picture.numel():
+            tensor = tensor.view(-1, *picture).permute(0, 2, 3, 1).reshape(len(tensor), -1)
+        tensor = tensor.T
+    return tensor.contiguous().numpy()
 
 
 def _converted(module: nn.Module, arrays: Arrays, picture: torch.Size | None, what: str) -> dict[str, Tensor]:
@@ -122,9 +171,9 @@ def _flattened_pictures(net: nn.Module, shape: tuple[int, int, int]) -> dict[str
     try:
         net.eval()(torch.rand(1, *shape, generator=torch.Generator().manual_seed(0)))
     except RuntimeError as error:
-        size, line = "x".join(map(str, shape)), str(error).splitlines()[0]
+        size = "x".join(map(str, shape))
         raise DoorwardError(
-            f"the net does not take images of {size} ({line}); expected the size it was made for"
+            f"the net does not take images of {size} ({brief(error)}); expected the size it was made for"
         ) from None
     finally:
         net.train(was_training)

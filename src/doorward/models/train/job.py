@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
-from doorward.core.classifier import measure_accuracy
+from doorward.core.classifier import Classifier, measure_accuracy
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
 from doorward.core.methods import Settings, build_settings
@@ -18,9 +19,16 @@ from doorward.core.runs import Run
 from doorward.core.tables import read_parquet
 from doorward.data.sources import load_images, load_test_images
 from doorward.models.files import save_classifier
+from doorward.models.open.load import has_conventions
+from doorward.models.open.matching import fit_pictures, resized
+from doorward.models.train.doubts import doubt_learning, estimate_seconds, in_words
 from doorward.models.train.loop import BatchAttack, Epoch, train
 from doorward.models.train.results import TrainRecord
 from doorward.models.train.settings import TrainSettings
+from doorward.models.train.start import from_weights
+from doorward.models.train.workers import process_number
+
+_LONG = 60  # seconds; a longer training is announced
 
 
 class TrainRequest(Settings):
@@ -30,6 +38,12 @@ class TrainRequest(Settings):
     split: Literal["train", "test"] = "train"
     net: str = "small-cnn"
     training: dict[str, Any] = Field(default_factory=dict)
+    weights: str | None = None
+    size: int | None = Field(None, ge=1)
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    value_range: tuple[float, float] | None = None
+    augment: Literal["none", "imagenet"] = "none"
     test: str | None = None
     without: str | None = None
     by: str | None = None
@@ -67,19 +81,30 @@ def train_to_folder(
     overwrite: bool = False,
     command: str = "",
     progress: Progress | None = None,
-) -> TrainRecord:
-    """Train and write the classifier as one run. A killed run goes on where it was."""
+    tell: Callable[[str], None] | None = None,
+) -> TrainRecord | None:
+    """Train and write the classifier as one run. A killed run goes on where it was.
+
+    Args:
+        tell: called with notes, warnings, and the time it will take when that is over a minute.
+
+    Of several processes that ``torchrun`` started the first one writes; the others return None.
+    """
     settings = build_settings(TrainSettings, "train", request.training)
     if request.by is not None and request.without is None:
         raise DoorwardError(f"train: --by {request.by} without a cleanse run; expected --without RUN with it")
+    if request.weights is None and any((request.mean, request.std, request.value_range)):
+        raise DoorwardError("train: --mean, --std or --range without weights; expected --weights with it")
     images = load_images(request.source, split=request.split)
     if request.without is not None:
         images = without_flagged(images, Path(request.without), request.by)
-    test = None if request.test is None else load_test_images(request.test)
-    if test is not None and (test.shape, test.classes) != (images.shape, images.classes):
-        found, expected = (f"{len(i.classes)} classes of {'x'.join(map(str, i.shape))} images" for i in (test, images))
-        raise DoorwardError(f"{request.test}: {found}; expected those of {request.source}, {expected}")
-    resolved = {**request.model_dump(mode="json"), "training": settings.model_dump(mode="json"), "sha256": images.hash}
+    given = images.hash
+    start, images, notes = _start(request, images)
+    test = _test_images(request, images)
+    resolved = {**request.model_dump(mode="json"), "training": settings.model_dump(mode="json"), "sha256": given}
+    tell = tell if tell and process_number() == 0 else _nothing
+    for note in notes:
+        tell(note)
     last: list[Epoch] = []
 
     def watch(e: Epoch) -> None:
@@ -88,9 +113,8 @@ def train_to_folder(
             raise DoorwardError(f"train: loss {e.loss} in epoch {e.number}; expected a smaller lr than {settings.lr:g}")
         last[:] = [e]
 
-    with Run(Path(output), "train", resolved, overwrite, command) as run:
-        checkpoint = run.work / "checkpoint.safetensors"
-        classifier = train(
+    def trained(checkpoint: Path | None) -> Classifier:
+        return train(
             images,
             request.net,
             settings,
@@ -100,17 +124,76 @@ def train_to_folder(
             progress=progress,
             watch=watch,
             batch_attack=_batch_attack(request, images),
+            start=start,
+            augment=request.augment,
         )
+
+    checkpoint = Path(output).absolute().with_name(Path(output).name + ".partial") / "checkpoint.safetensors"
+    if process_number() > 0:
+        trained(None)
+        return None
+    with Run(Path(output), "train", resolved, overwrite, command) as run:
+        if not checkpoint.exists() and tell is not _nothing:
+            _announce(tell, estimate_seconds(images, request.net, settings, device=request.device, start=start))
+        classifier = trained(checkpoint)
         save_classifier(classifier, run.work)
+        doubt = doubt_learning(classifier, images)
+        if doubt:
+            tell(doubt)
         record = TrainRecord(
             images=len(images),
             loss=last[0].loss if last else None,
             images_per_second=round(last[0].images_per_second) if last else None,
             test_accuracy=None if test is None else RateRecord.of(measure_accuracy(classifier, test)),
+            notes=notes,
+            warnings=(doubt,) if doubt else (),
         )
         run.keep(record)
         checkpoint.unlink(missing_ok=True)
     return record
+
+
+def _nothing(_: str) -> None:
+    pass
+
+
+def _announce(tell: Callable[[str], None], seconds: float) -> None:
+    if seconds > _LONG:
+        tell(f"{in_words(seconds)} on this machine; Ctrl-C stops it, the same command goes on after its last epoch")
+
+
+def _start(request: TrainRequest, images: ImageSet) -> tuple[Classifier | None, ImageSet, tuple[str, ...]]:
+    """The classifier to train on, if weights are given, the images as the net takes them, and what was done."""
+    if request.size is not None:
+        images = resized(images, (request.size, request.size))
+    if request.weights is None:
+        return None, images, ()
+    path = Path(request.weights)
+    says = has_conventions(path) or (path / "config.json").is_file()
+    net = request.net if "net" in request.model_fields_set or not says else None
+    start, notes = from_weights(
+        path,
+        net,
+        images,
+        seed=request.seed,
+        mean=request.mean,
+        std=request.std,
+        value_range=request.value_range,
+    )
+    images, converted = fit_pictures(images, start.shape)
+    return start, images, (*notes, *converted)
+
+
+def _test_images(request: TrainRequest, images: ImageSet) -> ImageSet | None:
+    if request.test is None:
+        return None
+    test = load_test_images(request.test)
+    if request.size is not None or request.weights is not None:
+        test, _ = fit_pictures(test, images.shape)
+    if (test.shape, test.classes) != (images.shape, images.classes):
+        found, expected = (f"{len(i.classes)} classes of {'x'.join(map(str, i.shape))} images" for i in (test, images))
+        raise DoorwardError(f"{request.test}: {found}; expected those of {request.source}, {expected}")
+    return test
 
 
 def _batch_attack(request: TrainRequest, images: ImageSet) -> BatchAttack | None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -18,9 +17,13 @@ from doorward.core.classifier import Classifier, pick_device, place_net
 from doorward.core.images import ImageSet
 from doorward.core.progress import Progress
 from doorward.models.files import load_state, save_state
-from doorward.models.nets.catalogue import build
+from doorward.models.nets.catalogue import NETS
+from doorward.models.open.architectures import Named
 from doorward.models.train.batches import BatchSource
-from doorward.models.train.settings import TrainSettings
+from doorward.models.train.settings import TrainSettings, default_recipe
+from doorward.models.train.start import channel_statistics as channel_statistics
+from doorward.models.train.start import fresh
+from doorward.models.train.workers import Workers, join
 
 
 class BatchAttack(Protocol):
@@ -49,7 +52,7 @@ class Epoch:
 
 def train(
     images: ImageSet,
-    net: str = "small-cnn",
+    net: Named = "small-cnn",
     settings: TrainSettings | None = None,
     *,
     seed: int = 0,
@@ -59,13 +62,15 @@ def train(
     watch: Callable[[Epoch], None] | None = None,
     batch_attack: BatchAttack | None = None,
     start: Classifier | None = None,
+    augment: Literal["none", "imagenet"] = "none",
 ) -> Classifier:
     """Train a net on labelled images.
 
     Args:
         images: the training set; uint8, so that it fits on the device.
-        net: an architecture of `doorward.models.nets.catalogue`.
-        settings: see `TrainSettings`.
+        net: a built-in architecture, ``FILE.py:factory``, ``timm:NAME`` or ``hf:FOLDER`` (its architecture, not its
+            weights); or a module, which is copied with its weights, or a factory: see `find_architecture`.
+        settings: see `TrainSettings`; for a net that is not built in `default_recipe` where nothing is said.
         seed: decides initial weights, order and augmentation.
         device: ``auto``, ``cpu``, ``cuda``.
         checkpoint: a file rewritten after every epoch; when it exists the training goes on from there.
@@ -73,21 +78,30 @@ def train(
         watch: called after every epoch with its figures.
         batch_attack: the attacker-controlled training of Qiao, Yang and Li 2019 (their attack loss).
         start: train this classifier on, in place, with its own conventions, instead of a fresh ``net``.
+        augment: ``imagenet`` trains on random parts of the images, half of them mirrored (`crop_and_flip`).
 
     Returns: the classifier, in evaluation mode, with mean and standard deviation of its training images.
 
-    For equal seed and thread count the result on a CPU is the same to the bit, interrupted or not.
+    For equal seed and thread count the result on a CPU is the same to the bit, interrupted or not. Processes that
+    ``torchrun`` started train together (DistributedDataParallel), each with a part of every batch; the first one
+    writes the checkpoint.
     """
-    settings, where = settings or TrainSettings(), pick_device(device)
-    checkpoint = None if checkpoint is None else Path(checkpoint)
-    classifier = start or _fresh(images, net, seed)
+    if settings is None:
+        own = start is None and not (isinstance(net, str) and net in NETS)
+        settings = TrainSettings(**default_recipe(net)) if own else TrainSettings()
+    workers, where = join(pick_device(device))
+    checkpoint = None if checkpoint is None or not workers.writes else Path(checkpoint)
+    classifier = start or fresh(images, net, seed)
     module = place_net(classifier.net, where)
     optimiser = make_optimiser(module, settings)
-    source = BatchSource(images, settings.batch, seed, where, settings.flip, settings.shift)
+    share, crop = (workers.number, workers.count), augment == "imagenet"
+    source = BatchSource(images, settings.batch, seed, where, settings.flip, settings.shift, crop, share)
     first = load_state(checkpoint, module, optimiser) if checkpoint and checkpoint.exists() else 0
+    first = _agree(workers, optimiser, first)
     module.train()
+    trained = replace(classifier, net=workers.wrap(module))
     for epoch in range(first, settings.epochs):
-        told = _run_epoch(classifier, source, optimiser, settings, epoch, batch_attack)
+        told = run_epoch(trained, source, optimiser, settings, epoch, batch_attack, workers)
         if checkpoint:
             save_state(checkpoint, module, optimiser, epoch + 1)
         if watch:
@@ -98,22 +112,25 @@ def train(
     return classifier
 
 
-def _fresh(images: ImageSet, net: str, seed: int) -> Classifier:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        module = build(net, images.shape, len(images.classes))
-    mean, std = channel_statistics(images)
-    return Classifier(module, net, images.classes, images.shape, mean, std)
+def _agree(workers: Workers, optimiser: torch.optim.Optimizer, epoch: int) -> int:
+    """Give every process the optimiser's state of the first, which read the checkpoint; its number of epochs."""
+    if workers.count > 1:
+        epoch, state = workers.first((epoch, optimiser.state_dict()))
+        if epoch and not workers.writes:
+            optimiser.load_state_dict(state)
+    return epoch
 
 
-def _run_epoch(
+def run_epoch(
     classifier: Classifier,
     source: BatchSource,
     optimiser: torch.optim.Optimizer,
     settings: TrainSettings,
     epoch: int,
-    batch_attack: BatchAttack | None,
+    batch_attack: BatchAttack | None = None,
+    workers: Workers = Workers(),  # noqa: B008
 ) -> Epoch:
+    """Train for one epoch; its figures are those of all processes together."""
     started, step = time.monotonic(), epoch * source.steps
     losses, hits, seen = torch.zeros((), device=source.device), torch.zeros((), device=source.device), 0
     for batch, labels, generator in source.epoch(epoch, plain=epoch >= settings.epochs - settings.plain_epochs):
@@ -130,9 +147,9 @@ def _run_epoch(
         losses += loss.detach() * len(labels)  # stays on the device: nothing waits for it
         hits += (logits.detach().argmax(1) == labels).sum()
         seen, step = seen + len(labels), step + 1
-    loss_value = float(losses) / seen
-    seconds = time.monotonic() - started
-    return Epoch(epoch + 1, settings.epochs, loss_value, float(hits) / seen, seen / seconds)
+    loss_sum, right = workers.total(torch.stack([losses, hits.to(losses)])).tolist()
+    seconds, seen = time.monotonic() - started, seen * workers.count
+    return Epoch(epoch + 1, settings.epochs, loss_sum / seen, right / seen, seen / seconds)
 
 
 def make_optimiser(net: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
@@ -160,20 +177,3 @@ def has_bf16(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return device.type == "cpu" and probe is not None and bool(probe())
-
-
-def channel_statistics(images: ImageSet) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel over the set, on the scale [0, 1]."""
-    total = np.zeros(images.shape[0])
-    squares = np.zeros(images.shape[0])
-    values = np.arange(256) / 255
-    for rows in images.chunks():
-        chunk = images.pixels[rows]
-        for channel in range(images.shape[0]):  # a histogram is exact and needs no float copy of the chunk
-            histogram = np.bincount(chunk[..., channel].ravel(), minlength=256)
-            total[channel] += histogram @ values
-            squares[channel] += histogram @ values**2
-    count = len(images) * images.shape[1] * images.shape[2]
-    mean = total / count
-    std = np.sqrt(np.maximum(squares / count - mean**2, 1e-8))
-    return tuple(mean.tolist()), tuple(std.tolist())

@@ -12,9 +12,13 @@ class TrainRecord(Record):
         images: trained on.
         loss: of the last epoch; None when a finished training was resumed.
         test_accuracy: None without test images.
+        notes: what was converted or replaced.
+        warnings: why the net may not have learned.
     """
 
     images: Count
     loss: Number = None
     images_per_second: Number = None
     test_accuracy: RateRecord | None = None
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()

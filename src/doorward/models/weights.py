@@ -1,0 +1,183 @@
+"""Weights in the containers that people keep them in: read without running code, written back as they came."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from doorward.core import tensors
+from doorward.core.errors import DoorwardError, brief
+from doorward.core.files import atomic_write
+
+_WRAPPERS = ("state_dict", "model_state_dict", "net", "model", "netC")
+_PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and of torch.compile
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Tensors by the names that a net has for them, and how the file named and wrapped them.
+
+    Args:
+        tensors: as the file holds them, in its types.
+        safetensors: the container; else a PyTorch file.
+        whole: all that a PyTorch file holds.
+        wrappers: keys under which the tensors lay, from the outside in.
+        prefix: what stood before every name.
+    """
+
+    tensors: dict[str, Tensor]
+    safetensors: bool
+    whole: Mapping[str, Any] = field(default_factory=dict)
+    wrappers: tuple[str, ...] = ()
+    prefix: str = ""
+
+    def stripped(self, prefix: str) -> Weights:
+        """The same without ``prefix`` before every name."""
+        shorter = {name.removeprefix(prefix): tensor for name, tensor in self.tensors.items()}
+        return replace(self, tensors=shorter, prefix=self.prefix + prefix)
+
+    def fitted(self, net: nn.Module) -> Weights:
+        """Without what stands before every name, such as ``model.``, where that makes them the net's names."""
+        expected, found = set(net.state_dict()), set(self.tensors)
+        first = {name.split(".", 1)[0] for name in found}
+        if found & expected or len(first) != 1:
+            return self
+        shorter = self.stripped(f"{first.pop()}.")
+        return shorter if set(shorter.tensors) & expected else self
+
+
+def read_weights(path: Path) -> Weights:
+    """Read safetensors or a PyTorch state dict, unwrapped, without the prefixes of DataParallel and torch.compile.
+
+    Raises:
+        DoorwardError: no such file, a pickled model (which would run code), or no state dict.
+    """
+    if not path.is_file():
+        raise DoorwardError(f"{path}: no such file; expected weights as .safetensors, .pt, .pth or .h5")
+    if path.suffix == ".safetensors":
+        return _without_prefix(Weights(tensors.read_tensors(path), safetensors=True))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd pickles, which end in an error below or in plain tensors
+            whole = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a file that anyone may have written makes of the reader
+        raise DoorwardError(
+            f"{path}: not a plain state dict ({_reason(error)}); expected weights alone: a pickled model runs code"
+        ) from None
+    held, wrappers = whole, []
+    for _ in range(3):
+        wrapped = next((k for k in _WRAPPERS if isinstance(held, dict) and isinstance(held.get(k), dict)), None)
+        if wrapped is None:
+            break
+        held = held[wrapped]
+        wrappers.append(wrapped)
+    if not isinstance(held, dict) or not held or not all(isinstance(v, Tensor) for v in held.values()):
+        raise DoorwardError(
+            f"{path}: holds no state dict; expected names and tensors, or those under net or state_dict"
+        )
+    return _without_prefix(Weights({str(k): v for k, v in held.items()}, False, whole, tuple(wrappers)))
+
+
+def _reason(error: Exception) -> str:
+    """What the file names that is no plain tensor, or the reader's own words without its advice to trust the file."""
+    named = re.search(r"GLOBAL (\S+)", str(error))
+    if named:
+        return f"it names {named[1]}"
+    told = re.search(r"WeightsUnpickler error: ([^\n]+)", str(error))
+    return brief(Exception(told[1] if told else str(error).replace("Weights only load failed. ", "")), 120)
+
+
+def _without_prefix(weights: Weights) -> Weights:
+    for prefix in _PREFIXES * 2:
+        if weights.tensors and all(k.startswith(prefix) for k in weights.tensors):
+            weights = weights.stripped(prefix)
+    return weights
+
+
+def write_weights(path: Path, like: Weights, net: nn.Module) -> tuple[str, ...]:
+    """Write the net's weights as ``like`` were read: names, number types, container, and what else lay beside them.
+
+    Returns: what is not as it was, in words.
+    """
+    state, written = net.state_dict(), dict[str, Tensor]()
+    for name, old in like.tensors.items():
+        written[like.prefix + name] = state[name].detach().cpu().to(old.dtype) if name in state else old
+    if like.safetensors:
+        tensors.write_tensors(path, unshared(written))
+    else:
+        whole: Any = {k: v.clone() for k, v in written.items()}
+        for depth in reversed(range(len(like.wrappers))):
+            outer: Any = like.whole
+            for key in like.wrappers[:depth]:
+                outer = outer[key]
+            whole = {**outer, like.wrappers[depth]: whole}
+        atomic_write(path, lambda temporary: torch.save(whole, temporary))
+    rounded = sorted({str(v.dtype).removeprefix("torch.") for v in like.tensors.values() if _narrow(v)})
+    return (f"weights rounded to {', '.join(rounded)}, as they came",) if rounded else ()
+
+
+def _narrow(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and tensor.dtype.itemsize < 4
+
+
+def unshared(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors, those that share memory (tied weights) copied: safetensors holds each apart."""
+    seen, apart = set[int](), dict[str, Tensor]()
+    for name, tensor in state.items():
+        at = tensor.untyped_storage().data_ptr()
+        apart[name] = tensor.detach().clone() if at in seen else tensor.detach()
+        seen.add(at)
+    return apart
+
+
+def fill(net: nn.Module, weights: Weights, path: Path, arch: str) -> None:
+    """Put the weights into the net.
+
+    Raises:
+        DoorwardError: tensors that are missing, too many, of another shape, or not finite as the net's numbers.
+    """
+    expected, found = net.state_dict(), weights.tensors
+    missing = [k for k in expected if k not in found and not k.endswith("num_batches_tracked")]
+    extra = sorted(set(found) - set(expected))
+    if missing or extra:
+        told = [f"has no tensor {missing[0]!r} ({len(missing)} missing)"] if missing else []
+        told += [f"has a tensor {extra[0]!r} that the net has not ({len(extra)} extra)"] if extra else []
+        raise DoorwardError(f"{path}: {' and '.join(told)}; expected the weights of {arch}")
+    for name, tensor in found.items():
+        wanted = expected[name]
+        if tensor.shape != wanted.shape:
+            shapes = f"{list(tensor.shape)}; expected {list(wanted.shape)}, as {arch} has it"
+            raise DoorwardError(f"{path}: tensor {name!r} has shape {shapes}")
+        if wanted.is_floating_point() and not bool(tensor.to(wanted.dtype).isfinite().all()):
+            raise DoorwardError(f"{path}: tensor {name!r} holds NaN or infinity; expected finite weights")
+    net.load_state_dict(found, strict=False)
+
+
+def fits(net: nn.Module, found: Mapping[str, Tensor]) -> bool:
+    """Whether names and shapes are the net's."""
+    expected = net.state_dict()
+    known = all(k in expected and expected[k].shape == v.shape for k, v in found.items())
+    return known and all(k in found or k.endswith("num_batches_tracked") for k in expected)
+
+
+def class_counts(found: Mapping[str, Tensor]) -> list[int]:
+    """How many classes the weights may be for, the likeliest first: the last matrix is mostly the head's."""
+    if "output.weight" in found:
+        return [int(found["output.weight"].shape[0])]
+    heads = [v for k, v in found.items() if re.search(r"(^|\.)(classifier|head|fc|output|linear)\.weight$", k)]
+    matrices = [v for v in found.values() if v.ndim == 2]
+    convolutions = [v for v in found.values() if v.ndim == 4 and v.shape[2:] == (1, 1)]
+    likely = [*(v for v in heads if v.ndim == 2), *matrices[::-1], *convolutions[::-1]]
+    return list(dict.fromkeys(int(v.shape[0]) for v in likely if v.shape[0] >= 2))
+
+
+def channel_count(found: Mapping[str, Tensor]) -> int | None:
+    """Channels of the images, as the first convolution on grey or colour has them; None without one."""
+    return next((int(v.shape[1]) for v in found.values() if v.ndim == 4 and v.shape[1] in (1, 3)), None)

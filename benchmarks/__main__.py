@@ -15,6 +15,8 @@ NAMES = (
     "invert_validation",
     "certify_throughput",
     "million_images",
+    "open_files",
+    "decode_speed",
 )
 
 

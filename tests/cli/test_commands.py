@@ -75,7 +75,7 @@ def test_truth_is_not_among_what_a_defence_loads(way: Path) -> None:
     from doorward.data.sources import load_images
 
     images = load_images(str(way / "poisoned"))
-    assert set(vars(images)) - {"hash"} == {"pixels", "labels", "classes", "name", "provenance"}
+    assert set(vars(images)) - {"hash"} == {"pixels", "labels", "classes", "name", "provenance", "ids"}
     text = (way / "poisoned" / "images.json").read_text()
     assert "poison" not in text and "truth" not in text, "the set itself must not tell"
 

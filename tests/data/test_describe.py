@@ -32,7 +32,13 @@ def test_duplicates_by_hand():
     values = [7, 8, 7, 9, 8, 7, 1]
     pixels = np.broadcast_to(np.array(values, np.uint8)[:, None, None, None], (7, 2, 2, 1))
     found = duplicates(images_of(pixels, [0, 1, 0, 1, 1, 1, 0]))
-    assert found == {"images": 3, "groups": 2, "conflicting": 3, "examples": [[0, 2, 5], [1, 4]]}
+    assert found == {
+        "images": 3,
+        "groups": 2,
+        "conflicting": 3,
+        "examples": [[0, 2, 5], [1, 4]],
+        "ids": [["0", "2", "5"], ["1", "4"]],
+    }
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)

@@ -13,8 +13,7 @@ from PIL import Image
 
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
-from doorward.data import assemble
-from doorward.data.readers import folder
+from doorward.data import assemble, pictures
 from doorward.data.sources import load_images
 
 
@@ -95,7 +94,7 @@ def test_a_large_folder_is_mapped_decoded_once_and_again_after_a_change(tmp_path
     assert first.hash == images.hash
     assert len(list((cache / "decoded").iterdir())) == 1
     with monkeypatch.context() as patch:
-        patch.setattr(folder, "decode_into", None)  # nothing is decoded
+        patch.setattr(pictures, "decode_all", None)  # nothing is decoded
         assert load_images(root).hash == images.hash
     changed = root / "c0" / "0.png"
     before = changed.stat()

@@ -165,8 +165,12 @@ def test_parquet_class_names_come_from_the_hub_metadata_and_parts_in_order(tmp_p
         ("image INTEGER, label INTEGER", [(1, 1)], "column image of type INTEGER"),
         ("image BLOB, label DOUBLE", [(b"x", 0.5)], "labels of type float"),
         ("image BLOB, label INTEGER", [(b"x", None)], "row 0 has no label"),
-        ("image BLOB, label INTEGER", [(None, 0), (None, 0), (None, 1), (None, 1)], "row 0: holds no image bytes"),
-        ("image BLOB, label INTEGER", [(b"x", 0), (b"x", 0), (b"x", 1), (b"x", 1)], "row 0: not an image"),
+        ("image BLOB, label INTEGER", [(None, 0), (None, 0), (None, 1), (None, 1)], "row 0 (holds no image bytes)"),
+        (
+            "image BLOB, label INTEGER",
+            [(b"x", 0), (b"x", 0), (b"x", 1), (b"x", 1)],
+            "row 0 (not an image of these formats)",
+        ),
         ("path VARCHAR, label INTEGER", [(None, 0)], "no path or no label"),
         ("path VARCHAR, label INTEGER", [("../x.png", 0)], "leaves"),
     ],
@@ -178,8 +182,7 @@ def test_parquet_that_is_refused(tmp_path, columns, rows, words):
 def test_parquet_rows_that_differ_name_both(tmp_path):
     rows = [(png(np.zeros((2, 2 + (i == 3)), np.uint8)), i % 2) for i in range(4)]
     message = refusal(write_parquet(tmp_path / "set.parquet", "image BLOB, label INTEGER", rows))
-    assert "row 3 is 3 x 2 L" in message
-    assert "row 0 is 2 x 2 L" in message
+    assert "from 2 x 2 (row 0) to 3 x 2 (row 3); expected one size, or --size N" in message
 
 
 def test_a_name_that_duckdb_would_expand_is_refused(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from doorward.attacks.plan import Attack
 from doorward.core.classifier import to_float, to_uint8
 from doorward.core.errors import DoorwardError
+from doorward.core.ids import Ids, distinct
 from doorward.core.images import ImageSet
 from doorward.core.memmaps import create, release
 from doorward.core.progress import printable
@@ -88,7 +90,8 @@ def poison(
         stamp_rows(pixels, rows, pairing.stamp, generator)
         labels[rows] = pairing.targets(labels[rows], len(images.classes))
     truth = Truth(stamps >= 0, images.labels[layout].copy(), stamps, layout)
-    poisoned = replace(images, pixels=pixels, labels=labels, name=images.name, provenance={})
+    ids = _names(images, layout, mode)
+    poisoned = replace(images, pixels=pixels, labels=labels, name=images.name, provenance={}, ids=ids)
     return Poisoned(poisoned, truth, attack)
 
 
@@ -134,6 +137,14 @@ def _lay_out(
     stamps = np.concatenate([stamps, added])
     order = rng.permutation(len(layout))
     return layout[order], stamps[order]
+
+
+def _names(images: ImageSet, layout: NDArray[np.int64], mode: str) -> Sequence[str]:
+    """Ids stay with their images. Of an image and its copy the later one gets a number, so names tell nothing."""
+    if mode == "replace":
+        return images.ids
+    plain = isinstance(images.ids, Ids) and images.ids.plain
+    return () if plain else distinct(list(images.taken_ids(layout)))
 
 
 def _copy_pixels(images: ImageSet, layout: NDArray[np.int64], file: Path | str | None) -> NDArray[np.uint8]:

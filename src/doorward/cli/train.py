@@ -91,7 +91,6 @@ def _request(
 ) -> TrainRequest:
     from doorward.core.methods import build_settings
     from doorward.models.train.job import TrainRequest
-    from doorward.models.train.results import TrainRecord
     from doorward.models.train.settings import default_recipe
 
     given_weights = paths["weights"] is not None

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from doorward.core.errors import DoorwardError, brief
 from doorward.core.images import ImageSet, few
-from doorward.core.outputs import find_head, has_class_token, logits_of, pooled, probe
+from doorward.core.outputs import find_head, giving_logits, has_class_token, logits_of, pooled, probe
 from doorward.core.progress import printable
 from doorward.core.stats import Rate
 
@@ -124,7 +124,8 @@ class Classifier:
         """A network of one's own, ready for every verb; it stays where it is and is put into evaluation mode.
 
         Args:
-            net: maps normalised images ``[B, C, H, W]`` to logits ``[B, K]``.
+            net: maps normalised images ``[B, C, H, W]`` to logits ``[B, K]``, or to an object, dictionary or tuple that
+                holds them.
             like: images with the net's classes and shape, such as its training set.
             mean, std: one number, or one per channel; the net sees (x - mean) / std for x in [0, 1].
             feature_layer: see `Classifier`.
@@ -141,7 +142,7 @@ class Classifier:
         scales = [_per_channel(name, what, v, like.shape[0]) for what, v in (("mean", mean), ("std", std))]
         if min(scales[1]) <= 0:
             raise DoorwardError(f"{name}: std {_rounded(scales[1])}; expected numbers above 0")
-        found = cls(net.eval(), name, like.classes, like.shape, scales[0], scales[1], feature_layer)
+        found = cls(giving_logits(net.eval()), name, like.classes, like.shape, scales[0], scales[1], feature_layer)
         if feature_layer is not None:
             found.feature_name()
         _check_logits(found, like)

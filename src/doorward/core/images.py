@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from doorward.core.errors import DoorwardError
 from doorward.core.files import write_array, write_json
+from doorward.core.ids import Ids
 from doorward.core.memmaps import create, release
 from doorward.core.progress import printable
 
@@ -31,6 +32,9 @@ class ImageSet:
         labels: int64 ``[N]``, each in ``0..K-1``.
         classes: K class names, at least two.
         name: what to call the set in tables and reports.
+        provenance: where the set comes from, what was converted and left out; of the set as it was read.
+        ids: what each image is called: a file's path inside the source, the key of a table's row; without them the
+            index as text. They are no part of the hash.
 
     Raises:
         DoorwardError: shapes, types or labels that do not fit each other.
@@ -43,6 +47,7 @@ class ImageSet:
     classes: tuple[str, ...]
     name: str = "images"
     provenance: dict[str, object] = field(default_factory=dict)
+    ids: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         def expect(condition: bool, value: object, expected: str) -> None:
@@ -65,6 +70,9 @@ class ImageSet:
             f"label {high}",
             f"labels below {len(self.classes)}, the number of classes",
         )
+        if not isinstance(self.ids, Ids):
+            object.__setattr__(self, "ids", Ids(self.ids if len(self.ids) else shape[0]))
+        expect(len(self.ids) == shape[0], f"{len(self.ids)} ids", f"{shape[0]}, one per image")
 
     def __len__(self) -> int:
         return int(self.pixels.shape[0])
@@ -96,23 +104,36 @@ class ImageSet:
         for start in range(0, len(self), rows):
             yield slice(start, min(start + rows, len(self)))
 
+    def image_id(self, index: int) -> str:
+        """What image number ``index`` is called."""
+        return self.ids[index]
+
+    def taken_ids(self, rows: NDArray[np.int64]) -> Ids:
+        """The ids of these rows, for a set that is made of them."""
+        assert isinstance(self.ids, Ids)
+        return self.ids.take(rows)
+
     def counts(self) -> NDArray[np.int64]:
         """Images per class, ``[K]``."""
         return np.bincount(self.labels, minlength=len(self.classes)).astype(np.int64)
 
     def subset(self, which: NDArray[np.bool_] | NDArray[np.int64], name: str | None = None) -> ImageSet:
         """The images picked by a mask ``[N]`` or by indices, in that order."""
-        rows = np.flatnonzero(which) if which.dtype == np.bool_ else which
+        rows = np.flatnonzero(which) if which.dtype == np.bool_ else np.asarray(which, np.int64)
         if len(rows) == 0:
             raise DoorwardError(f"{self.name}: a subset of no images; expected at least one")
-        return replace(self, pixels=self.pixels[rows], labels=self.labels[rows], name=name or self.name)
+        ids = self.taken_ids(rows)
+        return replace(self, pixels=self.pixels[rows], labels=self.labels[rows], name=name or self.name, ids=ids)
 
     def coloured(self) -> ImageSet:
         """The same grey pictures over three channels, as a colour net wants them; colour pictures stay as they are."""
         if self.shape[0] != 1:
             return self
-        provenance = {**self.provenance, "converted": "grey to RGB"}
-        return ImageSet(np.repeat(self.pixels, 3, axis=3), self.labels, self.classes, self.name, provenance)
+        before = self.provenance.get("converted")
+        converted = {**(before if isinstance(before, dict) else {}), "grey to RGB": len(self)}
+        return replace(
+            self, pixels=np.repeat(self.pixels, 3, axis=3), provenance={**self.provenance, "converted": converted}
+        )
 
     def split(self, held_out: float, seed: int) -> tuple[ImageSet, ImageSet]:
         """Two disjoint sets; the second holds the share ``held_out`` of every class, drawn by ``seed``."""
@@ -134,7 +155,7 @@ class ImageSet:
         return self.subset(np.sort(np.concatenate(rows)), f"{self.name}, {100 * share:g} %")
 
     def save(self, folder: Path | str) -> None:
-        """Write ``images.npy``, ``labels.npy`` and ``images.json`` into an existing folder."""
+        """Write ``images.npy``, ``labels.npy``, ``images.json`` and, where images have names, ``ids.jsonl``."""
         folder = Path(folder)
         path = folder / "images.npy"
         held = getattr(self.pixels, "filename", None)
@@ -146,6 +167,8 @@ class ImageSet:
                 release(self.pixels)
             target.flush()
         write_array(folder / "labels.npy", self.labels)
+        assert isinstance(self.ids, Ids)
+        self.ids.save(folder / "ids.jsonl")
         about = {
             "name": self.name,
             "classes": list(self.classes),
@@ -165,12 +188,13 @@ class ImageSet:
             labels = np.array(np.lib.format.open_memmap(folder / "labels.npy", mode="r"))
             classes, name = tuple(map(str, about["classes"])), str(about["name"])
             provenance = dict(about.get("provenance", {}))
+            ids = Ids.load(folder / "ids.jsonl", len(labels))
         except Exception as error:  # whatever NumPy and json meet in files that anyone may have written
             reason = ascii(str(error).split("\n")[0])[1:-1]
             raise DoorwardError(
                 f"{folder}: not a complete image set ({reason}); expected images.npy, labels.npy, images.json"
             ) from None
-        return cls(pixels, labels, classes, name, provenance)
+        return cls(pixels, labels, classes, name, provenance, ids)
 
 
 def few(classes: Sequence[str], most: int = 6) -> str:

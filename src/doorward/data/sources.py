@@ -10,21 +10,26 @@ from typing import Any, Literal
 from doorward.core.errors import DoorwardError, NoSplitError
 from doorward.core.files import read_json
 from doorward.core.images import ImageSet
+from doorward.core.settings import build_settings
 from doorward.data.checks import Split, check_auditable, class_names, guarded, show
 from doorward.data.named import catalogue, find, load_named
+from doorward.data.pictures import resized
 from doorward.data.readers.archives import is_archive, unpacked, without_ending
 from doorward.data.readers.arrays import from_arrays
+from doorward.data.readers.arrow import is_saved_dataset, read_saved_dataset
 from doorward.data.readers.cifar import find_binary, read_binary, refuse_python_version
 from doorward.data.readers.dataset import read_dataset
 from doorward.data.readers.folder import read_class_folders, visible
 from doorward.data.readers.idx import find_idx, is_idx, read_idx
 from doorward.data.readers.npz import read_npz
 from doorward.data.readers.parquet import read_parquet
+from doorward.data.readers.shards import expanded, is_shard, read_shards, shards_in
 from doorward.data.readers.tables import read_csv
+from doorward.data.reading import Reading, Resize
 
 _KINDS = (
     "a named set (see: doorward data list), a folder of class folders, a doorward run, .npz, .csv, .parquet, "
-    "MNIST IDX or CIFAR files, .tar.gz or .zip"
+    "MNIST IDX or CIFAR files, WebDataset shards, .tar.gz or .zip"
 )
 # Where torchvision and the archives' own authors put the raw files inside the folder that a user knows.
 _KNOWN_FOLDERS = (
@@ -33,36 +38,60 @@ _KNOWN_FOLDERS = (
 )  # fmt: skip
 
 
-def load_images(source: Any, *, split: Split = "train", name: str | None = None) -> ImageSet:
+def load_images(
+    source: Any,
+    *,
+    split: Split = "train",
+    size: int | None = None,
+    resize: Resize = "crop",
+    skip_bad: bool = False,
+    name: str | None = None,
+) -> ImageSet:
     """Load labelled images from a name, a path or a Python object.
 
     Args:
         source: a named set (``mnist-5k``, ``mnist``, ``cifar10``, ``cifar100``; write ``./mnist`` for a folder of that
             name); a folder with one subfolder per class, or ``train`` and ``test`` with such folders inside; a folder
-            that doorward wrote; an ``.npz`` file; a CSV or Parquet manifest; Parquet with image bytes; a folder of
-            MNIST IDX files or of CIFAR files (binary version); an archive of one of these; a pair (images,
+            that doorward wrote; an ``.npz`` file; a CSV or Parquet manifest; Parquet with image bytes; WebDataset
+            shards (a ``.tar``, a folder of them, ``shards-{000..003}.tar``); a folder of ``datasets.save_to_disk``; a
+            folder of MNIST IDX files or of CIFAR files (binary version); an archive of one of these; a pair (images,
             labels) of arrays or tensors; a map-style dataset.
         split: ``train`` or ``test``, for sources that have both; other sources are one set, ``train``.
+        size: makes every picture N x N; needed where sizes differ.
+        resize: ``crop`` (shorter side to N, then the centre) or ``squash`` (both sides to N).
+        skip_bad: leave out files that cannot be read, instead of refusing the set.
         name: what to call the set; by default the source's own name.
 
     Returns:
-        The set. Above 512 MB of pixels it is memory-mapped from the cache folder.
+        The set. Its ``ids`` are paths inside the source, keys of a table, or indices. Its ``provenance`` tells what was
+        ``converted`` (kind -> number of pictures) and ``skipped`` (name -> reason). Sets of many pictures are
+        memory-mapped from the cache folder, where they are found again the next time.
 
     Raises:
         DoorwardError: one line that names the file or setting, its value and what was expected. Refused are fewer than
-            two classes, a class with one image, mixed sizes or modes, values outside the 8-bit range, and whatever
-            could lead outside the source or run code.
+            two classes, a class with one image, mixed sizes without a size, values outside the 8-bit range, files that
+            cannot be read, and whatever could lead outside the source or run code.
 
-    Nothing in a file is ever executed, and nothing is written outside the cache folder.
+    Pictures become 8-bit grey, or RGB where one of them has colour: EXIF orientation applied, transparency over white,
+    the first frame of an animation. Nothing in a file is ever executed, and nothing is written outside the cache
+    folder.
     """
     if split not in ("train", "test"):
         raise DoorwardError(f"split {show(split)!r}; expected train or test")
+    values = {"split": split, "size": size, "resize": resize, "skip_bad": skip_bad}
+    return load_as(source, build_settings(Reading, "load_images", values), name)
+
+
+def load_as(source: Any, reading: Reading, name: str | None = None) -> ImageSet:
+    """`load_images` with its options as one object, such as a request that has the fields of `Reading`."""
     if isinstance(source, str | os.PathLike):
-        images, called = _from_text(source, split)
+        images, called = _from_text(source, reading)
     else:
-        images, called = _from_python(source, split), "images"
+        images, called = _from_python(source, reading.split), "images"
     check_auditable(images.labels, images.classes, show(called))
     class_names(images.classes, show(called))
+    if reading.size and images.shape[1:] != (reading.size, reading.size):
+        images = resized(images, reading)
     provenance = {"source": show(source) if isinstance(source, str | os.PathLike) else type(source).__name__}
     renamed = replace(images, name=show(name or called), provenance={**images.provenance, **provenance})
     if "hash" in vars(images):
@@ -70,12 +99,14 @@ def load_images(source: Any, *, split: Split = "train", name: str | None = None)
     return renamed
 
 
-def load_test_images(source: Any) -> ImageSet:
+def load_test_images(
+    source: Any, *, size: int | None = None, resize: Resize = "crop", skip_bad: bool = False
+) -> ImageSet:
     """The test images where a source has some apart, else all of it; arguments and errors as for `load_images`."""
     try:
-        return load_images(source, split="test")
+        return load_images(source, split="test", size=size, resize=resize, skip_bad=skip_bad)
     except NoSplitError:
-        return load_images(source)
+        return load_images(source, size=size, resize=resize, skip_bad=skip_bad)
 
 
 def _from_python(source: Any, split: Split) -> ImageSet:
@@ -93,30 +124,37 @@ def _from_python(source: Any, split: Split) -> ImageSet:
     raise DoorwardError(f"a {type(source).__name__}; expected a path, a pair (images, labels) or a map-style dataset")
 
 
-def _from_text(source: str | os.PathLike[str], split: Split) -> tuple[ImageSet, str]:
+def _from_text(source: str | os.PathLike[str], reading: Reading) -> tuple[ImageSet, str]:
     """The set, and what to call it by default."""
     if isinstance(source, str) and source in {entry.name for entry in catalogue()}:
-        return load_named(find(source), split), f"{source}-{split}"
+        return load_named(find(source), reading.split), f"{source}-{reading.split}"
     with guarded(source, _KINDS):
         path = Path(source).expanduser()
         if not path.exists():
+            if shards := expanded(path):
+                _only_train(path, reading.split)
+                return read_shards(shards, path, reading), shards[0].parent.resolve().name
             raise DoorwardError(f"{show(source)}: does not exist; expected {_KINDS}")
+        if path.is_file() and is_shard(path):
+            _only_train(path, reading.split)
+            return read_shards([path], path, reading), without_ending(path)
         if is_archive(path) and path.is_file():
-            return _from_folder(unpacked(path), split)[0], without_ending(path)
+            inner, base = unpacked(path)
+            return _from_folder(inner, reading, base)[0], without_ending(path)
         if path.is_dir():
-            return _from_folder(path, split)
-        return _from_file(path, split), path.stem
+            return _from_folder(path, reading, path)
+        return _from_file(path, reading), path.stem
 
 
-def _from_file(path: Path, split: Split) -> ImageSet:
+def _from_file(path: Path, reading: Reading) -> ImageSet:
     ending = path.suffix.lower()
     if not path.is_file():
         raise DoorwardError(f"{show(path)}: not a regular file; expected {_KINDS}")
     if ending == ".npz":
-        return read_npz(path, split)
+        return read_npz(path, reading.split)
     if ending in (".csv", ".parquet"):
-        _only_train(path, split)
-        return read_csv(path) if ending == ".csv" else read_parquet([path], path)
+        _only_train(path, reading.split)
+        return read_csv(path, reading) if ending == ".csv" else read_parquet([path], path, reading)
     raise DoorwardError(f"{show(path)}: a file ending in {show(ending)!r}; expected {_KINDS}")
 
 
@@ -125,8 +163,8 @@ def _only_train(path: Path, split: Split) -> None:
         raise NoSplitError(f"{show(path)}: holds one set; expected split 'train', which is all of it")
 
 
-def _from_folder(path: Path, split: Split) -> tuple[ImageSet, str]:
-    called = path.resolve().name or "images"
+def _from_folder(path: Path, reading: Reading, base: Path) -> tuple[ImageSet, str]:
+    called, split = path.resolve().name or "images", reading.split
     names = [entry.name for entry in visible(path)]
     if not names:
         raise DoorwardError(f"{show(path)}: an empty folder; expected {_KINDS}")
@@ -137,21 +175,22 @@ def _from_folder(path: Path, split: Split) -> tuple[ImageSet, str]:
     if "run.json" in names:
         verb = show(read_json(path / "run.json").get("verb"))
         raise DoorwardError(f"{show(path)}: a run of 'doorward {verb}' without images; expected one with images.npy")
-    images = _raw(path, names, split)
-    if images is not None:
-        return images, f"{called}-{split}"
-    for known in _KNOWN_FOLDERS:
-        if (path / known).is_dir():
-            images = _raw(path / known, [entry.name for entry in visible(path / known)], split)
+    for folder in (path, *(path / known for known in _KNOWN_FOLDERS)):
+        if folder.is_dir():
+            images = _raw(folder, [entry.name for entry in visible(folder)], reading)
             if images is not None:
                 return images, f"{called}-{split}"
+    if shards := shards_in(path, names, split):
+        if split == "test" and not all(shard.name.startswith("test") for shard in shards):
+            _only_train(path, split)
+        return read_shards(shards, path, reading), called
     parts = path / split
     if _holds_class_folders(path / "train"):
         if not parts.is_dir():
             raise NoSplitError(f"{show(path)}: holds no folder {split!r}; expected one beside 'train'")
-        return read_class_folders(parts), f"{called}-{split}"
+        return read_class_folders(parts, reading, base), f"{called}-{split}"
     _only_train(path, split)
-    return read_class_folders(path), called
+    return read_class_folders(path, reading, base), called
 
 
 def _holds_class_folders(path: Path) -> bool:
@@ -159,8 +198,11 @@ def _holds_class_folders(path: Path) -> bool:
     return path.is_dir() and all(entry.is_dir() for entry in visible(path))
 
 
-def _raw(path: Path, names: list[str], split: Split) -> ImageSet | None:
+def _raw(path: Path, names: list[str], reading: Reading) -> ImageSet | None:
     """The set in a folder of raw files, or None for a folder of another kind."""
+    split = reading.split
+    if is_saved_dataset(names):
+        return read_saved_dataset(path, names, reading)
     if found := find_idx(names, split):
         return read_idx(path / found[0], path / found[1])
     if files := find_binary(names, split):
@@ -168,7 +210,7 @@ def _raw(path: Path, names: list[str], split: Split) -> ImageSet | None:
     refuse_python_version(path, names)
     tables = [name for name in names if name.lower().endswith(".parquet") and name != "truth.parquet"]
     if parts := [name for name in tables if name.startswith(f"{split}-") or name == f"{split}.parquet"]:
-        return read_parquet([path / name for name in parts], path)
+        return read_parquet([path / name for name in parts], path, reading)
     if tables or any(is_idx(name) for name in names):
         raise NoSplitError(f"{show(path)}: holds no files of the {split} split; expected names that begin with it")
     return None
@@ -183,9 +225,10 @@ def _saved(path: Path) -> ImageSet:
             f"{show(path)}: content hashes to {images.hash[:16]}..., images.json says {show(expected)[:16]}...; "
             "expected a set that was not changed after it was written"
         )
-    return images
+    known = {key: value for key, value in images.provenance.items() if key != "root"}
+    return replace(images, provenance=known)  # a path in a file of anyone's is not followed
 
 
-def open_images(source: str, split: Literal["train", "test"] | None) -> ImageSet:
+def open_images(source: str, split: Literal["train", "test"] | None, **reading: Any) -> ImageSet:
     """The split asked for; else the test images where the source has some, for a classifier has not seen them."""
-    return load_test_images(source) if split is None else load_images(source, split=split)
+    return load_test_images(source, **reading) if split is None else load_images(source, split=split, **reading)

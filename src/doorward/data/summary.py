@@ -23,7 +23,8 @@ def describe(images: ImageSet) -> dict[str, Any]:
     Returns:
         ``name``, ``images`` (number), ``shape`` (channels, height, width), ``classes`` (list of name and count),
         ``mean`` and ``std`` (per channel, of pixels in [0, 1]; population standard deviation), ``sha256``,
-        ``duplicates`` (see `duplicates`) and ``warnings``.
+        ``duplicates`` (see `duplicates`), ``converted`` (kind -> number of pictures), ``skipped`` (name -> reason) and
+        ``warnings``.
     """
     counts = images.counts()
     mean, std = channel_statistics(images)
@@ -37,6 +38,8 @@ def describe(images: ImageSet) -> dict[str, Any]:
         "std": std,
         "sha256": images.hash,
         "duplicates": twins,
+        "converted": _told(images, "converted"),
+        "skipped": _told(images, "skipped"),
         "warnings": [*_warnings(images, counts, twins), *_notes(images)],
     }
 
@@ -65,7 +68,7 @@ def duplicates(images: ImageSet) -> dict[str, Any]:
     Returns:
         ``images``: how many are a copy of an earlier one; ``groups``: how many pictures occur more than once;
         ``conflicting``: how many images have a copy with another label; ``examples``: indices of up to ten groups,
-        those with different labels first.
+        those with different labels first; ``ids``: the same by name.
     """
     groups: defaultdict[bytes, list[int]] = defaultdict(list)
     with display() as progress:
@@ -78,11 +81,13 @@ def duplicates(images: ImageSet) -> dict[str, Any]:
     twins = [members for members in groups.values() if len(members) > 1]
     conflicting = [m for m in twins if len(set(images.labels[m].tolist())) > 1]
     agreeing = [m for m in twins if len(set(images.labels[m].tolist())) == 1]
+    examples = [m[:10] for m in [*conflicting, *agreeing][:10]]
     return {
         "images": sum(len(m) - 1 for m in twins),
         "groups": len(twins),
         "conflicting": sum(map(len, conflicting)),
-        "examples": [m[:10] for m in [*conflicting, *agreeing][:10]],
+        "examples": examples,
+        "ids": [[images.image_id(i) for i in m] for m in examples],
     }
 
 
@@ -99,6 +104,11 @@ def _warnings(images: ImageSet, counts: NDArray[np.int64], twins: dict[str, Any]
     if images.pixels.size and counts.max() > 10 * max(1, int(counts[counts > 0].min())):
         found.append(f"the largest class has {int(counts.max())} images, the smallest {int(counts[counts > 0].min())}")
     return found
+
+
+def _told(images: ImageSet, key: str) -> dict[str, Any]:
+    found = images.provenance.get(key)
+    return dict(found) if isinstance(found, dict) else {}
 
 
 def _notes(images: ImageSet) -> list[str]:

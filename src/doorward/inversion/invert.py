@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -122,4 +123,4 @@ def _prepared(classifier: Classifier, images: ImageSet, labelled: bool) -> Image
     if labelled:
         return images
     decided = classifier.predict(images.pixels)
-    return ImageSet(images.pixels, decided, classifier.classes, images.name)
+    return replace(images, labels=decided, classes=classifier.classes)

@@ -18,7 +18,7 @@ from doorward.data.cache import cache_root, file_state, fingerprint, need_space,
 from doorward.data.checks import MAX_DEFLATE, guarded, show
 
 ENDINGS = (".tar", ".tar.gz", ".tgz", ".zip")
-_MAX_ENTRIES = 5_000_000
+MAX_ENTRIES = 5_000_000
 _MAX_PADDING = 16 * 2**20
 _MAX_NAME = 255  # bytes of one component, as file systems have it
 _MAX_DEPTH = 64
@@ -35,8 +35,10 @@ def without_ending(path: Path) -> str:
     return path.name[: -len(ending)]
 
 
-def unpacked(path: Path) -> Path:
-    """The folder with the content of a ``.tar``, ``.tar.gz`` or ``.zip`` file; the same file is unpacked once.
+def unpacked(path: Path) -> tuple[Path, Path]:
+    """Where the content of a ``.tar``, ``.tar.gz`` or ``.zip`` file lies, and the folder that its names are from.
+
+    The same file is unpacked once; the first is past folders that hold nothing but one other folder.
 
     Raises:
         DoorwardError: an entry that leaves the folder, is a link or a device, or a broken archive.
@@ -46,7 +48,7 @@ def unpacked(path: Path) -> Path:
         with new_folder(entry) as folder, guarded(path, "a whole .tar, .tar.gz or .zip archive"):
             (_unzip if path.name.lower().endswith(".zip") else untar)(path, folder)
     touch_and_prune(entry)
-    return _inner(entry)
+    return _inner(entry), entry
 
 
 def _inner(folder: Path) -> Path:
@@ -72,12 +74,12 @@ def untar(path: Path, folder: Path, only: str = "") -> None:
     with tarfile.open(path, "r:*") as archive:
         written, most = 0, MAX_DEFLATE * (path.stat().st_size + _MAX_PADDING)
         for number, member in enumerate(archive):
-            if number >= _MAX_ENTRIES:
-                raise DoorwardError(f"{show(path)}: more than {_MAX_ENTRIES} entries; expected fewer")
+            if number >= MAX_ENTRIES:
+                raise DoorwardError(f"{show(path)}: more than {MAX_ENTRIES} entries; expected fewer")
             if not member.name.startswith(only):
                 continue
             written += member.size
-            where = _where(path, member.name)
+            where = entry_name(path, member.name)
             if written > most:
                 raise DoorwardError(f"{where}: {path.stat().st_size} bytes cannot unpack to {written}; a bomb")
             if written > 2**30:
@@ -85,10 +87,10 @@ def untar(path: Path, folder: Path, only: str = "") -> None:
             if not (member.isdir() or member.isreg()) or member.issparse():
                 raise DoorwardError(f"{where} is a link or a device; expected files and folders")
             _write(archive.extractfile(member), folder, _components(member.name, where), where)
-        _expect_end(archive, path)
+        expect_end(archive, path)
 
 
-def _where(path: Path, name: str) -> str:
+def entry_name(path: Path, name: str) -> str:
     return f"{show(path)}: entry {ascii(name)[:200]}"
 
 
@@ -119,7 +121,7 @@ def _write(source: IO[bytes] | None, folder: Path, parts: tuple[str, ...], where
         shutil.copyfileobj(source, out, 2**20)
 
 
-def _expect_end(archive: tarfile.TarFile, path: Path) -> None:
+def expect_end(archive: tarfile.TarFile, path: Path) -> None:
     """A file cut between two entries lacks the block of zeros; reading on to the end checks gzip's own checksum."""
     if archive.fileobj is None:
         return
@@ -133,20 +135,20 @@ def _expect_end(archive: tarfile.TarFile, path: Path) -> None:
 def _unzip(path: Path, folder: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         infos = archive.infolist()
-        if len(infos) > _MAX_ENTRIES:
-            raise DoorwardError(f"{show(path)}: {len(infos)} entries; expected at most {_MAX_ENTRIES}")
+        if len(infos) > MAX_ENTRIES:
+            raise DoorwardError(f"{show(path)}: {len(infos)} entries; expected at most {MAX_ENTRIES}")
         for info in infos:
             _check_entry(path, info)
         need_space(folder, sum(info.file_size for info in infos), path)
         for info in infos:
-            where = _where(path, info.orig_filename)
+            where = entry_name(path, info.orig_filename)
             source = None if info.is_dir() else archive.open(info)
             _write(source, folder, _components(info.orig_filename, where), where)
 
 
 def _check_entry(path: Path, info: zipfile.ZipInfo) -> None:
     kind = stat.S_IFMT(info.external_attr >> 16)
-    where = _where(path, info.orig_filename)
+    where = entry_name(path, info.orig_filename)
     _components(info.orig_filename, where)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         raise DoorwardError(f"{where} is a link or a device; expected files and folders")

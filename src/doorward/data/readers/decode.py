@@ -1,61 +1,86 @@
-"""Image files to pixels through Pillow, four formats only, with limits."""
+"""One image file to 8-bit pixels through Pillow: five formats only, with limits."""
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
-from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from doorward.core.errors import DoorwardError
-from doorward.core.memmaps import release
-from doorward.core.progress import display
-from doorward.data.checks import guarded, show
+from doorward.data.checks import show
+from doorward.data.reading import Resize
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
-ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
+ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"})
+EXPECTED = "a whole PNG, JPEG, WebP, BMP or GIF image"
 MAX_PIXELS = 64_000_000
-_EXPECTED = "a whole PNG, JPEG, WebP or BMP image"
-# Pillow's mode -> the mode it is audited in. Everything else (16 bits, CMYK, floats) is refused.
-_MODES = {"L": "L", "RGB": "RGB", "1": "L", "LA": "L", "P": "RGB", "RGBA": "RGB"}
-# Below this many pixels an image is mostly Python inside Pillow, where threads only wait for each other.
-_WORTH_A_THREAD = 64 * 64
-_ROWS_PER_TASK = 64
-_RELEASE_BYTES = 64 * 2**20
 
-Data = Path | bytes
+_SIXTEEN_BITS = frozenset({"I;16", "I;16B", "I;16L", "I;16N", "I"})
+_GREY = frozenset({"1", "L", "LA", "La"}) | _SIXTEEN_BITS
+_COLOUR = {
+    "RGB": "", "RGBA": "", "RGBa": "", "RGBX": "", "P": "palette to RGB", "PA": "palette to RGB",
+    "CMYK": "CMYK to RGB", "YCbCr": "YCbCr to RGB",
+}  # fmt: skip
+_ORIENTATION = 0x0112  # the EXIF tag
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class Slice(NamedTuple):
+    """Bytes of an image within a larger file, such as a tar."""
+
+    path: str
+    start: int
+    size: int
+
+
+Data = str | bytes | Slice | NDArray[np.uint8]
+
+
+class BadPictureError(Exception):
+    """An image that cannot be read, and why."""
+
+
+class UnlikeError(Exception):
+    """An image that the plan does not fit: its colour, or its size where none was asked for."""
+
+    def __init__(self, what: Literal["colour", "size"]) -> None:
+        super().__init__(what)
+        self.what = what
 
 
 @dataclass(frozen=True)
-class Look:
-    """Size and Pillow mode of an image; one set has one look."""
+class Plan:
+    """What every image becomes.
 
-    width: int
+    Args:
+        height, width, channels: of the pixels.
+        resize: how a picture of another size is made to fit; None where that is refused.
+    """
+
     height: int
-    mode: str
+    width: int
+    channels: int
+    resize: Resize | None
 
     @property
-    def channels(self) -> int:
-        return 1 if _MODES[self.mode] == "L" else 3
-
-    @property
-    def note(self) -> str:
-        """What converting to grey or RGB did, or nothing."""
-        if self.mode in ("L", "RGB"):
-            return ""
-        lost = "; its transparency is dropped" if self.mode in ("LA", "RGBA") else ""
-        return f"every image is stored in mode {self.mode} and was converted to {_MODES[self.mode]}{lost}"
-
-    def __str__(self) -> str:
-        return f"{self.width} x {self.height} {self.mode}"
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width, channels."""
+        return self.height, self.width, self.channels
 
 
 @contextmanager
@@ -65,90 +90,149 @@ def strict_pillow() -> Iterator[None]:
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of broken metadata, which nobody reads here
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             yield
     finally:
         ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
-def _look(where: object, image: Image.Image) -> Look:
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise DoorwardError(f"{show(where)}: {width} x {height} pixels; expected at most {MAX_PIXELS:,} pixels")
-    if image.mode not in _MODES:
-        raise DoorwardError(f"{show(where)}: pixels of mode {image.mode}; expected 8-bit grey or RGB")
-    if getattr(image, "n_frames", 1) > 1:
-        raise DoorwardError(f"{show(where)}: {image.n_frames} frames; expected a still image")  # type: ignore[attr-defined]
-    return Look(width, height, image.mode)
-
-
 @contextmanager
-def _opened(where: object, data: Data) -> Iterator[Image.Image]:
-    with guarded(where, _EXPECTED):
-        try:
-            source = BytesIO(data) if isinstance(data, bytes) else data
-            with Image.open(source, formats=FORMATS) as image:
-                yield image
-        except UnidentifiedImageError:
-            raise DoorwardError(f"{show(where)}: not an image of these formats; expected {_EXPECTED}") from None
+def _opened(data: Data) -> Iterator[Image.Image]:
+    """The open image; whatever a broken or hostile file does to Pillow is one reason in words."""
+    try:
+        if isinstance(data, np.ndarray):
+            yield Image.fromarray(data[..., 0] if data.shape[-1] == 1 else data)
+            return
+        with Image.open(_source(data), formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise BadPictureError(f"{width} x {height} pixels, more than {MAX_PIXELS:,}")
+            if image.mode not in _GREY and image.mode not in _COLOUR:
+                raise BadPictureError(f"pixels of mode {image.mode}")
+            yield image
+    except (BadPictureError, UnlikeError):
+        raise
+    except UnidentifiedImageError:
+        raise BadPictureError("not an image of these formats") from None
+    except Exception as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise BadPictureError(show((reason or type(error).__name__).strip().split("\n")[0])) from error
 
 
-def probe(where: object, data: Data) -> Look:
-    """Size and mode from the header of one image."""
-    with strict_pillow(), _opened(where, data) as image:
-        return _look(where, image)
+def _source(data: str | bytes | Slice) -> str | BytesIO:
+    if isinstance(data, str):
+        return data
+    if isinstance(data, bytes):
+        if not data:
+            raise BadPictureError("holds no image bytes")
+        return BytesIO(data)
+    with open(data.path, "rb") as file:  # noqa: PTH123 (a Path costs more than the opening)
+        return BytesIO(os.pread(file.fileno(), data.size, data.start))
 
 
-def read_image(where: object, data: Data, look: Look, like: object) -> NDArray[np.uint8]:
-    """Pixels of one image that must look as the image ``like`` does; call it inside `strict_pillow`."""
-    with _opened(where, data) as image:
-        found = _look(where, image)
-        if found != look:
-            raise DoorwardError(f"{show(where)} is {found}, but {show(like)} is {look}; expected one size and mode")
-        wanted = _MODES[look.mode]
-        return np.asarray(image if image.mode == wanted else image.convert(wanted))
+def probe(data: Data) -> tuple[int, int, int]:
+    """Width, height and channels as `decode` would see them, from the header of an image; inside `strict_pillow`."""
+    with _opened(data) as image:
+        width, height = image.size
+        if _orientation(image) >= 5:
+            width, height = height, width
+        return width, height, 1 if image.mode in _GREY else 3
 
 
-def decode_into(
-    target: NDArray[np.uint8], items: Sequence[tuple[object, Data]], look: Look, like: object, workers: int = 0
-) -> None:
-    """Decode images into ``target`` ``[N, H, W, C]``, in parallel where that pays.
+def header_size(data: Data) -> tuple[int, int]:
+    """Width and height as stored; nothing is decoded."""
+    with _opened(data) as image:
+        return image.size
 
-    Args:
-        target: written row by row; row i is item i.
-        items: what to call an image in a message, and its file or its bytes.
-        look, like: what every image must look like, and the image that set it.
-        workers: threads; 0 chooses.
+
+def decode(data: Data, plan: Plan) -> tuple[NDArray[np.uint8], list[str]]:
+    """Pixels ``[H, W, C]`` of one image, and in words what was converted; call it inside `strict_pillow`.
+
+    In this order: first frame, EXIF orientation, 8 bits, transparency over white, resizing (bicubic, antialiased),
+    grey to RGB where the set is RGB.
 
     Raises:
-        DoorwardError: the first image, in order, that cannot be decoded or looks different.
+        BadPictureError: the file cannot be read.
+        UnlikeError: a colour picture in a grey plan, or another size in a plan that does not resize.
     """
-    shape = target.shape[1:]
+    converted: list[str] = []
+    with _opened(data) as image:
+        if plan.channels == 1 and image.mode not in _GREY:
+            raise UnlikeError("colour")
+        turn = _TURNS.get(_orientation(image))
+        size = image.size[::-1] if turn is not None and _orientation(image) >= 5 else image.size
+        if size != (plan.width, plan.height):
+            if plan.resize is None:
+                raise UnlikeError("size")
+            if isinstance(image, ImageFile.ImageFile) and image.format in ("JPEG", "MPO"):
+                # 1/2, 1/4 or 1/8 is decoded, never less than 1.5 times the size: faster, and as sharp
+                image.draft(None, (3 * plan.width // 2, 3 * plan.height // 2))
+            converted.append("enlarged" if min(size) < min(plan.width, plan.height) else "resized")
+        if getattr(image, "is_animated", False):
+            converted.append("first of several frames")
+        plain = _eight_bits(image, converted)
+        if turn is not None:
+            plain = plain.transpose(turn)
+            converted.append("EXIF orientation applied")
+        if plan.resize is not None:
+            plain = _resized(plain, plan)
+        if plan.channels == 3 and plain.mode == "L":
+            plain = plain.convert("RGB")
+            converted.append("grey to RGB")
+        return np.asarray(plain).reshape(plan.shape), converted
 
-    def work(rows: range) -> None:
-        for row in rows:
-            where, data = items[row]
-            target[row] = read_image(where, data, look, like).reshape(shape)
 
-    count = len(items)
-    tasks = [range(start, min(start + _ROWS_PER_TASK, count)) for start in range(0, count, _ROWS_PER_TASK)]
-    threads = workers or (os.cpu_count() or 1 if look.width * look.height > _WORTH_A_THREAD else 1)
-    tasks_per_release = max(1, _RELEASE_BYTES // max(1, target[:_ROWS_PER_TASK].nbytes))
-    with strict_pillow(), display() as progress:
-        done = map(work, tasks) if threads == 1 or len(tasks) == 1 else _in_threads(work, tasks, threads)
-        for number, _ in enumerate(done, 1):
-            progress("decoding", min(number * _ROWS_PER_TASK, count), count)
-            if number % tasks_per_release == 0:
-                release(target)
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except UnlikeError:
+        raise
+    except Exception:  # broken metadata of a picture that may be whole
+        return 1
 
 
-def _in_threads(work: Callable[[range], None], tasks: Sequence[range], threads: int) -> Iterator[None]:
-    """One item for each task that is done, in order; after the first failure nothing new is begun."""
-    with ThreadPoolExecutor(threads) as pool:
-        futures = [pool.submit(work, rows) for rows in tasks]
-        try:
-            for future in futures:
-                yield future.result()
-        finally:
-            for future in futures:
-                future.cancel()
+def _eight_bits(image: Image.Image, converted: list[str]) -> Image.Image:
+    """The picture in mode L or RGB."""
+    grey = image.mode in _GREY
+    if image.mode in _SIXTEEN_BITS:
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 65535:
+            raise BadPictureError("pixels of more than 16 bits")
+        converted.append("16 bits to 8")
+        return Image.fromarray((values >> 8).astype(np.uint8))
+    if image.mode == "1":
+        converted.append("1 bit to 8")
+    elif not grey and _COLOUR[image.mode]:
+        converted.append(_COLOUR[image.mode])
+    if image.has_transparency_data:
+        return _over_white(image.convert("LA" if grey else "RGBA"), converted)
+    wanted = "L" if grey else "RGB"
+    return image if image.mode == wanted else image.convert(wanted)
+
+
+def _over_white(image: Image.Image, converted: list[str]) -> Image.Image:
+    mode, white = ("L", 255) if image.mode == "LA" else ("RGB", (255, 255, 255))
+    alpha = image.getchannel("A")
+    opaque = image.convert(mode)
+    if alpha.getextrema()[0] == 255:
+        return opaque
+    converted.append("transparent over white")
+    under = Image.new(mode, image.size, white)
+    under.paste(opaque, mask=alpha)
+    return under
+
+
+def _resized(image: Image.Image, plan: Plan) -> Image.Image:
+    wanted = (plan.width, plan.height)
+    if image.size == wanted:
+        return image
+    if plan.resize == "squash":
+        return image.resize(wanted, Image.Resampling.BICUBIC, reducing_gap=3.0)
+    width, height = image.size
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    box = (left, top, left + side, top + side)
+    if (side, side) == wanted:
+        return image.crop(box)
+    return image.resize(wanted, Image.Resampling.BICUBIC, box=box, reducing_gap=3.0)

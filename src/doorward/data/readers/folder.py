@@ -7,13 +7,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from doorward.core.errors import DoorwardError
+from doorward.core.ids import distinct
 from doorward.core.images import ImageSet
-from doorward.data.assemble import assemble
-from doorward.data.cache import file_state
-from doorward.data.checks import check_auditable, class_names, guarded, show
-from doorward.data.readers.decode import ENDINGS, decode_into, probe
+from doorward.data.checks import class_names, guarded, show
+from doorward.data.pictures import Pictures, files_state, read_pictures
+from doorward.data.readers.decode import ENDINGS, Data
+from doorward.data.reading import Reading
 
 _READABLE = "a readable folder with one subfolder of images per class"
 
@@ -24,51 +26,63 @@ def visible(folder: Path) -> list[os.DirEntry[str]]:
         return sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
 
 
-def read_class_folders(root: Path) -> ImageSet:
+def read_class_folders(root: Path, reading: Reading, base: Path | None = None) -> ImageSet:
     """Read images sorted into one subfolder per class; the classes are in order of name, as torchvision has them.
 
     Images may lie in deeper folders of their class. Hidden files are ignored; files with other endings are left out
-    and noted. Orientation tags are not applied: the pixels are audited as they are stored.
+    and noted.
+
+    Args:
+        root: the folder with the class folders.
+        reading: size, and what to do with files that cannot be read.
+        base: what ids are relative to; ``root`` unless given.
 
     Raises:
-        DoorwardError: fewer than two classes or two images of a class, images of different size or mode, a file that
-            cannot be decoded, a symbolic link that leaves the folder.
+        DoorwardError: fewer than two classes or two images of a class, a file that cannot be decoded, a symbolic link
+            that leaves the folder, mixed sizes without a size.
     """
     root = root.resolve()
+    base = root if base is None else base.resolve()
     folders = [entry for entry in visible(root) if _is_folder(entry)]
     if not folders:
         raise DoorwardError(f"{show(root)}: holds no class folders; expected {_READABLE}")
-    names = class_names([entry.name for entry in folders], root)
-    files: list[Path] = []
-    left_out: list[Path] = []
+    classes = class_names([entry.name for entry in folders], root)
+    names: list[str] = []
+    left_out: list[str] = []
     sizes: list[int] = []
     for entry in folders:
-        before = len(files)
-        for path in _files(Path(entry.path), root):
-            (files if path.suffix.lower() in ENDINGS else left_out).append(path)
-        sizes.append(len(files) - before)
+        before = len(names)
+        for path in _files(entry.path, root):
+            relative = path[len(str(base)) :].lstrip("/").replace(os.sep, "/")
+            (names if path[path.rfind(".") :].lower() in ENDINGS else left_out).append(relative)
+        sizes.append(len(names) - before)
         if sizes[-1] == 0:
             raise DoorwardError(
                 f"{show(entry.path)}: holds no images; expected files ending in {', '.join(sorted(ENDINGS))}"
             )
-    labels = np.repeat(np.arange(len(names), dtype=np.int64), sizes)
-    return decode_files(root, files, labels, names, _notes(left_out, root))
+    labels = np.repeat(np.arange(len(classes), dtype=np.int64), sizes)
+    prefix = "" if root == base else root.relative_to(base).as_posix()
+    provenance: dict[str, object] = {"folders": prefix, **({"notes": _notes(left_out)} if left_out else {})}
+    return read_pictures(of_files(root, base, names, labels, classes, provenance), reading)
 
 
-def decode_files(
-    where: Path, files: Sequence[Path], labels: np.ndarray[tuple[int], np.dtype[np.int64]], names: Sequence[str],
-    notes: Sequence[str] = (),
-) -> ImageSet:  # fmt: skip
-    """The set of these files, each with its label; the first file decides size and mode for all."""
-    check_auditable(labels, names, where)
-    look = probe(files[0], files[0])
-    shape = (len(files), look.height, look.width, look.channels)
-    all_notes = [*notes, look.note] if look.note else list(notes)
-    items = [(path, path) for path in files]
-    return assemble(
-        where, shape, labels, names, lambda target: decode_into(target, items, look, files[0]),
-        key=lambda: file_state(files), notes=all_notes,
-    )  # fmt: skip
+def of_files(
+    where: Path,
+    base: Path,
+    names: Sequence[str],
+    labels: NDArray[np.int64],
+    classes: Sequence[str],
+    provenance: dict[str, object],
+) -> Pictures:
+    """The pictures in these files, named relative to ``base``."""
+
+    def items(many: int) -> Iterator[Sequence[Data]]:
+        for start in range(0, len(names), many):
+            yield [f"{base}/{name}" for name in names[start : start + many]]
+
+    ids = distinct(names)
+    known = {**provenance, "root": str(base)}
+    return Pictures(where, labels, classes, ids, items, lambda: files_state(base, names), known)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -77,22 +91,18 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     return entry.is_dir()
 
 
-def _files(folder: Path, root: Path) -> Iterator[Path]:
+def _files(folder: str, root: Path) -> Iterator[str]:
     """Every visible file below a class folder, in order of name."""
-    for entry in visible(folder):
+    for entry in visible(Path(folder)):
         if _is_folder(entry):
-            yield from _files(Path(entry.path), root)
+            yield from _files(entry.path, root)
             continue
-        path = Path(entry.path)
-        if entry.is_symlink() and not path.resolve().is_relative_to(root):
-            raise DoorwardError(f"{show(path)}: a symbolic link that leaves {show(root)}; expected files inside it")
+        if entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(root):
+            raise DoorwardError(f"{show(entry.path)}: a symbolic link that leaves {show(root)}; expected files inside")
         if not entry.is_file():
-            raise DoorwardError(f"{show(path)}: not a regular file; expected an image")
-        yield path
+            raise DoorwardError(f"{show(entry.path)}: not a regular file; expected an image")
+        yield entry.path
 
 
-def _notes(left_out: Sequence[Path], root: Path) -> list[str]:
-    if not left_out:
-        return []
-    first = show(left_out[0].relative_to(root))
-    return [f"{len(left_out)} file(s) without an image ending were left out, first {first}"]
+def _notes(left_out: Sequence[str]) -> list[str]:
+    return [f"{len(left_out)} file(s) without an image ending were left out, first {show(left_out[0])}"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from doorward.core.errors import DoorwardError, NoSplitError
+from doorward.core.ids import distinct
 from doorward.core.images import ImageSet
 from doorward.core.memmaps import release
 from doorward.data.assemble import assemble
@@ -39,7 +40,8 @@ def read_npz(path: Path, split: Split) -> ImageSet:
     """Read images and labels from an ``.npz`` file.
 
     The arrays are called ``images`` and ``labels``, or ``x`` and ``y``, or ``x_train``, ``y_train``, ``x_test``,
-    ``y_test``; an array of text ``classes`` may name the classes. See `arrays.from_arrays` for shapes and values.
+    ``y_test``; arrays of text ``classes`` and ``ids`` may name the classes and the images. See `arrays.from_arrays`
+    for shapes and values.
 
     Raises:
         DoorwardError: another file, a pickle inside, arrays that do not fit each other, NaN or values out of range.
@@ -48,15 +50,17 @@ def read_npz(path: Path, split: Split) -> ImageSet:
         members = {Path(name).stem.lower(): name for name in archive.namelist() if name.endswith(".npy")}
         images, labels = _pick(members, split, path)
         names = next((members[n] for n in _NAMES if n in members), None)
-        classes = None if names is None else _class_list(_whole(archive, names, path), path)
+        classes = None if names is None else _texts(_whole(archive, names, path), "class names", path)
         targets = _whole(archive, labels, path)
+        ids = None if "ids" not in members else _texts(_whole(archive, members["ids"], path), "ids", path)
         with archive.open(images) as file:
-            return _stream(path, file, _read_header(archive, images, file, path), targets, classes)
+            found = _stream(path, file, _read_header(archive, images, file, path), targets, classes)
+        return found if ids is None else replace(found, ids=distinct(ids))
 
 
-def _class_list(found: NDArray[Any], path: Path) -> list[str]:
+def _texts(found: NDArray[Any], what: str, path: Path) -> list[str]:
     if found.ndim != 1 or found.dtype.kind != "U":
-        raise DoorwardError(f"{show(path)}: class names of type {found.dtype}; expected a list of text")
+        raise DoorwardError(f"{show(path)}: {what} of type {found.dtype}; expected a list of text")
     return [str(name) for name in found]
 
 

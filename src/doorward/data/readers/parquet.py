@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
-from doorward.data.assemble import assemble
-from doorward.data.cache import file_state
+from doorward.data.cache import file_state, fingerprint
 from doorward.data.checks import guarded, name_labels, show, text_labels
-from doorward.data.readers.decode import decode_into, probe
+from doorward.data.pictures import Pictures, read_pictures
+from doorward.data.readers.decode import Data
 from doorward.data.readers.tables import read_rows
+from doorward.data.reading import Reading
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 _EXPECTED = "Parquet with columns path and label, or image (bytes) and label"
 _IMAGES = ("image", "img")
 _LABELS = ("label", "fine_label", "labels")
-_BATCH = 1024
+_KEYS = ("id", "key", "name", "file_name", "filename", "path")
 
 
 @contextmanager
@@ -44,7 +45,7 @@ def _locked(files: Sequence[Path]) -> Iterator[DuckDBPyConnection]:
         yield connection
 
 
-def read_parquet(files: Sequence[Path], where: Path) -> ImageSet:
+def read_parquet(files: Sequence[Path], where: Path, reading: Reading) -> ImageSet:
     """Read one Parquet file, or the parts of one table in order.
 
     Two layouts: a manifest (``path``, ``label``), or images inside the table as the Hugging Face Hub has them
@@ -69,12 +70,12 @@ def read_parquet(files: Sequence[Path], where: Path) -> ImageSet:
             if len(files) > 1:
                 raise DoorwardError(f"{show(where)}: {len(files)} manifests; expected one Parquet file")
             paths, labels = _manifest(connection, names, label)
-            return read_rows(files[0], paths, labels, _class_names(connection, names[0], label))
+            return read_rows(files[0], paths, labels, reading, _class_names(connection, names[0], label))
         image = _image_bytes(columns, where)
         targets, classes = name_labels(
             *_labels(connection, names, label, where), _class_names(connection, names[0], label), where
         )
-        return _images(connection, names, image, targets, classes, where)
+        return read_pictures(_pictures(connection, names, columns, image, targets, classes, where), reading)
 
 
 def _quoted(column: str) -> str:
@@ -134,38 +135,43 @@ def _class_names(connection: DuckDBPyConnection, file: str, label: str) -> list[
     return None
 
 
-def _images(
+def _pictures(
     connection: DuckDBPyConnection,
     names: list[str],
+    columns: dict[str, str],
     image: str,
     labels: NDArray[np.int64],
     classes: Sequence[str],
     where: Path,
-) -> ImageSet:
-    def called(row: int) -> str:
-        return f"{show(where)}: row {row}"
+) -> Pictures:
+    def items(many: int) -> Iterator[Sequence[Data]]:
+        cursor = _fetch(connection.cursor(), image, names)
+        while rows := cursor.fetchmany(many):
+            yield [_some(row[0]) for row in rows]
 
-    first = (_fetch(connection, image, names, "LIMIT 1").fetchone() or (None,))[0]
-    look = probe(called(0), _some(first, called(0)))
+    def state() -> tuple[str, int]:
+        found = file_state(map(Path, names))
+        return fingerprint(found), sum(size for _, size, _, _ in found)
 
-    def fill(target: NDArray[np.uint8]) -> None:
-        cursor, done = _fetch(connection, image, names), 0
-        while rows := cursor.fetchmany(_BATCH):
-            if done + len(rows) > len(target):
-                raise DoorwardError(f"{show(where)}: changed while it was read; expected a file that stays as it is")
-            items = [(called(done + i), _some(row[0], called(done + i))) for i, row in enumerate(rows)]
-            decode_into(target[done : done + len(rows)], items, look, called(0))
-            done += len(rows)
-        if done != len(target):
-            raise DoorwardError(f"{show(where)}: changed while it was read; expected a file that stays as it is")
-
-    return assemble(
-        where, (len(labels), look.height, look.width, look.channels), labels, classes, fill,
-        key=lambda: file_state(map(Path, names)), notes=[look.note] if look.note else [],
-    )  # fmt: skip
+    return Pictures(where, labels, classes, _ids(connection, names, columns, image), items, state)
 
 
-def _some(found: object, where: str) -> bytes:
-    if not isinstance(found, bytes | bytearray) or not found:
-        raise DoorwardError(f"{where}: holds no image bytes; expected the bytes of an image file")
-    return bytes(found)
+def _ids(connection: DuckDBPyConnection, names: list[str], columns: dict[str, str], image: str) -> Sequence[str]:
+    """The column with the rows' names, or the file names beside the image bytes; empty where neither is there."""
+    known = [_quoted(name) for name in _KEYS if columns.get(name) in ("VARCHAR", "BIGINT", "INTEGER")]
+    if image.endswith('."bytes"') and "path VARCHAR" in columns[_column(_IMAGES, columns, Path(names[0]))].replace(
+        '"', ""
+    ):
+        known.append(image.removesuffix('"bytes"') + '"path"')
+    elif columns.get("image.path") == "VARCHAR":
+        known.append('"image.path"')
+    for expression in known:
+        found = [row[0] for row in _fetch(connection, f"{expression}::VARCHAR", names).fetchall()]
+        if None not in found and "" not in found and len(set(found)) == len(found):
+            return found
+    return ()
+
+
+def _some(found: object) -> bytes:
+    """The bytes of one image; none where there are none, which no decoder takes for a picture."""
+    return bytes(found) if isinstance(found, bytes | bytearray) else b""

@@ -10,12 +10,14 @@ from pathlib import Path
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
 from doorward.data.checks import guarded, name_labels, show, text_labels
-from doorward.data.readers.folder import decode_files
+from doorward.data.pictures import read_pictures
+from doorward.data.readers.folder import of_files
+from doorward.data.reading import Reading
 
 _EXPECTED = "a CSV file with columns path and label"
 
 
-def read_csv(path: Path) -> ImageSet:
+def read_csv(path: Path, reading: Reading) -> ImageSet:
     """Read a CSV manifest: columns ``path`` (relative to the manifest's folder) and ``label``; others are ignored.
 
     Raises:
@@ -38,26 +40,25 @@ def read_csv(path: Path) -> ImageSet:
                 )
             paths.append(row[at_path].strip())
             labels.append(row[at_label].strip())
-    return read_rows(path, paths, labels)
+    return read_rows(path, paths, labels, reading)
 
 
 def read_rows(
-    manifest: Path, paths: Sequence[str], labels: Sequence[str], names: Sequence[str] | None = None
+    manifest: Path, paths: Sequence[str], labels: Sequence[str], reading: Reading, names: Sequence[str] | None = None
 ) -> ImageSet:
     """The set that a manifest's rows describe."""
     targets, classes = name_labels(text_labels(labels), len(paths), names, manifest)
-    return decode_files(manifest, _resolve(manifest, paths), targets, classes)
+    return read_pictures(of_files(manifest, _checked(manifest, paths), paths, targets, classes, {}), reading)
 
 
-def _resolve(manifest: Path, paths: Sequence[str]) -> list[Path]:
-    """Paths of existing files inside the manifest's folder, whatever links lie on the way."""
+def _checked(manifest: Path, paths: Sequence[str]) -> Path:
+    """The manifest's folder, after a look whether every path is a file inside it, whatever links lie on the way."""
     root = manifest.resolve().parent
     known: dict[str, str] = {}
-    found = []
     for row, text in enumerate(paths, 1):
         folder, name = os.path.split(text)
         where = f"{show(manifest)}: row {row}: path {show(text)!r}"
-        if not name or "\0" in text or Path(text).is_absolute():
+        if not name or "\0" in text or text.startswith("/") or Path(text).is_absolute():
             raise DoorwardError(f"{where}; expected a file's path relative to {show(root)}")
         if folder not in known:
             known[folder] = os.path.realpath(root / folder)
@@ -68,5 +69,4 @@ def _resolve(manifest: Path, paths: Sequence[str]) -> list[Path]:
             raise DoorwardError(f"{where} is a symbolic link that leaves {show(root)}; expected paths inside it")
         if not path.is_file():
             raise DoorwardError(f"{where} is not a file; expected an image")
-        found.append(path)
-    return found
+    return root

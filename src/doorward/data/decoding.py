@@ -1,0 +1,161 @@
+"""Many images to pixels, in order, in processes where that pays."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from multiprocessing import current_process
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from doorward.core.errors import DoorwardError
+from doorward.core.progress import display
+from doorward.data.readers.decode import BadPictureError, Data, Plan, UnlikeError, decode, strict_pillow
+
+_TASK_BYTES = 4 * 2**20  # of pixels; small enough that progress is seen
+_MOST_PER_TASK = 512
+_MOST_PROCESSES = 8  # of some 80 MB each
+_WORTH_PROCESSES = 500  # pictures
+_SECONDS = 2.0  # of work, before processes are started, which takes half a second
+_PER_PICTURE, _PER_BYTE = 1e-4, 2e-8  # seconds, roughly: to open one, and to decode
+
+Pixels = NDArray[np.uint8]
+Take = Callable[[int, Pixels], None]
+
+
+@dataclass
+class Outcome:
+    """What decoding met: rows that cannot be read with the reason, and how many pictures were converted, by kind."""
+
+    bad: dict[int, str] = field(default_factory=dict)
+    converted: Counter[str] = field(default_factory=Counter)
+    unlike: UnlikeError | None = None
+
+
+def rows_per_task(plan: Plan) -> int:
+    """Images that are decoded together."""
+    return max(1, min(_MOST_PER_TASK, _TASK_BYTES // (plan.height * plan.width * plan.channels)))
+
+
+def processes_for(count: int, size: int) -> int:
+    """Processes that pay for so many pictures of so many bytes."""
+    if count < _WORTH_PROCESSES or count * _PER_PICTURE + size * _PER_BYTE < _SECONDS or current_process().daemon:
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(_MOST_PROCESSES, cores))
+
+
+def decode_chunk(items: Sequence[Data], first: int, plan: Plan) -> tuple[Pixels, Outcome]:
+    """Decode some images; rows that cannot be read are black and told. Stops at the first that the plan does not fit.
+
+    Args:
+        items: what to decode.
+        first: row of the first one.
+        plan: what they become.
+    """
+    pixels, outcome = np.zeros((len(items), *plan.shape), np.uint8), Outcome()
+    with strict_pillow():
+        for row, data in enumerate(items):
+            try:
+                pixels[row], converted = decode(data, plan)
+                outcome.converted.update(converted)
+            except BadPictureError as error:
+                outcome.bad[first + row] = str(error)
+            except UnlikeError as error:
+                outcome.unlike = error
+                break
+    return pixels, outcome
+
+
+def _chunk_to_file(path: str, offset: int, items: Sequence[Data], first: int, plan: Plan) -> Outcome:
+    """Decode some images straight into their place in a file, so that no pixels travel between processes."""
+    pixels, outcome = decode_chunk(items, first, plan)
+    with open(path, "r+b") as file:  # noqa: PTH123
+        file.seek(offset)
+        file.write(pixels.data)
+    return outcome
+
+
+def decode_all(
+    chunks: Iterator[Sequence[Data]], count: int, plan: Plan, target: Pixels | Path, processes: int = 1
+) -> Outcome:
+    """Decode images, in order, into an array ``[N, H, W, C]`` or the pixels of an ``.npy`` file of that shape.
+
+    Raises:
+        UnlikeError: of the first image that the plan does not fit.
+        DoorwardError: another number of images than ``count``, or a process was killed.
+    """
+    tasks = _tasks(chunks, count, plan, target)
+    outcome, done = Outcome(), 0
+    with display() as progress:
+        for rows, part in _in_processes(tasks, processes) if processes > 1 else _here(tasks):
+            if part.unlike:
+                raise part.unlike
+            outcome.bad.update(part.bad)
+            outcome.converted.update(part.converted)
+            done += rows
+            progress("decoding", done, count)
+    if done != count:
+        raise DoorwardError(f"{done} pictures where {count} were; expected a source that stays as it is")
+    return outcome
+
+
+Task = tuple[int, Callable[..., Outcome], tuple[Any, ...]]
+
+
+def _tasks(chunks: Iterator[Sequence[Data]], count: int, plan: Plan, target: Pixels | Path) -> Iterator[Task]:
+    """Rows, a function and its arguments, for every chunk."""
+    row_bytes, first, header = plan.height * plan.width * plan.channels, 0, 0
+    if isinstance(target, Path):
+        header = target.stat().st_size - count * row_bytes
+
+    def into_array(items: Sequence[Data], first: int) -> Outcome:
+        assert isinstance(target, np.ndarray)
+        target[first : first + len(items)], outcome = decode_chunk(items, first, plan)
+        return outcome
+
+    for items in chunks:
+        if first + len(items) > count:
+            raise DoorwardError(f"more than the {count} pictures there were; expected a source that stays as it is")
+        if isinstance(target, Path):
+            yield len(items), _chunk_to_file, (str(target), header + first * row_bytes, items, first, plan)
+        else:
+            yield len(items), into_array, (items, first)
+        first += len(items)
+
+
+def _here(tasks: Iterator[Task]) -> Iterator[tuple[int, Outcome]]:
+    for rows, function, arguments in tasks:
+        yield rows, function(*arguments)
+
+
+def _in_processes(tasks: Iterator[Task], processes: int) -> Iterator[tuple[int, Outcome]]:
+    """In order, a few tasks ahead; after a failure or Ctrl-C the processes are gone before anything else happens."""
+    from joblib.externals.loky import ProcessPoolExecutor
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+    pool = ProcessPoolExecutor(processes)
+    waiting: deque[tuple[int, Any]] = deque()
+    whole = False
+    try:
+        for rows, function, arguments in tasks:
+            waiting.append((rows, pool.submit(function, *arguments)))
+            if len(waiting) > 3 * processes:
+                rows, future = waiting.popleft()
+                yield rows, future.result()
+        while waiting:
+            rows, future = waiting.popleft()
+            yield rows, future.result()
+        whole = True
+    except TerminatedWorkerError:
+        raise DoorwardError(
+            "a process that decodes pictures was killed (out of memory, or a file that crashes its decoder); "
+            "expected it to live"
+        ) from None
+    finally:
+        pool.shutdown(wait=True, kill_workers=not whole)

@@ -13,8 +13,9 @@ from benchmarks.invert_speed import BATCH, CLASSES, plain_mask
 from benchmarks.table import write
 from doorward.attacks.attack import attack
 from doorward.attacks.rate import asr
-from doorward.core.classifier import Classifier, measure_accuracy, to_float
+from doorward.core.classifier import Classifier, measure_accuracy
 from doorward.core.images import ImageSet
+from doorward.core.pixels import to_float
 from doorward.data.sources import load_images
 from doorward.inversion.invert import Inversion, invert
 from doorward.inversion.methods.mask import MaskSettings

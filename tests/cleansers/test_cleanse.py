@@ -17,9 +17,9 @@ from doorward.cleansers.cleanse import cleanse
 from doorward.cleansers.observe import observe
 from doorward.cleansers.parts.filters import mean_filter
 from doorward.cleansers.results import Cleansing
-from doorward.core.classifier import to_float
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
+from doorward.core.pixels import to_float
 from doorward.models.train.loop import train
 from doorward.models.train.settings import TrainSettings
 from tests.conftest import make_images

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from doorward.certification.certify import certify
 from doorward.cleansers.cleanse import cleanse
 from doorward.core import methods
-from doorward.core.classifier import Classifier, to_float
+from doorward.core.classifier import Classifier
 from doorward.core.images import ImageSet
 from doorward.core.methods import Method
+from doorward.core.pixels import to_float
 from doorward.core.triggers import Trigger
 from doorward.inversion.invert import invert
 from doorward.inversion.results import Inversion

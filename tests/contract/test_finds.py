@@ -13,8 +13,8 @@ import pytest
 from doorward.attacks.plan import Attack, Pairing
 from doorward.attacks.poison import poison
 from doorward.certification.certificate import content_hash
-from doorward.core.classifier import to_float, to_uint8
 from doorward.core.methods import Method
+from doorward.core.pixels import to_float, to_uint8
 from doorward.models.train.loop import train
 from doorward.screens.base import roc
 from doorward.verifier import verify

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from doorward.attacks.plan import Attack, Pairing
 from doorward.attacks.poison import poison
-from doorward.core.classifier import Classifier, measure_accuracy, to_float, to_uint8
+from doorward.core.classifier import Classifier, measure_accuracy
 from doorward.core.images import ImageSet
+from doorward.core.pixels import to_float, to_uint8
 from doorward.core.triggers import Placement, Trigger
 from doorward.models.train.loop import train
 from doorward.models.train.settings import TrainSettings

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from doorward.core.classifier import Classifier, as_bytes
+from doorward.core.classifier import Classifier
 from doorward.core.errors import DoorwardError
+from doorward.core.pixels import as_bytes
 from doorward.models.nets.catalogue import build
 from tests.conftest import make_images
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from doorward.core.classifier import to_float
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
+from doorward.core.pixels import to_float
 from doorward.data.sources import load_images
 
 PIXELS = hnp.arrays(

@@ -7,8 +7,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from doorward.core.classifier import Classifier, to_float
+from doorward.core.classifier import Classifier
 from doorward.core.images import ImageSet
+from doorward.core.pixels import to_float
 from doorward.inversion.methods.window.complete import CompleteSettings
 from doorward.inversion.methods.window.effort import EffortSettings
 from doorward.inversion.methods.window.window import WindowSettings

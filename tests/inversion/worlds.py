@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from doorward.core.classifier import Classifier, to_float
+from doorward.core.classifier import Classifier
 from doorward.core.images import ImageSet
+from doorward.core.pixels import to_float
 from doorward.inversion.search.frozen import Frozen
 from doorward.inversion.search.scene import Scene
 

@@ -41,7 +41,11 @@ def test_a_net_at_chance_is_told_of(images: ImageSet, tmp_path: Path) -> None:
     told: list[str] = []
     request = TrainRequest(source=str(tmp_path), net="two-layer", training={"epochs": 1, "lr": 1e-9})
     results = train_to_folder(request, tmp_path / "run", tell=told.append)
-    assert results["warnings"] == told and "the net learned nothing; expected a smaller lr" in told[0]
+    assert (
+        results is not None
+        and list(results.warnings) == told
+        and "the net learned nothing; expected a smaller lr" in told[0]
+    )
     assert json.loads((tmp_path / "run" / "run.json").read_text())["results"]["warnings"] == told
 
 
@@ -106,7 +110,8 @@ def test_given_weights_keep_or_change_their_head(images: ImageSet, tmp_path: Pat
     request = TrainRequest(source=str(tmp_path), weights=str(tmp_path / "model"), size=12, training={"epochs": 1})
     with pytest.raises(DoorwardError, match="--mean, --std or --range without weights"):
         train_to_folder(TrainRequest(source=str(tmp_path), mean=(0.1,)), tmp_path / "run")
-    assert train_to_folder(request, tmp_path / "run")["notes"]
+    made = train_to_folder(request, tmp_path / "run")
+    assert made is not None and made.notes
     assert load_classifier(tmp_path / "run").shape == images.shape
 
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from doorward.core.classifier import Classifier, measure_accuracy, to_float, to_uint8
+from doorward.core.classifier import Classifier, measure_accuracy
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
+from doorward.core.pixels import to_float, to_uint8
 from doorward.models.files import load_classifier, save_classifier
 from doorward.models.nets.catalogue import NETS, build
 from doorward.models.train.batches import BatchSource, augment

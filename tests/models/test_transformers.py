@@ -111,7 +111,7 @@ def test_fresh_and_given_weights_are_trained(folder: Path, photos: ImageSet, tmp
     told: list[str] = []
     results = train_to_folder(request.model_copy(update={"split": "test"}), tmp_path / "run", tell=told.append)
     assert [t for t in told if "resized to 16 x 16" in t] and [t for t in told if "grey images" in t]
-    assert results["notes"] and len(load_model(tmp_path / "run").classes) == 10
+    assert results is not None and results.notes and len(load_model(tmp_path / "run").classes) == 10
 
 
 def test_no_code_of_a_folder_is_run(folder: Path) -> None:

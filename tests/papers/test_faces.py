@@ -77,7 +77,7 @@ def test_triggers_lie_inside_a_face(name: str) -> None:
     faces, trigger = draw_faces(2, 1), face_trigger(name)
     import torch
 
-    from doorward.core.classifier import to_float
+    from doorward.core.pixels import to_float
 
     stamped = trigger.apply(to_float(faces.pixels))
     changed = (stamped - to_float(faces.pixels)).abs().amax((0, 1)) > 0

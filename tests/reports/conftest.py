@@ -151,8 +151,10 @@ def cleanse_run(
     )  # fmt: skip
     flags = {w.name: w.suspicion.flag for w in witnesses}
     samples = Samples(np.arange(len(labels)), labels, labels, {w.name: w.suspicion.score for w in witnesses}, flags)
-    pixels = np.stack([digit(int(k) if not t else int(i) % 9 + 1, rng, size, channels, bool(t))
-                       for i, (k, t) in enumerate(zip(labels, truth, strict=True))])  # fmt: skip
+    pixels = np.zeros((len(labels), size, size, channels), np.uint8)  # drawn where a page shows them
+    for i in pick_thumbnails(samples)[2]:
+        drawn = int(i) % 9 + 1 if truth[i] else int(labels[i])
+        pixels[i] = digit(drawn, rng, size, channels, bool(truth[i]))
     images = ImageSet(pixels, labels, tuple(map(str, range(len(classes)))), name)
     folder.mkdir(parents=True, exist_ok=True)
     results = Cleansing(record, samples, images).write(folder).model_dump(mode="json")

@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 
 from doorward.attacks.plan import Attack
-from doorward.core.classifier import to_float, to_uint8
 from doorward.core.errors import DoorwardError
 from doorward.core.ids import Ids, distinct
 from doorward.core.images import ImageSet
 from doorward.core.memmaps import create, release
+from doorward.core.pixels import to_float, to_uint8
 from doorward.core.progress import printable
 from doorward.core.triggers import Stamp
 

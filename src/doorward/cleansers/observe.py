@@ -16,10 +16,11 @@ import torch
 from numpy.typing import NDArray
 
 from doorward.cleansers.parts.filters import Filter, get_filter
-from doorward.core.classifier import Classifier, forward_batch, place_net, to_float
+from doorward.core.classifier import Classifier, forward_batch, place_net
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
 from doorward.core.memmaps import create, release
+from doorward.core.pixels import to_float
 from doorward.core.progress import Progress
 from doorward.models.folding import fold_batch_norm
 

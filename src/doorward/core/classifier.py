@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from doorward.core.errors import DoorwardError, brief
 from doorward.core.images import ImageSet, few
 from doorward.core.outputs import find_head, giving_logits, has_class_token, logits_of, pooled, probe
+from doorward.core.pixels import as_bytes, to_float
 from doorward.core.progress import printable
 from doorward.core.stats import Rate
 
@@ -43,47 +44,6 @@ def forward_batch(device: torch.device) -> int:
 def place_net(net: nn.Module, device: torch.device | str) -> nn.Module:
     """The net on the device, its 4-d weights channels last in memory, as the images are."""
     return net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-def to_float(pixels: NDArray[np.uint8] | Tensor, device: torch.device | str = "cpu") -> Tensor:
-    """uint8 ``[B, H, W, C]`` to float ``[B, C, H, W]`` in [0, 1] on the device, channels last in memory."""
-    tensor = pixels if isinstance(pixels, Tensor) else torch.from_numpy(np.array(pixels))  # a memory map is read-only
-    return tensor.to(device, non_blocking=True).permute(0, 3, 1, 2).float().div(255)
-
-
-def to_uint8(images: Tensor) -> NDArray[np.uint8]:
-    """Float ``[B, C, H, W]`` in [0, 1] to uint8 ``[B, H, W, C]``, rounded to the 8-bit grid."""
-    rounded = images.detach().clamp(0, 1).mul(255).round().byte()
-    return rounded.permute(0, 2, 3, 1).contiguous().cpu().numpy()
-
-
-def as_bytes(pixels: NDArray[Any] | Tensor, shape: tuple[int, int, int], what: str) -> NDArray[np.uint8]:
-    """Images as a classifier takes them: uint8 as they are, floats in [0, 1] rounded to the 8-bit grid.
-
-    Args:
-        pixels: ``[N, H, W, C]``, uint8 or floats; an array or a tensor.
-        shape: channels, height, width that every image must have.
-        what: whose images, for the message.
-
-    Raises:
-        DoorwardError: another shape, another type, floats outside [0, 1] or NaN.
-    """
-    if isinstance(pixels, Tensor):
-        pixels = pixels.numpy(force=True)
-    channels, height, width = shape
-    if pixels.ndim != 4 or pixels.shape[1:] != (height, width, channels):
-        raise DoorwardError(
-            f"{what}: images of shape {list(pixels.shape)}; the classifier takes {height}x{width}x{channels}, "
-            "expected [images, height, width, channels]"
-        )
-    if pixels.dtype == np.uint8:
-        return pixels
-    if pixels.dtype.kind != "f":
-        raise DoorwardError(f"{what}: images of type {pixels.dtype}; expected uint8, or floats from 0 to 1")
-    low, high = (float(pixels.min()), float(pixels.max())) if pixels.size else (0.0, 0.0)
-    if not (low >= 0 and high <= 1):
-        raise DoorwardError(f"{what}: floats from {low:g} to {high:g}; expected 0 to 1, or uint8")
-    return np.rint(pixels * 255).astype(np.uint8)
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +102,7 @@ class Classifier:
         scales = [_per_channel(name, what, v, like.shape[0]) for what, v in (("mean", mean), ("std", std))]
         if min(scales[1]) <= 0:
             raise DoorwardError(f"{name}: std {_rounded(scales[1])}; expected numbers above 0")
-        found = cls(giving_logits(net.eval()), name, like.classes, like.shape, scales[0], scales[1], feature_layer)
+        found = cls(_unwrapped(net.eval(), like), name, like.classes, like.shape, scales[0], scales[1], feature_layer)
         if feature_layer is not None:
             found.feature_name()
         _check_logits(found, like)
@@ -293,6 +253,16 @@ def _per_channel(name: str, what: str, value: float | Sequence[float], channels:
     if len(given) not in (1, channels) or not all(map(math.isfinite, given)):
         raise DoorwardError(f"{name}: {what} {given}; expected 1 finite number, or {channels}, one per channel")
     return given
+
+
+def _unwrapped(net: nn.Module, like: ImageSet) -> nn.Module:
+    """The net itself where it gives a tensor, else one that takes the logits out of what it gives."""
+    try:
+        with torch.inference_mode():
+            given = net(to_float(like.pixels[:_TRIED], next(net.parameters()).device))
+    except Exception:  # whatever the user's own code raises: told when the logits are checked
+        return net
+    return net if isinstance(given, Tensor) else giving_logits(net)
 
 
 def _check_logits(classifier: Classifier, images: ImageSet) -> None:

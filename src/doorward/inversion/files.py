@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from doorward.core.classifier import to_float, to_uint8
 from doorward.core.images import ImageSet
+from doorward.core.pixels import to_float, to_uint8
 from doorward.core.triggers import Stamp, Trigger
 from doorward.inversion.distribution.triggers import TriggerDistribution
 from doorward.inversion.inverted import Inverted

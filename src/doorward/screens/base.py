@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from doorward.core.classifier import Classifier, as_bytes
+from doorward.core.classifier import Classifier
 from doorward.core.errors import DoorwardError
+from doorward.core.pixels import as_bytes
 from doorward.screens.results import Screening
 from doorward.screens.verdict import rank_of
 

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from doorward.core.classifier import Classifier, to_float, to_uint8
+from doorward.core.classifier import Classifier
+from doorward.core.pixels import to_float, to_uint8
 from doorward.core.stats import Rate
 from doorward.core.triggers import Stamp
 

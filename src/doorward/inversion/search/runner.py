@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from doorward.core.classifier import Classifier, to_float
+from doorward.core.classifier import Classifier
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
 from doorward.core.methods import KNOWLEDGE, Method, Settings
 from doorward.core.order_test import FEWEST_CLASSES, OrderTest, control_test, order_test
+from doorward.core.pixels import to_float
 from doorward.core.progress import Progress
 from doorward.core.stats import Rate
 from doorward.core.triggers import Stamp

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from doorward.core.classifier import to_float
 from doorward.core.images import ImageSet
+from doorward.core.pixels import to_float
 
 _RESIDENT_LIMIT = 1 << 31  # bytes; larger sets stay on disk and are read batch by batch
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from doorward.core.classifier import to_float, to_uint8
 from doorward.core.images import ImageSet
+from doorward.core.pixels import to_float, to_uint8
 from doorward.core.results import read_record
 from doorward.inversion.results import InvertRecord
 from doorward.papers.drawing import open_pyplot, save_figure

@@ -13,8 +13,9 @@ from doorward.attacks.plan import Attack
 from doorward.attacks.poison import poison
 from doorward.attacks.rate import asr
 from doorward.core import methods as registry
-from doorward.core.classifier import Classifier, measure_accuracy, pick_device, to_float, to_uint8
+from doorward.core.classifier import Classifier, measure_accuracy, pick_device
 from doorward.core.images import ImageSet
+from doorward.core.pixels import to_float, to_uint8
 from doorward.core.progress import telling
 from doorward.core.results import RateRecord, read_record
 from doorward.core.runs import Run

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from doorward.core.classifier import Classifier, to_float
+from doorward.core.classifier import Classifier
 from doorward.core.images import ImageSet
+from doorward.core.pixels import to_float
 from doorward.data.sources import load_images
 from doorward.inversion.search.frozen import Frozen
 from doorward.jobs.processes import default_jobs

@@ -11,8 +11,9 @@ from torch import Tensor
 from doorward.attacks.files import load_attack, save_attack
 from doorward.attacks.plan import Attack, BatchStamping
 from doorward.attacks.rate import asr
-from doorward.core.classifier import Classifier, measure_accuracy, pick_device, to_float, to_uint8
+from doorward.core.classifier import Classifier, measure_accuracy, pick_device
 from doorward.core.images import ImageSet
+from doorward.core.pixels import to_float, to_uint8
 from doorward.core.progress import telling
 from doorward.core.results import RateRecord
 from doorward.core.runs import Run

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from doorward.core.classifier import Classifier, measure_accuracy, to_float
+from doorward.core.classifier import Classifier, measure_accuracy
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
 from doorward.core.methods import Settings, method
+from doorward.core.pixels import to_float
 from doorward.core.stats import Rate
 from doorward.models.train.loop import train
 from doorward.models.train.settings import TrainSettings

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from doorward.core.classifier import Classifier, to_float
+from doorward.core.classifier import Classifier
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
+from doorward.core.pixels import to_float
 
 _PUSH = 1e3  # added to a channel: enough to pass any ReLU, harmless to a copy that is thrown away
 

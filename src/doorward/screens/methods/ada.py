@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy.special import log_softmax
 
-from doorward.core.classifier import Classifier, to_float
+from doorward.core.classifier import Classifier
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
 from doorward.core.methods import Settings, method
+from doorward.core.pixels import to_float
 from doorward.screens.base import BATCH, Floats, Pixels, Screen
 
 

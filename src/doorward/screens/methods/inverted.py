@@ -13,10 +13,11 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from doorward.core.classifier import Classifier, to_float
+from doorward.core.classifier import Classifier
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
 from doorward.core.methods import Settings, method
+from doorward.core.pixels import to_float
 from doorward.core.triggers import Trigger
 from doorward.screens.base import BATCH, Floats, Pixels, Screen
 

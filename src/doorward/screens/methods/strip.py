@@ -10,9 +10,10 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from doorward.core.classifier import Classifier, to_float
+from doorward.core.classifier import Classifier
 from doorward.core.images import ImageSet
 from doorward.core.methods import Settings, method
+from doorward.core.pixels import to_float
 from doorward.screens.base import BATCH, Floats, Pixels, Screen
 
 

@@ -152,7 +152,7 @@ def test_a_result_is_the_same_after_the_disk_and_shows_its_pictures(
     again.save(tmp_path / "two")
     assert (tmp_path / "two" / "thumbnails.npy").read_bytes() == (tmp_path / "one" / "thumbnails.npy").read_bytes()
     assert again.report(tmp_path / "page.html").exists() and found.report(tmp_path / "other.html").exists()
-    with pytest.raises(DoorwardError, match="read from a folder; expected the images"):
+    with pytest.raises(DoorwardError, match="read from a folder; expected the training set"):
         again.keep("spectral")
     manifest = json.loads((tmp_path / "one" / "run.json").read_text())
     (tmp_path / "one" / "run.json").write_text(json.dumps({k: v for k, v in manifest.items() if k != "schema"}))

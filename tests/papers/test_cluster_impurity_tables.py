@@ -10,7 +10,8 @@ import pytest
 
 from doorward.attacks.files import save_truth
 from doorward.attacks.poison import Truth
-from doorward.cleansers.results import MethodRecord, Samples
+from doorward.cleansers.results import MethodRecord
+from doorward.cleansers.samples import Samples
 from doorward.core.stats import Rate
 from doorward.papers.cluster_impurity import tables
 from doorward.papers.cluster_impurity.collect import Found, _clusters, _variants

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from doorward.cleansers.results import CleanseRecord, Cleansing, GroupRecord, MethodRecord, Samples
+from doorward.cleansers.results import CleanseRecord, Cleansing, GroupRecord, MethodRecord
+from doorward.cleansers.samples import Samples
 from doorward.cleansers.suspicion import Group, Suspicion
 from doorward.cleansers.verdict import Test, Witness, weigh
 from doorward.core.images import ImageSet

@@ -13,16 +13,18 @@ from typing import Any
 import numpy as np
 
 from doorward.cleansers.observe import Look, Observations, observe
-from doorward.cleansers.results import CleanseRecord, Cleansing, GroupRecord, MethodRecord, Samples
+from doorward.cleansers.results import CleanseRecord, Cleansing, GroupRecord, MethodRecord
+from doorward.cleansers.samples import Samples
 from doorward.cleansers.suspicion import Suspicion
 from doorward.cleansers.verdict import Test, Witness, weigh
 from doorward.core import methods as registry
 from doorward.core.classifier import Classifier
 from doorward.core.errors import DoorwardError
+from doorward.core.ids import Ids
 from doorward.core.images import ImageSet
 from doorward.core.methods import KNOWLEDGE, Method, Settings
 from doorward.core.progress import Progress
-from doorward.core.results import ClassifierRecord, ImagesRecord, RateRecord
+from doorward.core.results import ClassifierRecord, Finding, ImagesRecord, RateRecord
 from doorward.core.stats import Rate
 
 DEFAULT_METHODS = ("impurity", "activation", "spectral")
@@ -105,15 +107,23 @@ def _result(
     weighed = weigh(witnesses, images.labels, images.classes, accuracy, level)
     record = CleanseRecord(
         judgement=weighed.judgement,
-        findings=weighed.findings,
+        findings=tuple(_named(f, images) for f in weighed.findings),
         images=ImagesRecord.of(images),
         classifier=ClassifierRecord(arch=model.arch, accuracy_on_images=RateRecord.of(accuracy)),
         methods={r.method.name: _method(r, weighed.tests[r.method.name], len(images.classes)) for r in ran},
     )
     scores = {r.method.name: r.suspicion.score for r in ran}
     flags = {r.method.name: r.suspicion.flag for r in ran}
-    samples = Samples(np.arange(len(images)), images.labels, predicted, scores, flags)
+    ids = None if isinstance(images.ids, Ids) and images.ids.plain else images.ids
+    samples = Samples(np.arange(len(images)), images.labels, predicted, scores, flags, ids)
     return Cleansing(record, samples, images, observations)
+
+
+def _named(finding: Finding, images: ImageSet) -> Finding:
+    """The finding with what its images are called, where they have names."""
+    if isinstance(images.ids, Ids) and images.ids.plain:
+        return finding
+    return finding.model_copy(update={"ids": tuple(images.ids[i] for i in finding.images)})
 
 
 def _method(ran: _Ran, test: Test, classes: int) -> MethodRecord:

@@ -13,14 +13,22 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from doorward.cleansers.observe import Observations
+from doorward.cleansers.samples import Samples, pick_thumbnails, write_suspects
 from doorward.cleansers.suspicion import Group, Suspicion
 from doorward.core.errors import DoorwardError
 from doorward.core.files import write_array
 from doorward.core.images import ImageSet
-from doorward.core.results import ClassifierRecord, Count, ImagesRecord, Judged, Number, Record, Result, parse
-from doorward.core.tables import read_parquet, write_parquet
-
-SHOWN = 24  # thumbnails of suspects, and of typical images, per class
+from doorward.core.results import (
+    FINDINGS,
+    ClassifierRecord,
+    Count,
+    ImagesRecord,
+    Judged,
+    Number,
+    Record,
+    Result,
+    parse,
+)
 
 
 class GroupRecord(Record):
@@ -80,43 +88,6 @@ class CleanseRecord(Judged):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Samples:
-    """Per image, ``[N]`` each: index, label, decision, and for every method a score (NaN when none) and a flag."""
-
-    index: NDArray[np.int64]
-    label: NDArray[np.int64]
-    predicted: NDArray[np.int64]
-    scores: dict[str, NDArray[np.float32]]
-    flags: dict[str, NDArray[np.bool_]]
-
-    def write(self, folder: Path) -> None:
-        """Write ``samples.parquet``."""
-        columns: dict[str, NDArray[Any]] = {"index": self.index, "label": self.label, "predicted": self.predicted}
-        for name in self.scores:
-            columns |= {f"{name}_score": self.scores[name], f"{name}_flag": self.flags[name]}
-        write_parquet(folder / "samples.parquet", columns)
-
-    @classmethod
-    def read(cls, folder: Path, methods: list[str], classes: int) -> Samples:
-        """Read ``samples.parquet`` with the columns of ``methods``, each label checked to be below ``classes``."""
-        path = folder / "samples.parquet"
-        columns = read_parquet(path)
-        wanted = ["index", "label", "predicted", *(f"{m}_{part}" for m in methods for part in ("score", "flag"))]
-        for column in wanted:
-            if column not in columns:
-                raise DoorwardError(f"{path}: has no column {column!r}; expected {', '.join(wanted)}"[:400])
-        try:
-            index, label, predicted = (columns[k].astype(np.int64) for k in wanted[:3])
-            scores = {m: columns[f"{m}_score"].astype(np.float32) for m in methods}
-            flags = {m: columns[f"{m}_flag"].astype(np.bool_) for m in methods}
-        except (TypeError, ValueError) as error:
-            raise DoorwardError(f"{path}: a column of the wrong type ({error}); expected numbers and flags") from None
-        if len(label) and (label.min() < 0 or label.max() >= classes):
-            raise DoorwardError(f"{path}: label {label.min()} to {label.max()}; expected 0 to {classes - 1}")
-        return cls(index, label, predicted, scores, flags)
-
-
-@dataclass(frozen=True, eq=False, repr=False)
 class Cleansing(Result):
     """What `cleanse` gives: every method's suspicion on one training set, and one verdict.
 
@@ -172,10 +143,42 @@ class Cleansing(Result):
             DoorwardError: a method that did not run, or no images.
         """
         self._method(name)
+        whole = self._whole(images)
+        return whole.subset(~self.samples.flags[name], f"{whole.name} after {name}")
+
+    def _whole(self, images: ImageSet | None) -> ImageSet:
         whole = images or self.images
         if whole is None:
-            raise DoorwardError("keep: this result was read from a folder; expected the images beside the method")
-        return whole.subset(~self.samples.flags[name], f"{whole.name} after {name}")
+            raise DoorwardError("this result was read from a folder; expected the training set as an argument")
+        if images is not None and images.hash != self.facts.images.sha256:
+            raise DoorwardError(f"{images.name}: other images than were cleansed; expected the same set")
+        return whole
+
+    def suspected(self) -> NDArray[np.bool_]:
+        """Images ``[N]`` that a method flags in a class that it accuses; none unless the verdict is a finding."""
+        found = np.zeros(len(self.samples.label), bool)
+        if self.verdict not in FINDINGS:
+            return found
+        for finding in self.facts.findings:
+            if finding.weighs and finding.label is not None:
+                found |= self.samples.flags[finding.method] & (self.samples.label == finding.label)
+        return found
+
+    def suspects(self) -> list[str]:
+        """Names of the suspected images: ids, or indices where the images have no names."""
+        return [self.samples.name(row) for row in np.flatnonzero(self.suspected()).tolist()]
+
+    def cleaned(self, images: ImageSet | None = None) -> ImageSet:
+        """The training set without the suspects; the whole set where nothing is accused.
+
+        Args:
+            images: the training set, needed of a result that was read from a folder.
+
+        Raises:
+            DoorwardError: no images, or every one is suspected.
+        """
+        whole = self._whole(images)
+        return whole.subset(~self.suspected(), f"{whole.name}, cleaned")
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per method and class with flagged images, as `findings` has them."""
@@ -186,15 +189,16 @@ class Cleansing(Result):
     def write(self, folder: Path) -> CleanseRecord:
         """Write ``samples.parquet`` and, where the images are at hand, ``thumbnails.npy``; returns the record."""
         self.samples.write(folder)
+        write_suspects(self.samples, self.suspected(), self.facts.images.classes, folder / "suspects.csv")
         if self.images is None:
             kept = None if self.folder is None else self.folder / "thumbnails.npy"
             if kept is not None and kept.is_file():
                 shutil.copyfile(kept, folder / "thumbnails.npy")
                 return self.facts
             return self.facts.model_copy(update={"thumbnails": ThumbnailRows()})
-        rows, which = _thumbnails(self.samples)
+        typical, suspects, which = pick_thumbnails(self.samples)
         write_array(folder / "thumbnails.npy", np.ascontiguousarray(self.images.pixels[which]))
-        return self.facts.model_copy(update={"thumbnails": rows})
+        return self.facts.model_copy(update={"thumbnails": ThumbnailRows(typical=typical, suspects=suspects)})
 
     @classmethod
     def read(cls, folder: Path, results: dict[str, Any]) -> Self:
@@ -215,32 +219,3 @@ def check_labels(facts: CleanseRecord, path: Path) -> None:
     for method, label in labels:
         if label >= classes:
             raise DoorwardError(f"{path}: {ascii(method)[:42]}: label {label}; expected labels below {classes}")
-
-
-def _thumbnails(samples: Samples) -> tuple[ThumbnailRows, list[int]]:
-    """The worst suspects of each flagged class, and typical images of every class: unflagged, of median score."""
-    labels = samples.label
-    rows: list[int] = []
-
-    def put(chosen: NDArray[np.int64]) -> list[int]:
-        first = len(rows)
-        rows.extend(chosen.tolist())
-        return list(range(first, len(rows)))
-
-    suspects: dict[str, dict[int, list[int]]] = {}
-    flagged_by_any = np.zeros(len(labels), bool)
-    for name, flag in samples.flags.items():
-        score = samples.scores[name]
-        flagged_by_any |= flag
-        suspects[name] = {}
-        for label in np.unique(labels[flag]):
-            inside = np.flatnonzero(flag & (labels == label))
-            suspects[name][int(label)] = put(inside[np.argsort(-score[inside], kind="stable")][:SHOWN])
-    typical: dict[int, list[int]] = {}
-    ranks = np.sum([score.argsort().argsort() for score in samples.scores.values()], axis=0)
-    for label in np.unique(labels):
-        inside = np.flatnonzero((labels == label) & ~flagged_by_any)
-        if len(inside):
-            inside = inside[np.argsort(np.abs(ranks[inside] - np.median(ranks[inside])), kind="stable")]
-        typical[int(label)] = put(inside[:SHOWN])
-    return ThumbnailRows(typical=typical, suspects=suspects), rows

@@ -16,6 +16,7 @@ from doorward.cli.certify import certify_command, verify_command
 from doorward.cli.cleanse import cleanse_command
 from doorward.cli.data import app as data_app
 from doorward.cli.demo import demo_command
+from doorward.cli.export import export_command
 from doorward.cli.invert import invert_command
 from doorward.cli.methods import methods_command
 from doorward.cli.repair import repair_command
@@ -55,6 +56,7 @@ app.add_typer(data_app, name="data", help="Image sets: list, fetch, describe.")
 app.command("attack")(attack_command)
 app.command("train")(train_command)
 app.command("cleanse")(cleanse_command)
+app.command("export")(export_command)
 app.command("score")(score_command)
 app.command("invert")(invert_command)
 app.command("repair")(repair_command)

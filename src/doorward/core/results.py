@@ -132,7 +132,7 @@ class Finding(Record):
         agreement: the largest share of images flagged by both, of those flagged by either, with a method of another
             kind.
         counted: whether a verdict may rest on it (not when the method was told how many images to flag).
-        images: indices of the worst, at most 100.
+        images, ids: indices of the worst, at most 100, and what they are called; no ids where they have no names.
         file: what it is about in the run's folder, where it is about no images.
     """
 
@@ -147,6 +147,7 @@ class Finding(Record):
     agreement: float = 0.0
     counted: bool = True
     images: tuple[Count, ...] = Field((), max_length=MOST_IMAGES)
+    ids: tuple[str, ...] = Field((), max_length=MOST_IMAGES)
     file: str = ""
 
     @property

@@ -155,6 +155,8 @@ def _locations(section: Section, finding: Finding) -> list[dict[str, Any]]:
     """The images, or the file of the run that it is about."""
     if not finding.images:
         return [_location(section, finding.file or "run.json")]
+    if finding.ids:
+        return [{"physicalLocation": {"artifactLocation": {"uri": quote(name)}}} for name in finding.ids]
     return [
         _location(section, "samples.parquet")
         | {"logicalLocations": [{"name": f"image {i}", "fullyQualifiedName": f"images[{i}]", "kind": "element"}]}

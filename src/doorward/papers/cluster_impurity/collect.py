@@ -9,7 +9,8 @@ import numpy as np
 
 from doorward.attacks.files import load_truth
 from doorward.cleansers.parts.leftovers import misfits
-from doorward.cleansers.results import Cleansing, MethodRecord, Samples
+from doorward.cleansers.results import Cleansing, MethodRecord
+from doorward.cleansers.samples import Samples
 from doorward.core.results import read_record
 from doorward.core.runs import Run
 from doorward.models.train.results import TrainRecord

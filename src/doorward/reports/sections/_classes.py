@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from doorward.cleansers.results import CleanseRecord, GroupRecord, MethodRecord, Samples, ThumbnailRows
+from doorward.cleansers.results import CleanseRecord, GroupRecord, MethodRecord, ThumbnailRows
+from doorward.cleansers.samples import Samples
 from doorward.core.results import Finding, ImagesRecord
 from doorward.core.text import count, listing, name, number, plural, quoted
 from doorward.reports import charts, thumbnails

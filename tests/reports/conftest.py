@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from doorward.cleansers.results import CleanseRecord, Cleansing, GroupRecord, MethodRecord
-from doorward.cleansers.samples import Samples
+from doorward.cleansers.samples import Samples, pick_thumbnails
 from doorward.cleansers.suspicion import Group, Suspicion
 from doorward.cleansers.verdict import Test, Witness, weigh
 from doorward.core.images import ImageSet

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _ROOMS = (
     "attacks", "certification", "cleansers", "core", "data", "inversion", "jobs", "models", "repairs", "reports",

@@ -18,8 +18,10 @@ class Placed(Settings):
     """Where a small trigger goes: ``row`` and ``column`` of its top left corner, or drawn by the seed."""
 
     place: Literal["fixed", "random"] = Field("fixed", description="the same place in all images, or drawn per image")
-    row: int | None = Field(None, ge=0)
-    column: int | None = Field(None, ge=0)
+    row: int | None = Field(None, ge=0, description="of the trigger's top left corner; drawn by the seed unless given")
+    column: int | None = Field(
+        None, ge=0, description="of the trigger's top left corner; drawn by the seed unless given"
+    )
 
     def placement(self, shape: Shape, size: tuple[int, int], margin: int, generator: torch.Generator) -> Placement:
         """The placement; a fixed place not given is drawn at least ``margin`` pixels from the border."""

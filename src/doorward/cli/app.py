@@ -33,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Audit image-classification training sets and models for backdoors.\n\n"
-    "Exit codes: 0 nothing found, 1 findings, 2 error, 130 interrupted.",
+    "Exit codes: 0 nothing found, 1 findings, 2 error, 3 undecided, 130 interrupted.",
 )
 
 

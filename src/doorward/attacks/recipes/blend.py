@@ -13,7 +13,7 @@ from doorward.core.triggers import Stamp, Trigger
 class BlendSettings(Settings):
     """A faint picture over the whole image."""
 
-    alpha: float = Field(0.15, gt=0, le=1)
+    alpha: float = Field(0.15, gt=0, le=1, description="weight of the picture; the image has the rest")
 
 
 @method("attack", "blend", settings=BlendSettings, given=set())

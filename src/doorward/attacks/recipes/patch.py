@@ -16,8 +16,10 @@ from doorward.core.triggers import Placement, Stamp, Trigger
 class PatchSettings(Placed):
     """An opaque square (BadNets)."""
 
-    size: int = Field(3, ge=1)
-    colours: Literal["checker", "white", "black", "random"] = "checker"
+    size: int = Field(3, ge=1, description="side of the square in pixels")
+    colours: Literal["checker", "white", "black", "random"] = Field(
+        "checker", description="of its pixels; random ones are drawn by the seed"
+    )
 
 
 @method("attack", "patch", settings=PatchSettings, given=set())

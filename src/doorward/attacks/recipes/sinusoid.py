@@ -13,7 +13,7 @@ from doorward.core.triggers import Stamp, Trigger
 class SinusoidSettings(Settings):
     """Vertical stripes."""
 
-    strength: float = Field(20 / 255, gt=0, le=1)
+    strength: float = Field(20 / 255, gt=0, le=1, description="amplitude of the wave, on the scale [0, 1]")
     frequency: int = Field(6, ge=1, description="periods over the width of the image")
 
 

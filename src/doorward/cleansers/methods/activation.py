@@ -22,8 +22,10 @@ _LEAST = 0.02  # a silhouette below it is none
 class ActivationSettings(Settings):
     """Settings of activation clustering."""
 
-    reduce: Literal["ica", "pca"] = "pca"
-    dimensions: int = Field(10, ge=1)
+    reduce: Literal["ica", "pca"] = Field(
+        "pca", description="components of the features: principal or independent ones"
+    )
+    dimensions: int = Field(10, ge=1, description="number of components")
     silhouette: float = Field(0.15, ge=-1, le=1, description="flag only classes whose silhouette is at least this")
     share: float = Field(0.35, gt=0, le=0.5, description="flag only a cluster smaller than this share of its class")
     exclusionary: bool = Field(True, description="flag only a cluster that a learner trained without it calls foreign")

@@ -18,9 +18,9 @@ from doorward.inversion.search.scores import class_margin
 class MarginSettings(LoopSettings):
     """Settings of the maximum-margin statistic."""
 
-    steps: int = Field(200, ge=1)
+    steps: int = Field(200, ge=1, description="optimiser steps at most")
     batch: int = Field(8, ge=1, description="random starting points per class; the best counts")
-    lr: float = Field(0.05, gt=0)
+    lr: float = Field(0.05, gt=0, description="learning rate of Adam on the inputs")
     tolerance: float = Field(
         1e-3, ge=0, description="a class is done when its margin grows by less per check, relative"
     )

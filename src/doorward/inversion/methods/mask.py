@@ -24,10 +24,10 @@ _MAD_TO_DEVIATION = 1.4826  # of a normal distribution
 class MaskSettings(LoopSettings):
     """Settings of mask and pattern inversion."""
 
-    steps: int = Field(400, ge=1)
-    batch: int = Field(32, ge=1)
+    steps: int = Field(400, ge=1, description="optimiser steps at most")
+    batch: int = Field(32, ge=1, description="images per class and step")
     success: float = Field(0.95, gt=0, le=1, description="share of images that a mask must send to the class")
-    lr: float = Field(0.1, gt=0)
+    lr: float = Field(0.1, gt=0, description="learning rate of Adam on mask and pattern")
     cost: float = Field(1e-3, gt=0, description="first weight of the mask's size")
     factor: float = Field(1.5, gt=1, description="the cost's growth while the mask works; falls by its 1.5th power")
     window: int = Field(5, ge=1, description="steps over which the success rate is measured")

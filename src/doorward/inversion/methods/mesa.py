@@ -28,11 +28,13 @@ _MEASURED = 1024  # triggers per generator for its success rate and entropy
 class MesaSettings(LoopSettings):
     """Settings of the max-entropy staircase."""
 
-    steps: int = Field(620, ge=1)
-    batch: int = Field(128, ge=2)
+    steps: int = Field(620, ge=1, description="optimiser steps")
+    batch: int = Field(128, ge=2, description="images and triggers per generator and step")
     size: int = Field(3, ge=1, description="side of the triggers in pixels; the slides assume it known")
     transparency: bool = Field(False, description="also model alpha per pixel: x' = (1 - alpha) x + alpha t")
-    test: Literal["softmax", "cross-entropy"] = "softmax"
+    test: Literal["softmax", "cross-entropy"] = Field(
+        "softmax", description="success F: target probability, as the authors' code, or cross-entropy, as the slides"
+    )
     levels: Literal["authors", "uniform"] = Field("authors", description="beta .5, .8, .9, or i/N for i = 0 .. N - 1")
     count: int = Field(3, ge=1, le=32, description="N, the number of uniform levels")
     alpha: float = Field(0.1, ge=0, description="weight of the entropy")
@@ -40,8 +42,10 @@ class MesaSettings(LoopSettings):
     noise: int = Field(64, ge=4, multiple_of=4, description="dimensions of the generators' noise, uniform in [0, 1]")
     blur: float = Field(0.1, gt=0, description="standard deviation of the noise added to triggers")
     average: float = Field(0.01, gt=0, lt=1, description="rate of the moving average in the entropy's gradient")
-    lr: float = Field(1e-3, gt=0)
-    weights: Literal["entropy", "equal"] = "entropy"
+    lr: float = Field(1e-3, gt=0, description="learning rate of Adam on generators and statistics networks")
+    weights: Literal["entropy", "equal"] = Field(
+        "entropy", description="of the generators: by the entropy of their sets, or equal"
+    )
 
     def betas(self) -> tuple[float, ...]:
         """The levels of the staircase."""

@@ -24,17 +24,19 @@ _TAIL = 0.2  # share of the steps at the end over which the success rate is meas
 class PixelSettings(LoopSettings):
     """Settings of pixel-space gradient descent."""
 
-    steps: int = Field(200, ge=1)
-    batch: int = Field(64, ge=1)
+    steps: int = Field(200, ge=1, description="optimiser steps")
+    batch: int = Field(64, ge=1, description="images per class and step")
     size: int = Field(3, ge=1, description="side of the trigger in pixels; the slides assume it known")
     runs: int = Field(1, ge=1, description="random starting points per class; the authors average over 10")
-    place: Literal["random", "fixed"] = "random"
+    place: Literal["random", "fixed"] = Field(
+        "random", description="where the trigger goes: drawn per image, or at row and column"
+    )
     row: int = Field(0, ge=0, description="of a fixed trigger's top left corner")
-    column: int = Field(0, ge=0)
+    column: int = Field(0, ge=0, description="of a fixed trigger's top left corner")
     transparency: bool = Field(False, description="also search alpha: x' = (1 - alpha) x + alpha t")
     cost: float = Field(0.02, ge=0, description="weight of alpha's mean when it is searched")
-    lr: float = Field(0.5, gt=0)
-    momentum: float = Field(0.9, ge=0, lt=1)
+    lr: float = Field(0.5, gt=0, description="learning rate of SGD on the pixels")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of SGD")
 
 
 class PixelObjective(Objective):

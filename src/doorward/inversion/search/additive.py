@@ -16,7 +16,7 @@ from doorward.inversion.search.scene import Scene
 class AdditiveSettings(LoopSettings):
     """Settings of the search for additive perturbations; a method gives its own defaults."""
 
-    steps: int = Field(300, ge=1)
+    steps: int = Field(300, ge=1, description="optimiser steps at most")
     success: float = Field(0.9, gt=0, le=1, description="share of the images that must be decided as the class")
     stride: float = Field(0.05, gt=0, description="L2 length of a step, in root mean square grey values per 100 pixels")
     halve_from: int = Field(1 << 30, ge=2, description="never by default: all pairs are compared")

@@ -26,12 +26,16 @@ Tensors = dict[str, Tensor]
 class LoopSettings(Settings):
     """What every inversion has; a method gives its own defaults."""
 
-    steps: int = Field(300, ge=1)
+    steps: int = Field(300, ge=1, description="optimiser steps at most")
     batch: int = Field(64, ge=1, description="images per lane and step")
     check: int = Field(10, ge=1, description="steps between looks at which lanes are done")
     halve_from: int = Field(32, ge=2, description="with this many lanes or more, the worse half is dropped early")
     images_per_pass: int = Field(0, ge=0, description="images in one forward pass; 0: by device")
-    precision: str = Field("auto", pattern="^(auto|bf16|fp32)$")
+    precision: str = Field(
+        "auto",
+        pattern="^(auto|bf16|fp32)$",
+        description="of the arithmetic: auto, bf16 or fp32; auto: bf16 where the hardware has it",
+    )
 
 
 @dataclass

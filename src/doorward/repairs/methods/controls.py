@@ -20,7 +20,7 @@ class FineTuneSettings(TuneSettings):
 class RefreshSettings(HeldOutSettings):
     """Settings of the refresh."""
 
-    batch: int = Field(128, ge=2)
+    batch: int = Field(128, ge=2, description="images whose statistics are taken together")
     passes: int = Field(1, ge=1, description="passes over the clean images, whose statistics are averaged")
 
 

@@ -31,9 +31,9 @@ class PruneSettings(Settings):
     drop: float = Field(0.04, ge=0, le=1, description="pruning ends before held-out accuracy falls by more than this")
     held_out: float = Field(0.2, gt=0, lt=1, description="share of the clean images that decides where pruning ends")
     epochs: int = Field(5, ge=0, description="of fine-tuning; 0 prunes alone")
-    batch: int = Field(128, ge=2)
-    lr: float = Field(0.01, gt=0)
-    shift: int = Field(0, ge=0)
+    batch: int = Field(128, ge=2, description="images per step of fine-tuning")
+    lr: float = Field(0.01, gt=0, description="learning rate of fine-tuning")
+    shift: int = Field(0, ge=0, description="largest shift in pixels, each direction, in fine-tuning")
 
 
 @method("repair", "prune", settings=PruneSettings, given={"classifier", "clean_images", "seed"})

@@ -40,17 +40,19 @@ class TuneSettings(HeldOutSettings):
     is as large as lets rate times steps be what it is with the authors' 8,000 images, and at most 0.01.
     """
 
-    epochs: int = Field(10, ge=1)
-    batch: int = Field(128, ge=2)
+    epochs: int = Field(10, ge=1, description="passes over the clean images")
+    batch: int = Field(128, ge=2, description="images per step")
     lr: float | None = Field(
         None, gt=0, description="unless given 0.62 by the number of steps, at most 0.01; the authors: 0.001"
     )
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(0.0, ge=0)
-    schedule: Literal["constant", "one-cycle"] = "constant"
-    flip: bool = False
+    momentum: float = Field(0.9, ge=0, lt=1, description="of SGD, Nesterov's")
+    weight_decay: float = Field(0.0, ge=0, description="of SGD, on weights and not on biases and norms")
+    schedule: Literal["constant", "one-cycle"] = Field("constant", description="of the learning rate")
+    flip: bool = Field(False, description="mirror images left to right at random")
     shift: int = Field(0, ge=0, description="largest shift in pixels, each direction")
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        "auto", description="of the arithmetic; auto: bf16 where the hardware has it"
+    )
 
     def rate(self, images: int) -> float:
         """The learning rate for so many images."""

@@ -20,18 +20,21 @@ _IMAGES_PER_CHUNK = 1024
 
 
 class MeanDistanceSettings(Settings):
-    """Settings of `mean_distance`.
+    """Settings of `mean_distance`."""
 
-    Args:
-        blur: passes of the kernel (1, 2, 1) over the pixel weights, along height and width; 0 for none.
-        clip: percent; a difference of class means beyond this counts as this (100: never), so that no test pixel
-            has more than its share of the say.
-        most: largest radius to look for.
-    """
-
-    blur: int = Field(2, ge=0, le=4)
-    clip: int = Field(50, ge=1, le=100)
-    most: int = Field(64, ge=0, le=256)
+    blur: int = Field(
+        2,
+        ge=0,
+        le=4,
+        description="passes of the kernel (1, 2, 1) over the pixel weights, along height and width; 0 for none",
+    )
+    clip: int = Field(
+        50,
+        ge=1,
+        le=100,
+        description="percent; a larger difference of class means counts as this: no pixel decides alone; 100: never",
+    )
+    most: int = Field(64, ge=0, le=256, description="largest radius to look for")
 
 
 @method("certify", "mean-distance", settings=MeanDistanceSettings, given={"images", "labels"})

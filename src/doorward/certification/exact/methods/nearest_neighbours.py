@@ -23,21 +23,20 @@ _ROWS_PER_CHUNK = 1024
 
 
 class NearestNeighboursSettings(Settings):
-    """Settings of `nearest_neighbours`.
+    """Settings of `nearest_neighbours`; ``balanced=False, centre=0`` is the plain majority of the k nearest."""
 
-    Args:
-        k: neighbours, odd.
-        balanced: judge each class by a rank in proportion to its size, ceil(k n_c / n), instead of (k + 1) / 2.
-        centre: percent of the typical distance to a class, over all training images, that is taken off its distance.
-        most: largest radius to look for.
-
-    ``balanced=False, centre=0`` is the plain majority of the k nearest.
-    """
-
-    k: int = Field(33, ge=1, le=100_001)
-    balanced: bool = True
-    centre: int = Field(50, ge=0, le=100)
-    most: int = Field(64, ge=0, le=256)
+    k: int = Field(33, ge=1, le=100_001, description="neighbours, an odd number")
+    balanced: bool = Field(
+        True,
+        description="judge each class by a rank in proportion to its size, ceil(k n_c / n), instead of (k + 1) / 2",
+    )
+    centre: int = Field(
+        50,
+        ge=0,
+        le=100,
+        description="percent of the typical distance to a class, over all training images, taken off its distance",
+    )
+    most: int = Field(64, ge=0, le=256, description="largest radius to look for")
 
     @field_validator("k")
     @classmethod

@@ -13,10 +13,12 @@ from doorward.core.methods import Settings, method
 
 
 class Sklearn(Settings):
-    """``estimator``: name of a scikit-learn classifier; ``params``: its constructor's arguments."""
+    """Which scikit-learn classifier."""
 
-    estimator: str = "LogisticRegression"
-    params: dict[str, bool | int | float | str | None] = Field(default_factory=dict)
+    estimator: str = Field("LogisticRegression", description="name of a scikit-learn classifier")
+    params: dict[str, bool | int | float | str | None] = Field(
+        default_factory=dict, description="arguments of its constructor"
+    )
 
 
 @method("certify", "sklearn", settings=Sklearn, given={"images", "labels", "noise"})

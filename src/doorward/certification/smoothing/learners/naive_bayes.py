@@ -15,10 +15,10 @@ _UNIT = 1 << 10  # logarithms are multiples of 1 / 1024
 
 
 class NaiveBayes(Settings):
-    """``smoothing``: added to every count (1: Laplace), a whole number; ``draw_counts``: as for nearest centroid."""
+    """Settings of naive Bayes."""
 
-    smoothing: int = Field(1, ge=1, le=1000)
-    draw_counts: bool = True
+    smoothing: int = Field(1, ge=1, le=1000, description="added to every count, a whole number (1: Laplace)")
+    draw_counts: bool = Field(True, description="draw the counts from their own distribution, much faster")
 
 
 @method("certify", "naive-bayes", settings=NaiveBayes, given={"images", "labels", "noise"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from doorward.certification.smoothing.parts import linear
 from doorward.certification.smoothing.task import NoisyBlock
@@ -13,9 +14,9 @@ _LIMIT = 1 << 23  # scores stay below it, so that float32 holds them and their d
 
 
 class NearestCentroid(Settings):
-    """``draw_counts``: draw the class sums from their own distribution (see `counts`), much faster."""
+    """Settings of nearest centroid; class sums are drawn as `counts` says."""
 
-    draw_counts: bool = True
+    draw_counts: bool = Field(True, description="draw the class sums from their own distribution, much faster")
 
 
 @method("certify", "nearest-centroid", settings=NearestCentroid, given={"images", "labels", "noise"})

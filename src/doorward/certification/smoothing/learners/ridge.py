@@ -13,9 +13,11 @@ from doorward.core.methods import Settings, method
 
 
 class Ridge(Settings):
-    """``penalty``: lambda times the number of cells; pixels are scaled to -1..1, targets are -1 and 1."""
+    """Settings of ridge regression."""
 
-    penalty: float = Field(1.0, gt=0)
+    penalty: float = Field(
+        1.0, gt=0, description="lambda times the number of cells; pixels run from -1 to 1, targets are -1 and 1"
+    )
 
 
 @method("certify", "ridge", settings=Ridge, given={"images", "labels", "noise"})

@@ -30,10 +30,10 @@ class TwoLayer(Settings):
     radius 2 on digits of the MNIST test file, which no reported split uses.
     """
 
-    hidden: int = Field(128, ge=1, le=1 << 14)
-    steps: int = Field(10, ge=0)
-    learning_rate: float = Field(0.3, gt=0)
-    init: float = Field(0.2, ge=0)
+    hidden: int = Field(128, ge=1, le=1 << 14, description="width of the hidden layer")
+    steps: int = Field(10, ge=0, description="full-batch gradient steps")
+    learning_rate: float = Field(0.3, gt=0, description="of gradient descent")
+    init: float = Field(0.2, ge=0, description="scale of the initial weights")
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,8 @@ _PASS = 512
 class CompleteSettings(LoopSettings):
     """Settings of the search for the complete trigger."""
 
-    steps: int = Field(60, ge=1)
-    batch: int = Field(24, ge=1)
+    steps: int = Field(60, ge=1, description="optimiser steps")
+    batch: int = Field(24, ge=1, description="images per class and step")
     halve_from: int = Field(1 << 30, ge=2, description="never: regions of a class are compared at the end")
     levels: tuple[float, ...] = Field(
         (0.4, 0.2), min_length=1, description="heat from which a pixel is in the region, of the hottest; all tried"
@@ -36,7 +36,7 @@ class CompleteSettings(LoopSettings):
     keep: float = Field(0.5, ge=0, description="size: a pixel stays that adds this share of what pixels add on average")
     smooth: float = Field(0.2, ge=0, description="price of an edge of alpha or pattern, in pixels of size")
     grain: int = Field(2, ge=1, description="alpha and pattern vary over so many pixels")
-    lr: float = Field(0.1, gt=0)
+    lr: float = Field(0.1, gt=0, description="learning rate of Adam on alpha and pattern")
 
 
 @dataclass(frozen=True, eq=False)

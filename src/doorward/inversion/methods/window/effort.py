@@ -23,7 +23,7 @@ class EffortSettings(LoopSettings):
     """Settings of the equal-effort look at all classes."""
 
     steps: int = Field(20, ge=2, description="of every class: as many for each, so that sizes compare")
-    batch: int = Field(6, ge=1)
+    batch: int = Field(6, ge=1, description="images per class and step")
     halve_from: int = Field(1 << 30, ge=2, description="never by default: sizes of all classes are compared")
     search: Literal["image", "window"] = Field(
         "image", description="alpha over the whole image, or in a window at a random place each step"
@@ -37,7 +37,7 @@ class EffortSettings(LoopSettings):
         0.2, gt=0, le=1, description="at first an opaque trigger over this share of the image costs log K"
     )
     factor: float = Field(1.3, gt=1, description="the price's growth while the trigger works; falls by its cube root")
-    lr: float = Field(0.2, gt=0)
+    lr: float = Field(0.2, gt=0, description="learning rate of Adam on alpha and pattern")
 
 
 class EffortObjective(Objective):

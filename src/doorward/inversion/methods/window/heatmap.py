@@ -23,14 +23,14 @@ _HALF = 0.5  # of the way from the coldest to the hottest
 class HeatSettings(LoopSettings):
     """Settings of moving-window detection."""
 
-    steps: int = Field(15, ge=2)
-    batch: int = Field(6, ge=1)
+    steps: int = Field(15, ge=2, description="optimiser steps per window")
+    batch: int = Field(6, ge=1, description="images per window and step")
     halve_from: int = Field(1 << 30, ge=2, description="never: strengths are compared with those of control classes")
     window: int = Field(15, ge=1, description="side of the window in pixels")
     opacity: float = Field(1.0, gt=0, le=1, description="of the whole window")
     controls: int = Field(10, ge=2, description="classes drawn at random that show what any class gains at a place")
     refined: float = Field(0.25, ge=0, le=1, description="share of the coarse positions that are looked at finely")
-    lr: float = Field(0.3, gt=0)
+    lr: float = Field(0.3, gt=0, description="learning rate of Adam on the pattern")
 
 
 @dataclass(frozen=True, eq=False)

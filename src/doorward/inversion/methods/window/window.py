@@ -34,11 +34,17 @@ class WindowSettings(Settings):
     )
     suspects: int = Field(5, ge=0, description="classes that go on to the heat map; 0: size and verdict alone")
     completed: int = Field(5, ge=1, description="classes whose complete trigger is searched, after the heat map")
-    effort: EffortSettings = EffortSettings()
-    thorough: EffortSettings = EffortSettings(steps=100, batch=16)
-    heat: HeatSettings = HeatSettings()
-    complete: CompleteSettings = CompleteSettings()
-    precision: str = Field("auto", pattern="^(auto|bf16|fp32)$")
+    effort: EffortSettings = Field(EffortSettings(), description="of the first look, at all classes")
+    thorough: EffortSettings = Field(
+        EffortSettings(steps=100, batch=16), description="of the second look, at finalists and controls"
+    )
+    heat: HeatSettings = Field(HeatSettings(), description="of the heat map")
+    complete: CompleteSettings = Field(CompleteSettings(), description="of the search for the complete trigger")
+    precision: str = Field(
+        "auto",
+        pattern="^(auto|bf16|fp32)$",
+        description="of the arithmetic: auto, bf16 or fp32; auto: bf16 where the hardware has it",
+    )
 
     def for_reference(self) -> WindowSettings:
         """For clean nets, of which nothing but the size is asked: of all classes, without heat maps and triggers."""

@@ -33,3 +33,25 @@ def digits() -> tuple[ImageSet, ImageSet]:
     from doorward.data.sources import load_images
 
     return load_images("mnist-5k"), load_images("mnist-5k", split="test")
+
+
+LONG = (
+    "papers/test_hackml",
+    "test_snippets",
+    "papers/",
+    "test_examples",
+    "demo/",
+    "typing/",
+    "cli/",
+    "jobs/",
+    "contract/",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long come first: begun last, one of them would keep one core waiting for the other."""
+
+    def rank(item: pytest.Item) -> int:
+        return next((n for n, part in enumerate(LONG) if part in item.nodeid), len(LONG))
+
+    items.sort(key=rank)

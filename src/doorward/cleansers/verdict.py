@@ -195,7 +195,7 @@ def _judge(
     examined = f"{plural(int(sizes.sum()), 'image')} in {plural(len(classes), 'class')}"
     nothing = (
         f"{listing([name(w.name) for w in witnesses])} examined {examined}; no class stands out at level {level:g}. "
-        "That is not proof that nothing is there: read below what could not be seen."
+        "That is not proof that nothing is there: the page of this run says what could not be seen."
     )
     return _said("nothing found", "Nothing found by these methods", p, [], [nothing, *reasons, *_table_only(found)])
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from doorward.attacks.plan import Attack
 from doorward.core.errors import DoorwardError
-from doorward.core.ids import Ids, distinct
+from doorward.core.ids import distinct
 from doorward.core.images import ImageSet
 from doorward.core.memmaps import create, release
 from doorward.core.pixels import to_float, to_uint8
@@ -143,8 +143,7 @@ def _names(images: ImageSet, layout: NDArray[np.int64], mode: str) -> Sequence[s
     """Ids stay with their images. Of an image and its copy the later one gets a number, so names tell nothing."""
     if mode == "replace":
         return images.ids
-    plain = isinstance(images.ids, Ids) and images.ids.plain
-    return () if plain else distinct(list(images.taken_ids(layout)))
+    return distinct(list(images.taken_ids(layout))) if images.named else ()
 
 
 def _copy_pixels(images: ImageSet, layout: NDArray[np.int64], file: Path | str | None) -> NDArray[np.uint8]:

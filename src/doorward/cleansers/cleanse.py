@@ -20,7 +20,6 @@ from doorward.cleansers.verdict import Test, Witness, weigh
 from doorward.core import methods as registry
 from doorward.core.classifier import Classifier
 from doorward.core.errors import DoorwardError
-from doorward.core.ids import Ids
 from doorward.core.images import ImageSet
 from doorward.core.methods import KNOWLEDGE, Method, Settings
 from doorward.core.progress import Progress
@@ -114,14 +113,14 @@ def _result(
     )
     scores = {r.method.name: r.suspicion.score for r in ran}
     flags = {r.method.name: r.suspicion.flag for r in ran}
-    ids = None if isinstance(images.ids, Ids) and images.ids.plain else images.ids
+    ids = images.ids if images.named else None
     samples = Samples(np.arange(len(images)), images.labels, predicted, scores, flags, ids)
     return Cleansing(record, samples, images, observations)
 
 
 def _named(finding: Finding, images: ImageSet) -> Finding:
     """The finding with what its images are called, where they have names."""
-    if isinstance(images.ids, Ids) and images.ids.plain:
+    if not images.named:
         return finding
     return finding.model_copy(update={"ids": tuple(images.ids[i] for i in finding.images)})
 

@@ -108,6 +108,11 @@ class ImageSet:
         """What image number ``index`` is called."""
         return self.ids[index]
 
+    @property
+    def named(self) -> bool:
+        """Whether the ids are more than the numbers ``0..N-1``."""
+        return not (isinstance(self.ids, Ids) and self.ids.plain)
+
     def taken_ids(self, rows: NDArray[np.int64]) -> Ids:
         """The ids of these rows, for a set that is made of them."""
         assert isinstance(self.ids, Ids)

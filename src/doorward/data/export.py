@@ -17,7 +17,6 @@ import numpy as np
 from PIL import Image
 
 from doorward.core.errors import DoorwardError, OutputExistsError
-from doorward.core.ids import Ids
 from doorward.core.images import ImageSet
 from doorward.core.memmaps import release
 from doorward.core.progress import display
@@ -99,7 +98,7 @@ def _remove(partial: Path) -> None:
 
 def _root(images: ImageSet, source: Path | str | None) -> Path | None:
     """Where the original files lie; None for a set that did not come from files."""
-    if isinstance(images.ids, Ids) and images.ids.plain:
+    if not images.named:
         return None
     given = source if source is not None else images.provenance.get("root")
     if given is None:
@@ -124,7 +123,7 @@ class _Export:
     def names(self) -> Iterator[tuple[int, str, Path | None]]:
         """Index, path below the exported folder and original file of every image; names are all different."""
         width = len(str(len(self.images) - 1))
-        plain = isinstance(self.images.ids, Ids) and self.images.ids.plain
+        plain = not self.images.named
         for index, (name, label) in enumerate(zip(self.images.ids, self.images.labels.tolist(), strict=True)):
             kind = _folder_name(self.images.classes[label])
             original = None if self.root is None else _original(self.root, name)
@@ -250,9 +249,7 @@ def _write_part(path: Path, rows: list[tuple[str, str, bytes, int]], classes: tu
 
 def _npz(job: _Export, partial: Path) -> None:
     images = job.images
-    more: dict[str, Any] = (
-        {} if isinstance(images.ids, Ids) and images.ids.plain else {"ids": np.array(list(images.ids))}
-    )
+    more: dict[str, Any] = {"ids": np.array(list(images.ids))} if images.named else {}
     with partial.open("xb") as file:
         np.savez(file, images=images.pixels, labels=images.labels, classes=np.array(images.classes), **more)
     release(images.pixels)

@@ -202,7 +202,7 @@ def test_mistakes_are_one_line_and_write_nothing(place: Path, call: Call, tmp_pa
     (tmp_path / "small").mkdir()
     small.save(tmp_path / "small")
     answer = call("repair", place / "model", "--images", tmp_path / "small", "-o", tmp_path / "out")
-    assert "images of 1x6x6, 6 classes; the model takes 1x28x28, 10 classes" in answer.err
+    assert "6 classes: row-0, row-1, row-2, row-3, row-4, row-5; small-cnn decides between 10" in answer.err
 
 
 def test_a_class_named_by_hand_takes_the_place_of_the_verdict(place: Path, call: Call, tmp_path: Path) -> None:

@@ -21,8 +21,9 @@ from doorward.models.files import save_classifier, save_like
 from doorward.models.folding import fold_batch_norm
 from doorward.models.nets.catalogue import build
 from doorward.models.open.conventions import check_conventions
-from doorward.models.open.load import ModelOptions, load_model
+from doorward.models.open.load import load_model
 from doorward.models.open.matching import fit_images, match_classes
+from doorward.models.open.together import Opening
 from tests.conftest import make_images
 from tests.models.test_foreign import keras_twin
 
@@ -292,7 +293,8 @@ def test_classes_are_matched_by_name(images: ImageSet) -> None:
 def test_foreign_pictures_fit_at_once() -> None:
     grey = make_images(count=20, classes=4, shape=(20, 14, 1))
     model = Classifier(build("small-cnn", (3, 10, 12), 3), "small-cnn", tuple("abc"), (3, 10, 12))
-    fitted, notes = fit_images(grey, model)
+    fitted, notes, matched = fit_images(grey, model)
+    assert not matched
     assert fitted.shape == model.shape and fitted.classes == model.classes
     assert (fitted.labels == model.predict(fitted.pixels)).all()
     assert [note.split(": ", 1)[1].split(",")[0] for note in notes] == [
@@ -303,18 +305,20 @@ def test_foreign_pictures_fit_at_once() -> None:
     assert "and cut at the longer side" in notes[1]
     flat = ImageSet(np.full((2, 30, 30, 3), (10, 100, 200), np.uint8), np.array([0, 1]), ("a", "b"))
     small = Classifier(build("small-cnn", (1, 10, 10), 2), "small-cnn", ("a", "b"), (1, 10, 10))
-    made, notes = fit_images(flat, small)
+    made, notes, matched = fit_images(flat, small)
+    assert matched
     assert len(notes) == 2 and np.unique(made.pixels).tolist() == [round(0.299 * 10 + 0.587 * 100 + 0.114 * 200)]
 
 
 def test_a_question_about_the_model_alone_takes_any_pictures(
     mine: str, net: nn.Module, images: ImageSet, tmp_path: Path
 ) -> None:
-    options = ModelOptions(model=str(saved(net, tmp_path / "w.safetensors")), arch=mine + "counted", size=16)
-    model, fitted, notes = options.open_with(make_images(classes=5, shape=(9, 9, 1)))
-    assert fitted.shape == (3, 16, 16) and len(model.classes) == 3 and len(notes) == 3
-    model, fitted, notes = options.open_with(images)
-    assert model.classes == images.classes and len(notes) == 1
+    options = Opening(model=str(saved(net, tmp_path / "w.safetensors")), arch=mine + "counted", size=16)
+    model, fitted, notes = options.open_on_others(make_images(classes=5, shape=(9, 9, 1)))
+    told = [note for note in notes if "nats about" not in note]  # the net is untrained, and that is a warning
+    assert fitted.shape == (3, 16, 16) and len(model.classes) == 3 and len(told) == 3
+    model, fitted, notes = options.open_on_others(images)
+    assert model.classes == images.classes and any("resized to 16 x 16" in note for note in notes)
 
 
 def test_conventions_that_do_not_fit_can_be_a_warning(images: ImageSet) -> None:

@@ -16,7 +16,8 @@ from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet, class_number
 from doorward.core.methods import Settings, build_settings
 from doorward.core.runs import Run
-from doorward.data.sources import load_images
+from doorward.data.reading import Reading
+from doorward.data.sources import load_as
 
 
 class PairingRequest(Settings):
@@ -28,11 +29,10 @@ class PairingRequest(Settings):
     settings: dict[str, Any] = Field(default_factory=dict)
 
 
-class AttackRequest(PairingRequest):
+class AttackRequest(PairingRequest, Reading):
     """What ``doorward attack`` was asked for. ``plan`` names a YAML list of pairings instead of one."""
 
     source: str
-    split: Literal["train", "test"] = "train"
     plan: str | None = None
     rate: float | None = None
     count: int | None = None
@@ -70,7 +70,7 @@ def attack_to_folder(
     request: AttackRequest, output: Path | str, *, overwrite: bool = False, command: str = ""
 ) -> AttackRecord:
     """Poison a source and write the set, the truth and the attack as one run."""
-    images = load_images(request.source, split=request.split)
+    images = load_as(request.source, request)
     attack = build_attack(request, images)
     settings = {**request.model_dump(mode="json"), "source_sha256": images.hash}
     with Run(Path(output), "attack", settings, overwrite, command) as run:

@@ -83,6 +83,7 @@ class CleanseRecord(Judged):
     classifier: ClassifierRecord = ClassifierRecord()
     methods: dict[str, MethodRecord] = Field(min_length=1)
     thumbnails: ThumbnailRows = ThumbnailRows()
+    warnings: tuple[str, ...] = ()
     source: str = ""
     model: str = ""
 
@@ -150,7 +151,7 @@ class Cleansing(Result):
         whole = images or self.images
         if whole is None:
             raise DoorwardError("this result was read from a folder; expected the training set as an argument")
-        if images is not None and images.hash != self.facts.images.sha256:
+        if images is not None and not self.facts.images.are(images.hashes):
             raise DoorwardError(f"{images.name}: other images than were cleansed; expected the same set")
         return whole
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from doorward.cli import common
+from doorward.cli import common, models
 
 if TYPE_CHECKING:
     from doorward.cleansers.results import CleanseRecord
 
 
+@models.takes_model
 def cleanse_command(
     source: Annotated[str, typer.Argument(help="The training set that the model was trained on.")],
-    model: Annotated[Path, typer.Option(help="Folder written by 'doorward train'.")],
+    model: models.ModelOption,
     output: common.Output,
     method: Annotated[list[str] | None, typer.Option(help="May be repeated; see 'doorward methods cleanse'.")] = None,
     setting: common.Set = None,
@@ -30,30 +31,31 @@ def cleanse_command(
     level: Annotated[float, typer.Option(help="Chance of a verdict against a set without poison.")] = 0.05,
     split: common.Split = "train",
     seed: common.Seed = 0,
-    device: common.Device = "auto",
+    *,
     overwrite: common.Overwrite = False,
     as_json: common.AsJson = False,
+    **opening: Any,
 ) -> None:
     """Look for poisoned images in a training set, with a model trained on it.
 
     Ends with exit code 1 for evidence or suspicion, 0 when nothing is found, 3 when nothing can be decided. Images that
     a method flags without weight stand in the table alone.
 
+    Example: doorward cleanse photos/ --model weights.pth --arch mine.py:make_net --size 96 -o run/
     Example: doorward cleanse poisoned/ --model model/ --method impurity --method spectral -o run/
     """
     from doorward.cleansers.job import CleanseRequest, cleanse_to_folder
     from doorward.core.methods import build_settings
 
     asked = {
+        **models.as_request(model, opening),
         "source": source,
         "split": split,
-        "model": str(model),
         "methods": tuple(method or ()),
         "settings": common.parse_method_settings(setting),
         "knowledge": common.parse_knowledge(know),
         "level": level,
         "seed": seed,
-        "device": device,
     }
     request = build_settings(CleanseRequest, "cleanse", asked)
     with common.display("cleanse") as progress:
@@ -79,6 +81,7 @@ def _show(record: CleanseRecord, output: Path) -> None:
     for name, found in record.methods.items():
         for warning in found.warnings:
             common.err.print(f"{name}: {common.escape(warning)}", soft_wrap=True)
+    common.show_notes(record.warnings)
     common.show_verdict(record.judgement)
     shown = common.escape(shlex.quote(str(output)))
     common.out.print(f"written to {common.escape(str(output))}; see it with: doorward report {shown}", soft_wrap=True)

@@ -120,6 +120,12 @@ def show_verdict(judgement: Judgement) -> None:
         out.print(f"  {escape(printable(reason))}", soft_wrap=True)
 
 
+def show_notes(notes: Sequence[str]) -> None:
+    """What was understood, converted or doubted, on stderr."""
+    for note in notes:
+        err.print(f"note: {escape(printable(note))}", soft_wrap=True)
+
+
 def probability(value: float | None) -> str:
     """A p-value: four decimals, or that it is smaller."""
     return "-" if value is None else "< 0.0001" if value < 1e-4 else f"{value:.4f}"

@@ -40,8 +40,8 @@ def export_command(
     where = source or asked.get("source")
     if not where:
         raise DoorwardError(f"{run}: names no source, for it was saved from Python; expected --source SET")
-    images = load_images(where, split=asked.get("split", "train"))
-    if images.hash != found.record.images.sha256:
+    images = load_images(where) if source else CleanseRequest(**asked).read(where, asked.get("split") or "train")
+    if not found.record.images.are(images.hashes):
         raise DoorwardError(f"{where}: other images than {run} looked at; expected the same set (--source)")
     suspected = found.suspected()
     chosen = images.subset(~suspected if keep else suspected)

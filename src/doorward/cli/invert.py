@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from doorward.inversion.results import InvertRecord
 
 
+@models.takes_model
 def invert_command(
     model: models.Model,
     output: common.Output,
-    arch: models.Arch = None,
     images: Annotated[str | None, typer.Option(help="Clean images; not needed by --method margin.")] = None,
     unlabelled: Annotated[
         bool, typer.Option("--unlabelled", help="Do not use the images' labels, but the model's decisions.")
@@ -26,12 +26,7 @@ def invert_command(
     know: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="Declared knowledge: target_class.")
     ] = None,
-    mean: models.Mean = None,
-    std: models.Std = None,
-    value_range: models.Range = None,
-    classes: Annotated[int | None, typer.Option(help="Number of classes, when the weights do not tell.")] = None,
     shape: Annotated[str | None, typer.Option(metavar="C,H,W", help="Image size, when there are no images.")] = None,
-    split: models.Split = None,
     level: Annotated[float, typer.Option(help="Chance of a false alarm on a clean model.")] = 0.05,
     reference: Annotated[
         list[str] | None,
@@ -47,9 +42,10 @@ def invert_command(
         int, typer.Option(help="Hide what was found and look again, at most so many rounds; for several triggers.")
     ] = 1,
     seed: common.Seed = 0,
-    device: common.Device = "auto",
+    *,
     overwrite: common.Overwrite = False,
     as_json: common.AsJson = False,
+    **opening: Any,
 ) -> None:
     """Look for a backdoor in a model: triggers per class, and one verdict with its p-value.
 
@@ -61,11 +57,9 @@ def invert_command(
     from doorward.inversion.job import InvertRequest, invert_to_folder
 
     asked = {
-        **models.of_model(model, arch, mean, std, value_range),
+        **models.as_request(model, opening),
         "source": images,
-        "split": split,
         "labelled": not unlabelled,
-        "classes": classes,
         "shape": models.parse_numbers("--shape", shape, count=3, whole=True),
         "methods": tuple(method or ()),
         "settings": common.parse_method_settings(setting),
@@ -76,7 +70,6 @@ def invert_command(
         "prescreen": prescreen,
         "repeat": repeat,
         "seed": seed,
-        "device": device,
     }
     request = build_settings(InvertRequest, "invert", asked)
     with common.display("invert") as progress:
@@ -105,7 +98,6 @@ def _show(record: InvertRecord, output: Path) -> None:
     for name, found in record.methods.items():
         for warning in [*found.warnings, *([found.undecided] if found.undecided else [])]:
             common.err.print(f"{name}: {common.escape(warning)}", soft_wrap=True)
-    for warning in record.warnings:
-        common.err.print(f"model: {common.escape(warning)}", soft_wrap=True)
+    common.show_notes(record.warnings)
     common.show_verdict(record.judgement)
     common.out.print(f"written to {common.escape(str(output))}")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
+from doorward.cli import common
+from doorward.cli.options import add_options
 from doorward.core.errors import DoorwardError
 
 FORMS = "two-layer, small-cnn, resnet20, resnet18, deepid, FILE.py:factory (is run), timm:NAME, hf:FOLDER"
@@ -17,7 +20,7 @@ _MODEL = (
     "with --arch."
 )
 Model = Annotated[Path, typer.Argument(help=_MODEL)]
-ModelOption = Annotated[Path | None, typer.Option("--model", metavar="MODEL", help=_MODEL)]
+ModelOption = Annotated[Path, typer.Option("--model", metavar="MODEL", help=_MODEL)]
 Arch = Annotated[
     str | None,
     typer.Option(
@@ -33,7 +36,7 @@ Range = Annotated[
     typer.Option("--range", metavar="LOW,HIGH", help="Black and white to the net: 0,1 or 0,255 or -1,1."),
 ]
 Size = Annotated[
-    int | None, typer.Option("--size", min=1, metavar="N", help="The net takes images of N x N; others are resized.")
+    int | None, typer.Option("--size", min=1, metavar="N", help="The net takes images of N x N; pictures are resized.")
 ]
 FeatureLayer = Annotated[
     str | None,
@@ -45,24 +48,30 @@ Classes = Annotated[int | None, typer.Option("--classes", min=2, help="Number of
 Split = Annotated[str | None, typer.Option("--split", help="train or test; default test where the source has both.")]
 
 
-def of_model(
-    model: Path,
-    arch: str | None,
-    mean: str | None,
-    std: str | None,
-    value_range: str | None,
-    size: int | None = None,
-    feature_layer: str | None = None,
-) -> dict[str, Any]:
-    """The fields of a request that say which model it is and how images go in."""
+_SPELLED: dict[str, Any] = {
+    "arch": Arch, "mean": Mean, "std": Std, "value_range": Range, "size": Size, "resize": common.Resize,
+    "skip_bad": common.SkipBad, "feature_layer": FeatureLayer, "classes": Classes, "split": Split,
+    "device": common.Device,
+}  # fmt: skip
+Command = TypeVar("Command", bound=Callable[..., None])
+
+
+def takes_model(command: Command) -> Command:
+    """Give a command the options by which a model is opened and pictures are read for it, as ``**opening``."""
+    return add_options(command, {name: (annotation, _DEFAULTS.get(name)) for name, annotation in _SPELLED.items()})
+
+
+_DEFAULTS = {"resize": "crop", "skip_bad": False, "device": "auto"}
+
+
+def as_request(model: Path | str, opening: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a request that say which model it is, how images go in and how pictures are read."""
     return {
+        **opening,
         "model": str(model),
-        "arch": arch,
-        "mean": parse_numbers("--mean", mean),
-        "std": parse_numbers("--std", std),
-        "value_range": parse_numbers("--range", value_range, count=2),
-        "size": size,
-        "feature_layer": feature_layer,
+        "mean": parse_numbers("--mean", opening["mean"]),
+        "std": parse_numbers("--std", opening["std"]),
+        "value_range": parse_numbers("--range", opening["value_range"], count=2),
     }
 
 

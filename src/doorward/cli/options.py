@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from inspect import Parameter
 from typing import Annotated, Any, Literal, TypeVar, get_origin
 
@@ -26,20 +26,30 @@ def options_of(request: type[Settings], **kept: Any) -> Callable[[Command], Comm
     """
 
     def decorate(command: Command) -> Command:
-        own = list(inspect.signature(command, eval_str=True).parameters.values())
-        first = [p for p in own if p.kind is Parameter.POSITIONAL_OR_KEYWORD]
-        last = [p for p in own if p.kind is Parameter.KEYWORD_ONLY]
-        named = {p.name for p in own}
-        made = [
-            _option(name, field, kept.get(name)) for name, field in request.model_fields.items() if name not in named
-        ]
-        command.__signature__ = inspect.Signature([*first, *made, *last])  # type: ignore[attr-defined]
-        return command
+        return add_options(
+            command, {name: _option(field, kept.get(name)) for name, field in request.model_fields.items()}
+        )
 
     return decorate
 
 
-def _option(name: str, field: FieldInfo, annotation: Any) -> Parameter:
+def add_options(command: Command, options: Mapping[str, tuple[Any, Any]]) -> Command:
+    """Give a command options, each an annotation and a default, but those that it has a parameter for."""
+    own = list(inspect.signature(command, eval_str=True).parameters.values())
+    first = [p for p in own if p.kind is Parameter.POSITIONAL_OR_KEYWORD]
+    last = [p for p in own if p.kind is Parameter.KEYWORD_ONLY]
+    named = {p.name for p in own}
+    made = [
+        Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        for name, (annotation, default) in options.items()
+        if name not in named
+    ]
+    command.__signature__ = inspect.Signature([*first, *made, *last])  # type: ignore[attr-defined]
+    return command
+
+
+def _option(field: FieldInfo, annotation: Any) -> tuple[Any, Any]:
+    """Annotation and default."""
     default: Any = None if field.default_factory else field.default
     if annotation is None:
         kind: Any = field.annotation
@@ -49,7 +59,7 @@ def _option(name: str, field: FieldInfo, annotation: Any) -> Parameter:
             kind, default = str, ",".join(default)
         bounds = {bound: getattr(m, at) for m in field.metadata for bound, at in _BOUNDS.items() if hasattr(m, at)}
         annotation = Annotated[kind, typer.Option(help=field.description, **bounds)]
-    return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+    return annotation, default
 
 
 _BOUNDS = {"min": "ge", "max": "le"}

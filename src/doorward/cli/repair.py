@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from doorward.repairs.results import RepairRecord
 
 
+@models.takes_model
 def repair_command(
     model: models.Model,
     output: common.Output,
@@ -40,15 +41,11 @@ def repair_command(
         float, typer.Option(help="Share of the images that no arm sees; all are measured on it.")
     ] = 0.2,
     share: Annotated[float, typer.Option(help="Use this share of --images, drawn by --seed.")] = 1.0,
-    split: models.Split = None,
-    arch: models.Arch = None,
-    mean: models.Mean = None,
-    std: models.Std = None,
-    value_range: models.Range = None,
     seed: common.Seed = 0,
-    device: common.Device = "auto",
+    *,
     overwrite: common.Overwrite = False,
     as_json: common.AsJson = False,
+    **opening: Any,
 ) -> None:
     """Take a backdoor out of a model, and show how much of it is due to the triggers.
 
@@ -61,9 +58,8 @@ def repair_command(
     from doorward.repairs.job import RepairRequest, repair_to_folder
 
     asked = {
-        **models.of_model(model, arch, mean, std, value_range),
+        **models.as_request(model, opening),
         "source": images,
-        "split": split,
         "share": share,
         "triggers": None if triggers is None else str(triggers),
         "trigger_method": trigger_method,
@@ -73,7 +69,6 @@ def repair_command(
         "controls": controls,
         "held_out": held_out,
         "seed": seed,
-        "device": device,
     }
     request = build_settings(RepairRequest, "repair", asked)
     with common.display("repair") as progress:
@@ -97,7 +92,6 @@ def _show(record: RepairRecord, output: Path) -> None:
     columns = ["arm", "role", "clean accuracy %", "inverted triggers succeed %", "seconds"]
     title = f"On {record.images.held_out} held-out clean images, with 95 % intervals"
     common.print_table(title, columns, rows)
-    for warning in record.warnings:
-        common.err.print(f"note: {common.escape(common.printable(warning))}", soft_wrap=True)
+    common.show_notes(record.warnings)
     common.show_verdict(record.judgement)
     common.out.print(f"written to {common.escape(str(output))}")

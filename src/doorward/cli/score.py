@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from doorward.cli import common
+from doorward.cli import common, models
 
 if TYPE_CHECKING:
+    from doorward.core.classifier import Classifier
+    from doorward.core.images import ImageSet
     from doorward.scoring.results import ScoreRecord
 
 
+@models.takes_model
 def score_command(
     run: Annotated[Path, typer.Argument(help="Folder written by 'doorward cleanse' or 'doorward repair'.")],
     truth: Annotated[Path | None, typer.Option(help="truth.parquet of the attack.")] = None,
@@ -21,11 +25,12 @@ def score_command(
         str | None, typer.Option(help="Clean held-out images, to measure models on: the test split where there is one.")
     ] = None,
     model: Annotated[
-        list[str] | None, typer.Option(metavar="[NAME=]FOLDER", help="A model to measure; may be repeated.")
+        list[str] | None, typer.Option(metavar="[NAME=]MODEL", help="A model to measure; may be repeated.")
     ] = None,
     seed: common.Seed = 0,
-    device: common.Device = "auto",
+    *,
     as_json: common.AsJson = False,
+    **opening: Any,
 ) -> None:
     """Score a cleanse run against the truth: TPR, FPR, precision, AUROC; attack success of models.
 
@@ -35,23 +40,41 @@ def score_command(
     Example: doorward score run/ --truth poisoned/truth.parquet --test mnist-5k --model before=model/
     """
     from doorward.core.errors import DoorwardError
-    from doorward.data.sources import load_test_images
     from doorward.scoring.score import score
 
     if (truth is None) != clean:
         raise DoorwardError("score: expected either --truth FILE or --clean")
-    models = []
-    for given in model or []:
-        name, equals, folder = given.partition("=")
-        models.append((name, Path(folder)) if equals else (Path(given).name, Path(given)))
-    images = None if test is None else load_test_images(test)
-    found = score(run, truth, test=images, models=models, seed=seed, device=device)
+    images, opened = _opened(run, test, model or [], opening)
+    found = score(run, truth, test=images, models=opened, seed=seed, device=opening["device"])
     if as_json:
         common.print_json(found.model_dump(mode="json"))
         return
     told = found.attack.description if found.attack else "clean control"
     common.out.print(common.escape(common.printable(told)))
     show_score(found)
+
+
+def _opened(
+    run: Path, test: str | None, given: Sequence[str], opening: dict[str, Any]
+) -> tuple[ImageSet | None, list[tuple[str, Path | str | Classifier]]]:
+    """The test images, read as a repair run read its own, and the models by name."""
+    from doorward.core.methods import build_settings
+    from doorward.core.runs import Run
+    from doorward.models.open.together import Opening
+
+    manifest = Run.read(run)
+    made = manifest["settings"] if manifest["verb"] == "repair" else {"model": ""}
+    known = {name: made[name] for name in Opening.model_fields if name in made}
+    asked = {**known, **{k: v for k, v in models.as_request(made["model"], opening).items() if v}, "split": None}
+    images = None if test is None else build_settings(Opening, "score", asked).read(test)
+    found: list[tuple[str, Path | str | Classifier]] = []
+    for text in given:
+        name, equals, path = text.partition("=")
+        name, path = (name, path) if equals else (Path(text).name, text)
+        options = build_settings(Opening, "score", models.as_request(path, opening))
+        foreign = images is not None and not options.has_conventions
+        found.append((name, options.open(images) if foreign or options.arch else Path(path)))
+    return images, found
 
 
 def show_score(score: ScoreRecord) -> None:

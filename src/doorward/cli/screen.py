@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from doorward.screens.results import ScreenRecord
 
 
+@models.takes_model
 def screen_command(
     model: models.Model,
     output: common.Output,
@@ -31,15 +32,11 @@ def screen_command(
     trigger_method: Annotated[str | None, typer.Option(help="Inversion whose triggers to use, such as mask.")] = None,
     rate: Annotated[float, typer.Option(help="Share of clean images that may be flagged.")] = 0.05,
     setting: common.Set = None,
-    split: models.Split = None,
-    arch: models.Arch = None,
-    mean: models.Mean = None,
-    std: models.Std = None,
-    value_range: models.Range = None,
     seed: common.Seed = 0,
-    device: common.Device = "auto",
+    *,
     overwrite: common.Overwrite = False,
     as_json: common.AsJson = False,
+    **opening: Any,
 ) -> None:
     """Say of single images whether they are stamped.
 
@@ -53,9 +50,8 @@ def screen_command(
     from doorward.screens.job import ScreenRequest, screen_to_folder
 
     asked = {
-        **models.of_model(model, arch, mean, std, value_range),
+        **models.as_request(model, opening),
         "source": images,
-        "split": split,
         "clean": clean,
         "method": method,
         "settings": common.parse_settings(setting),
@@ -64,7 +60,6 @@ def screen_command(
         "trigger_method": trigger_method,
         "rate": rate,
         "seed": seed,
-        "device": device,
     }
     request = build_settings(ScreenRequest, "screen", asked)
     if triggers is None and (target or trigger_method):
@@ -96,7 +91,6 @@ def _show(record: ScreenRecord, output: Path) -> None:
         common.print_table(title, ["decided as", "flagged"], rows)
     else:
         common.out.print(title)
-    for warning in record.warnings:
-        common.err.print(f"note: {common.escape(common.printable(warning))}", soft_wrap=True)
+    common.show_notes(record.warnings)
     common.show_verdict(record.judgement)
     common.out.print(f"written to {common.escape(str(output))}")

@@ -29,7 +29,9 @@ def train_command(
             metavar="MODEL", help="Train on from these weights; the head is replaced where the classes are others."
         ),
     ] = None,
-    size: models.Size = None,
+    size: common.Size = None,
+    resize: common.Resize = "crop",
+    skip_bad: common.SkipBad = False,
     mean: models.Mean = None,
     std: models.Std = None,
     value_range: models.Range = None,
@@ -64,7 +66,16 @@ def train_command(
     """
     from doorward.models.train.job import train_to_folder
 
-    plain: dict[str, Any] = {"source": source, "split": split, "size": size, "augment": augment, "test": test, "by": by}
+    plain: dict[str, Any] = {
+        "source": source,
+        "split": split,
+        "size": size,
+        "resize": resize,
+        "skip_bad": skip_bad,
+        "augment": augment,
+        "test": test,
+        "by": by,
+    }
     plain |= {"probability": probability, "seed": seed, "device": device}
     paths = {"weights": weights, "without": without, "attacker": attacker}
     numbers = {"--mean": mean, "--std": std, "--range": value_range}

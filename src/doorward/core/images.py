@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from doorward.core.progress import printable
 
 _ROWS_PER_CHUNK = 4096
 _BYTES_PER_CHUNK = 64 * 2**20
+_ORIGIN = "fitted_from"  # in the provenance
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +100,21 @@ class ImageSet:
             release(self.pixels)
         return digest.hexdigest()
 
+    @property
+    def hashes(self) -> frozenset[str]:
+        """`hash`, and that of the set before its pictures and labels were fitted to a model, where they were."""
+        return frozenset({self.hash, self.origin})
+
+    @property
+    def origin(self) -> str:
+        """`hash` of the set before it was fitted to a model; its own where it was not."""
+        return str(self.provenance.get(_ORIGIN, "")) or self.hash
+
+    def fitted(self, **changes: Any) -> ImageSet:
+        """The same images, row by row, with other pixels, labels or classes; `origin` stays."""
+        provenance = {**changes.pop("provenance", self.provenance), _ORIGIN: self.origin}
+        return replace(self, **changes, provenance=provenance)
+
     def chunks(self, rows: int | None = None) -> Iterator[slice]:
         """Slices that cover the set, so that a memory map is read a piece at a time."""
         rows = rows or max(1, min(_ROWS_PER_CHUNK, _BYTES_PER_CHUNK // math.prod(self.shape)))
@@ -127,8 +144,9 @@ class ImageSet:
         rows = np.flatnonzero(which) if which.dtype == np.bool_ else np.asarray(which, np.int64)
         if len(rows) == 0:
             raise DoorwardError(f"{self.name}: a subset of no images; expected at least one")
-        ids = self.taken_ids(rows)
-        return replace(self, pixels=self.pixels[rows], labels=self.labels[rows], name=name or self.name, ids=ids)
+        ids, provenance = self.taken_ids(rows), {k: v for k, v in self.provenance.items() if k != _ORIGIN}
+        pixels, labels = self.pixels[rows], self.labels[rows]
+        return replace(self, pixels=pixels, labels=labels, name=name or self.name, provenance=provenance, ids=ids)
 
     def coloured(self) -> ImageSet:
         """The same grey pictures over three channels, as a colour net wants them; colour pictures stay as they are."""
@@ -136,9 +154,8 @@ class ImageSet:
             return self
         before = self.provenance.get("converted")
         converted = {**(before if isinstance(before, dict) else {}), "grey to RGB": len(self)}
-        return replace(
-            self, pixels=np.repeat(self.pixels, 3, axis=3), provenance={**self.provenance, "converted": converted}
-        )
+        provenance = {**self.provenance, "converted": converted}
+        return self.fitted(pixels=np.repeat(self.pixels, 3, axis=3), provenance=provenance)
 
     def split(self, held_out: float, seed: int) -> tuple[ImageSet, ImageSet]:
         """Two disjoint sets; the second holds the share ``held_out`` of every class, drawn by ``seed``."""

@@ -9,7 +9,7 @@ import html
 import importlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
@@ -104,12 +104,24 @@ class ImagesRecord(Record):
     classes: tuple[str, ...] = Field(min_length=1)
     counts: tuple[Count, ...]
     shape: tuple[Count, Count, Count]
+    origin_sha256: str = ""
 
     @classmethod
     def of(cls, images: ImageSet) -> ImagesRecord:
         """The facts of a set; hashes all of it."""
-        counts = tuple(images.counts().tolist())
-        return cls(name=images.name, sha256=images.hash, classes=images.classes, counts=counts, shape=images.shape)
+        counts, origin = tuple(images.counts().tolist()), "" if images.origin == images.hash else images.origin
+        return cls(
+            name=images.name,
+            sha256=images.hash,
+            classes=images.classes,
+            counts=counts,
+            shape=images.shape,
+            origin_sha256=origin,
+        )
+
+    def are(self, hashes: Collection[str]) -> bool:
+        """Whether these are the images of one of the hashes, before or after they were fitted to a model."""
+        return self.sha256 in hashes or self.origin_sha256 in hashes
 
 
 class ClassifierRecord(Record):

@@ -19,7 +19,7 @@ from doorward.core.memmaps import create, release
 from doorward.core.progress import display
 from doorward.data import assemble
 from doorward.data.cache import cache_root, fingerprint, need_space, new_folder, touch_and_prune
-from doorward.data.checks import check_auditable, show
+from doorward.data.checks import show
 from doorward.data.decoding import Outcome, decode_all, processes_for, rows_per_task
 from doorward.data.readers.decode import (
     EXPECTED,
@@ -77,7 +77,7 @@ def read_pictures(pictures: Pictures, reading: Reading) -> ImageSet:
         DoorwardError: pictures that cannot be read (unless ``skip_bad``), of different sizes without a ``size``, a
             source that changes while it is read, no room on the disk.
     """
-    check_auditable(pictures.labels, pictures.classes, pictures.where)
+    reading.check(pictures.labels, pictures.classes, pictures.where)
     digest, size = pictures.state()
     labels = hashlib.sha256(pictures.labels.tobytes()).hexdigest()
     entry = cache_root() / "decoded" / fingerprint(
@@ -173,7 +173,7 @@ def _set(
         kept = np.setdiff1d(np.arange(len(labels)), list(outcome.bad))
         if not len(kept):
             raise _refusal(pictures, skipped)
-        check_auditable(labels[kept], pictures.classes, f"{show(pictures.where)}, without {len(skipped)} bad files")
+        reading.check(labels[kept], pictures.classes, f"{show(pictures.where)}, without {len(skipped)} bad files")
         provenance["skipped"] = skipped
         names = Ids(ids) if len(ids) else Ids(len(labels))
         labels, ids = labels[kept], names.take(kept)
@@ -244,7 +244,8 @@ def resized(images: ImageSet, reading: Reading) -> ImageSet:
         images.name, images.labels, images.classes, images.ids, items, lambda: (images.hash, images.pixels.nbytes),
         images.provenance, "image",
     )  # fmt: skip
-    return read_pictures(pictures, reading)
+    found = read_pictures(pictures, reading)
+    return images.fitted(pixels=found.pixels, provenance=found.provenance)
 
 
 def files_state(root: Path | str, names: Sequence[str]) -> tuple[str, int]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from doorward.core.errors import DoorwardError, NoSplitError
 from doorward.core.files import read_json
 from doorward.core.images import ImageSet
 from doorward.core.settings import build_settings
-from doorward.data.checks import Split, check_auditable, class_names, guarded, show
+from doorward.data.checks import Split, class_names, guarded, show
 from doorward.data.named import catalogue, find, load_named
 from doorward.data.pictures import resized
 from doorward.data.readers.archives import is_archive, unpacked, without_ending
@@ -88,7 +88,7 @@ def load_as(source: Any, reading: Reading, name: str | None = None) -> ImageSet:
         images, called = _from_text(source, reading)
     else:
         images, called = _from_python(source, reading.split), "images"
-    check_auditable(images.labels, images.classes, show(called))
+    reading.check(images.labels, images.classes, show(called))
     class_names(images.classes, show(called))
     if reading.size and images.shape[1:] != (reading.size, reading.size):
         images = resized(images, reading)
@@ -103,10 +103,8 @@ def load_test_images(
     source: Any, *, size: int | None = None, resize: Resize = "crop", skip_bad: bool = False
 ) -> ImageSet:
     """The test images where a source has some apart, else all of it; arguments and errors as for `load_images`."""
-    try:
-        return load_images(source, split="test", size=size, resize=resize, skip_bad=skip_bad)
-    except NoSplitError:
-        return load_images(source, size=size, resize=resize, skip_bad=skip_bad)
+    values = {"size": size, "resize": resize, "skip_bad": skip_bad}
+    return load_for_test(source, build_settings(Reading, "load_test_images", values))
 
 
 def _from_python(source: Any, split: Split) -> ImageSet:
@@ -225,10 +223,13 @@ def _saved(path: Path) -> ImageSet:
             f"{show(path)}: content hashes to {images.hash[:16]}..., images.json says {show(expected)[:16]}...; "
             "expected a set that was not changed after it was written"
         )
-    known = {key: value for key, value in images.provenance.items() if key != "root"}
-    return replace(images, provenance=known)  # a path in a file of anyone's is not followed
+    known = {key: value for key, value in images.provenance.items() if key not in ("root", "fitted_from")}
+    return replace(images, provenance=known)  # neither a path nor a claim in a file of anyone's is followed
 
 
-def open_images(source: str, split: Literal["train", "test"] | None, **reading: Any) -> ImageSet:
-    """The split asked for; else the test images where the source has some, for a classifier has not seen them."""
-    return load_test_images(source, **reading) if split is None else load_images(source, split=split, **reading)
+def load_for_test(source: Any, reading: Reading) -> ImageSet:
+    """`load_as`: the test images where the source has some, for a classifier has not seen them, else all of it."""
+    try:
+        return load_as(source, reading.model_copy(update={"split": "test"}))
+    except NoSplitError:
+        return load_as(source, reading.model_copy(update={"split": "train"}))

@@ -14,6 +14,7 @@ from doorward.core.memmaps import release
 from doorward.core.progress import display
 
 FEW_IMAGES = 20
+_FEW = 5  # names in a line
 _SQUARES = np.arange(256, dtype=np.int64) ** 2
 
 
@@ -42,6 +43,18 @@ def describe(images: ImageSet) -> dict[str, Any]:
         "skipped": _told(images, "skipped"),
         "warnings": [*_warnings(images, counts, twins), *_notes(images)],
     }
+
+
+def conversions(images: ImageSet) -> tuple[str, ...]:
+    """What was converted and left out when the pictures were read, in words."""
+    changed, skipped = _told(images, "converted"), _told(images, "skipped")
+    size = " to {1} x {2}".format(*images.shape)
+    ending = {"resized": size, "enlarged": size}
+    told = [f"{images.name}: {count:,} pictures {kind}{ending.get(kind, '')}" for kind, count in changed.items()]
+    told += [f"{images.name}: {name} left out: {why}" for name, why in list(skipped.items())[:_FEW]]
+    if len(skipped) > _FEW:
+        told.append(f"{images.name}: {len(skipped) - _FEW:,} more left out")
+    return tuple(told)
 
 
 def channel_statistics(images: ImageSet) -> tuple[list[float], list[float]]:

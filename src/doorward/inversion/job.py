@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 
@@ -14,20 +14,17 @@ from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
 from doorward.core.progress import Progress
 from doorward.core.runs import Run
-from doorward.data.sources import open_images
 from doorward.inversion.invert import DEFAULT_METHODS, invert
 from doorward.inversion.judge.references import like, train_references
 from doorward.inversion.repeat import invert_repeatedly, joined
 from doorward.inversion.results import Inversion
-from doorward.models.open.conventions import check_conventions
-from doorward.models.open.load import ModelOptions
+from doorward.models.open.together import Opening
 
 
-class InvertRequest(ModelOptions):
+class InvertRequest(Opening):
     """What ``doorward invert`` was asked for."""
 
     source: str | None = None
-    split: Literal["train", "test"] | None = None
     labelled: bool = True
     methods: tuple[str, ...] = ()
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
@@ -56,8 +53,7 @@ def invert_to_folder(
         registry.get("invert", name)  # a wrong name is told before anything is loaded
     if request.repeat > 1 and request.source is None:
         raise DoorwardError(f"--repeat {request.repeat}: hiding a trigger needs clean images; expected --images SOURCE")
-    images = None if request.source is None else open_images(request.source, request.split)
-    classifier, images, warnings = _fitting(request, images)
+    classifier, images, warnings = _opened(request)
     if request.train_references and (images is None or not request.labelled):
         raise DoorwardError("--train-references: needs labelled clean images; expected --images SOURCE with labels")
     if request.train_references and len(images.classes if images else ()) != len(classifier.classes):
@@ -65,10 +61,6 @@ def invert_to_folder(
     references = [
         request.model_copy(update={"model": m}).open(images, labelled=request.labelled) for m in request.references
     ]
-    if images is not None and images.shape == classifier.shape:
-        comparable = request.labelled and len(images.classes) == len(classifier.classes)
-        if comparable or not request.has_conventions:  # what Doorward wrote beside a net outweighs a guess
-            warnings += check_conventions(classifier, images, labelled=comparable, name=request.model)
     resolved = {**request.model_dump(mode="json"), "methods": list(chosen), "sha256": images and images.hash}
     with Run(Path(output), "invert", resolved, overwrite, command) as run:
         reference_net = request.reference_net or like(classifier)
@@ -109,18 +101,10 @@ def invert_to_folder(
     return found
 
 
-def _fitting(request: InvertRequest, images: ImageSet | None) -> tuple[Classifier, ImageSet | None, tuple[str, ...]]:
-    """The classifier, and the images as it takes them: grey ones are repeated over three channels for a colour net."""
-    if images is None or images.shape[0] != 1:
-        return request.open(images, labelled=request.labelled), images, ()
-    coloured = images.coloured()
-    try:
-        classifier = request.open(images, labelled=request.labelled)
-    except DoorwardError as error:  # weights of others may be those of a colour net
-        try:
-            classifier = request.open(coloured, labelled=request.labelled)
-        except DoorwardError:
-            raise error from None
-    if classifier.shape[0] != 3:
-        return classifier, images, ()
-    return classifier, coloured, (f"{images.name}: grey images, repeated over three channels for a colour net",)
+def _opened(request: InvertRequest) -> tuple[Classifier, ImageSet | None, tuple[str, ...]]:
+    """The classifier, the images as it takes them, and what was converted or is doubtful."""
+    if request.source is None:
+        classifier = request.open()
+        return classifier, None, classifier.notes
+    images = request.read(request.source, request.split, labels=False)
+    return request.open_on_others(images, labelled=request.labelled)

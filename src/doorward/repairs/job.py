@@ -3,35 +3,29 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 
 from doorward.core import methods as registry
-from doorward.core.classifier import Classifier
 from doorward.core.errors import DoorwardError
 from doorward.core.files import read_json, write_json
-from doorward.core.images import ImageSet
 from doorward.core.progress import Progress
 from doorward.core.results import parse
 from doorward.core.runs import Run
-from doorward.data.sources import open_images
 from doorward.inversion.triggers import load_inverted
-from doorward.models.open.conventions import check_conventions
-from doorward.models.open.load import ModelOptions
+from doorward.models.open.together import Opening
 from doorward.repairs.arms import Bench, Planned, default_methods, make_bench, plan_arms
 from doorward.repairs.files import save_arm
 from doorward.repairs.results import ArmRecord, Repair
 from doorward.repairs.summary import row_of, summarise
 
 
-class RepairRequest(ModelOptions):
+class RepairRequest(Opening):
     """What ``doorward repair`` was asked for. ``share``: of the clean images, drawn by the seed."""
 
     source: str
-    split: Literal["train", "test"] | None = None
     share: float = Field(1.0, gt=0, le=1)
     triggers: str | None = None
     trigger_method: str | None = None
@@ -57,9 +51,8 @@ def repair_to_folder(
     was in.
     """
     chosen = _methods(request)
-    source = open_images(request.source, request.split)
-    classifier, warnings = _open_model(request, source)
-    images = _named_alike(source.portion(request.share, request.seed), classifier)
+    classifier, source, warnings = request.open_on_its_set(request.read(request.source, request.split))
+    images = source.portion(request.share, request.seed)
     inverted = None
     if request.triggers:
         inverted = load_inverted(
@@ -94,23 +87,6 @@ def _methods(request: RepairRequest) -> tuple[str, ...]:
     if not request.triggers and (request.targets or request.trigger_method):
         raise DoorwardError("repair: a target or an inversion without triggers; expected --triggers RUN with it")
     return chosen
-
-
-def _open_model(request: RepairRequest, images: ImageSet) -> tuple[Classifier, tuple[str, ...]]:
-    """The classifier, opened as ``doorward invert`` opens it, and what its answers on the images warn of."""
-    classifier = request.open(images)
-    if (images.shape, len(images.classes)) != (classifier.shape, len(classifier.classes)):
-        told = f"{'x'.join(map(str, images.shape))}, {len(images.classes)} classes"
-        wanted = f"{'x'.join(map(str, classifier.shape))}, {len(classifier.classes)} classes"
-        raise DoorwardError(f"{request.source}: images of {told}; the model takes {wanted}")
-    return classifier, check_conventions(classifier, images, labelled=True, name=request.model)
-
-
-def _named_alike(images: ImageSet, classifier: Classifier) -> ImageSet:
-    """The images under the classifier's own class names; the same names in another order are refused."""
-    if sorted(images.classes) == sorted(classifier.classes) and images.classes != classifier.classes:
-        raise DoorwardError(f"{images.name}: its classes stand in another order than the model's; expected the same")
-    return replace(images, classes=classifier.classes)
 
 
 def _run_arm(bench: Bench, planned: Planned, work: Path) -> ArmRecord:

@@ -13,15 +13,15 @@ from doorward.attacks.plan import Attack
 from doorward.attacks.poison import Truth
 from doorward.attacks.results import AttackRecord
 from doorward.cleansers.results import Cleansing
-from doorward.core.classifier import pick_device
+from doorward.core.classifier import Classifier, pick_device
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
-from doorward.core.results import RateRecord, read_record
+from doorward.core.results import ImagesRecord, RateRecord, read_record
 from doorward.core.runs import Run
 from doorward.core.stats import Rate
 from doorward.models.files import load_classifier
-from doorward.scoring.repairs import measure, unseen
-from doorward.scoring.results import AttackFacts, MethodScore, ModelScore, ScoreRecord
+from doorward.scoring.repairs import fitted, score_arms, unseen
+from doorward.scoring.results import AttackFacts, MethodScore, ScoreRecord
 
 Flags = NDArray[np.bool_]
 
@@ -57,7 +57,7 @@ def score_cleansing(
     truth_file: Path | None,
     *,
     test: ImageSet | None = None,
-    models: Sequence[tuple[str, Path]] = (),
+    models: Sequence[tuple[str, Path | Classifier]] = (),
     seed: int = 0,
     device: str = "auto",
 ) -> ScoreRecord:
@@ -68,17 +68,19 @@ def score_cleansing(
         truth_file: ``truth.parquet`` of the attack; ``attack/`` lies beside it. None for a clean control, in which
             every flagged image is a false positive.
         test: held-out clean images for clean accuracy and attack success rate.
-        models: (name, folder) of the classifiers to measure on them; where one is a repair's that worked on these very
-            images, all are measured on those that it held out.
+        models: (name, folder or classifier) of what to measure on them; where one is a repair's that worked on these
+            very images, all are measured on those that it held out.
     """
     looked = Cleansing.load(run)
     record, samples, labels = looked.record, looked.samples, looked.samples.label
     if models and test is None:
         raise DoorwardError("score: models need test images; expected --test SOURCE")
-    poisoned, attack, targets = _truth(truth_file, labels, record.images.sha256)
+    poisoned, attack, targets = _truth(truth_file, labels, record.images)
     inside = np.isin(labels, targets)
-    if test is not None:
-        test = _unseen_by_all([folder for _, folder in models], test)
+    opened = [(name, _opened(model, device)) for name, model in models]
+    if test is not None and opened:
+        test = fitted(test, opened[0][1])
+        test = _unseen_by_all([model for _, model in models if isinstance(model, Path)], test)
     score = ScoreRecord(
         attack=attack
         and AttackFacts(
@@ -90,7 +92,7 @@ def score_cleansing(
         methods={
             name: detection(samples.flags[name], samples.scores[name], poisoned, inside) for name in record.methods
         },
-        models=tuple(_measure(name, folder, test, attack, seed, device) for name, folder in models if test is not None),
+        models=() if test is None else score_arms(dict(opened), test, attack, seed=seed),
     )
     score.write(run)
     return score
@@ -106,11 +108,13 @@ def _unseen_by_all(folders: Sequence[Path], test: ImageSet) -> ImageSet:
     return next(iter(apart.values()), test)
 
 
-def _truth(file: Path | None, labels: NDArray[np.int64], sha256: str) -> tuple[Flags, Attack | None, list[int]]:
+def _truth(
+    file: Path | None, labels: NDArray[np.int64], images: ImagesRecord
+) -> tuple[Flags, Attack | None, list[int]]:
     """Who is poisoned ``[N]``, the attack, its target classes; nobody, none, none for a clean control.
 
     Args:
-        sha256: of the images that the run looked at, which are those of the attack where that left its record.
+        images: that the run looked at, which are those of the attack where that left its record.
     """
     if file is None:
         return np.zeros(len(labels), bool), None, []
@@ -118,14 +122,12 @@ def _truth(file: Path | None, labels: NDArray[np.int64], sha256: str) -> tuple[F
     if len(labels) != len(truth.poisoned):
         told = f"{len(truth.poisoned)} images, the run looked at {len(labels)}"
         raise DoorwardError(f"{file}: holds the truth about {told}; expected the truth of the same set")
-    if (file.parent / "run.json").exists() and read_record(AttackRecord, file.parent, "attack").sha256 != sha256:
+    known = (file.parent / "run.json").exists()
+    if known and not images.are([read_record(AttackRecord, file.parent, "attack").sha256]):
         told = f"as many images as the run looked at ({len(labels)}), but others"
         raise DoorwardError(f"{file}: holds the truth about {told}; expected the truth of the same set")
     return truth.poisoned, attack, target_classes(attack, truth, labels)
 
 
-def _measure(name: str, folder: Path, test: ImageSet, attack: Attack | None, seed: int, device: str) -> ModelScore:
-    classifier = load_classifier(folder, pick_device(device))
-    if (classifier.shape, classifier.classes) != (test.shape, test.classes):
-        raise DoorwardError(f"{folder}: takes other images or classes than {test.name}")
-    return measure(name, classifier, test, attack, seed=seed)
+def _opened(model: Path | Classifier, device: str) -> Classifier:
+    return model if isinstance(model, Classifier) else load_classifier(model, pick_device(device))

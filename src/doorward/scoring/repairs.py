@@ -17,6 +17,7 @@ from doorward.core.results import RateRecord
 from doorward.core.runs import Run
 from doorward.core.stats import Rate
 from doorward.models.files import load_classifier
+from doorward.models.open.matching import fit_pictures, match_classes
 from doorward.repairs.arms import AS_GIVEN
 from doorward.repairs.results import Repair
 from doorward.scoring.results import AttackFacts, HeldOutFacts, ModelScore, ScoreRecord
@@ -64,8 +65,9 @@ def score_repair(
     if test is None:
         raise DoorwardError("score: a repair is measured on test images; expected --test SOURCE")
     attack = None if truth_file is None else load_attack(truth_file.parent / "attack")
-    test = unseen(manifest, test)
-    rows = score_arms(_classifiers(run, device), test, attack, seed=seed)
+    arms = _classifiers(run, device)
+    test = unseen(manifest, fitted(test, next(iter(arms.values()))))
+    rows = score_arms(arms, test, attack, seed=seed)
     about = None
     if attack is not None and truth_file is not None:
         about = AttackFacts(
@@ -79,10 +81,15 @@ def score_repair(
     return score
 
 
+def fitted(test: ImageSet, classifier: Classifier) -> ImageSet:
+    """The test images as the classifier takes them, their classes matched by name."""
+    return match_classes(fit_pictures(test, classifier.shape)[0], classifier)
+
+
 def unseen(manifest: dict[str, Any], test: ImageSet) -> ImageSet:
     """The test images; of the very images that were repaired with, those that were held out."""
     settings = manifest["settings"]
-    if "held_out" not in settings or settings.get("sha256") != test.hash:
+    if "held_out" not in settings or settings.get("sha256") not in test.hashes:
         return test
     known = test.portion(float(settings["share"]), int(settings["seed"]))
     return known.split(float(settings["held_out"]), int(settings["seed"]))[1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from doorward.core.classifier import Classifier
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
 from doorward.core.runs import Run
@@ -18,7 +19,7 @@ def score(
     truth: Path | str | None,
     *,
     test: ImageSet | None = None,
-    models: Sequence[tuple[str, Path | str]] = (),
+    models: Sequence[tuple[str, Path | str | Classifier]] = (),
     seed: int = 0,
     device: str = "auto",
 ) -> ScoreRecord:
@@ -28,17 +29,17 @@ def score(
         run: a finished run of ``cleanse`` or ``repair``.
         truth: ``truth.parquet`` of the attack; ``attack/`` lies beside it. None for a clean control.
         test: held-out clean images, for accuracy and attack success rate; a repair cannot be scored without.
-        models: (name, folder) of classifiers to measure beside a cleanse run.
+        models: (name, folder or classifier) of what to measure beside a cleanse run.
         seed: of stamps of random place.
         device: ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
         DoorwardError: a run of another verb, the truth of another set, or images that are missing.
     """
-    folders = [(name, Path(folder)) for name, folder in models]
+    given = [(name, Path(model) if isinstance(model, str) else model) for name, model in models]
     run, file = Path(run), None if truth is None else Path(truth)
     if Run.read(run)["verb"] != "repair":
-        return score_cleansing(run, file, test=test, models=folders, seed=seed, device=device)
+        return score_cleansing(run, file, test=test, models=given, seed=seed, device=device)
     if models:
         raise DoorwardError("score: --model is for cleanse runs; the arms of a repair run are all measured")
     return score_repair(run, file, test, seed=seed, device=device)

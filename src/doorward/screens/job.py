@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from pydantic import Field
@@ -17,9 +17,9 @@ from doorward.core.images import ImageSet
 from doorward.core.results import ImagesRecord
 from doorward.core.runs import Run
 from doorward.core.triggers import Trigger
-from doorward.data.sources import open_images
-from doorward.models.open.conventions import check_conventions
-from doorward.models.open.load import ModelOptions
+from doorward.data.summary import conversions
+from doorward.models.open.matching import fit_pictures
+from doorward.models.open.together import Opening
 from doorward.screens.results import CleanRecord, Screening, TriggersRecord, WatchedRecord
 from doorward.screens.screen import check_triggers, fit
 
@@ -27,11 +27,10 @@ from doorward.screens.screen import check_triggers, fit
 ReadTriggers = Callable[[Sequence[str]], Mapping[int, Trigger]]
 
 
-class ScreenRequest(ModelOptions):
+class ScreenRequest(Opening):
     """What ``doorward screen`` was asked for. ``triggers``: where they come from, for the record."""
 
     source: str
-    split: Literal["train", "test"] | None = None
     clean: str
     method: str = "strip"
     settings: dict[str, Any] = Field(default_factory=dict)
@@ -60,8 +59,7 @@ def screen_to_folder(
     check_triggers(method, read_triggers is not None)
     if request.triggers and "triggers" not in method.given:
         raise DoorwardError(f"screen {method.name}: uses no triggers; expected no --triggers, or --method inverted")
-    clean, images = open_images(request.clean, None), open_images(request.source, request.split)
-    model, warnings = _open_model(request, clean, images)
+    model, clean, images, warnings = _opened(request)
     triggers = read_triggers(model.classes) if read_triggers else None
     resolved = {**request.model_dump(mode="json"), "sha256": images.hash, "clean_sha256": clean.hash}
     with Run(output, "screen", resolved, overwrite, command) as run:
@@ -97,16 +95,13 @@ def screen_to_folder(
     return screening
 
 
-def _open_model(request: ScreenRequest, clean: ImageSet, images: ImageSet) -> tuple[Classifier, list[str]]:
-    """The classifier, opened as the other verbs open it, and what its answers and the two sets warn of."""
-    model = request.open(clean)
-    if images.shape != model.shape:
-        found, expected = ("x".join(map(str, v)) for v in (images.shape, model.shape))
-        raise DoorwardError(f"{request.source}: images of {found}; the model takes {expected}")
-    warnings: list[str] = []
-    if clean.shape == model.shape:
-        labelled = len(clean.classes) == len(model.classes)
-        warnings += check_conventions(model, clean, labelled=labelled, name=request.model)
+def _opened(request: ScreenRequest) -> tuple[Classifier, ImageSet, ImageSet, tuple[str, ...]]:
+    """The classifier, the clean images and those to be screened as it takes them, and what is to be said of them."""
+    model, clean, warnings = request.open_on_others(request.read(request.clean, labels=False))
+    incoming = request.read(request.source, request.split, labels=False)
+    images, notes = fit_pictures(incoming, model.shape)
+    warnings = (*warnings, *conversions(incoming), *notes)
     if clean.hash == images.hash:
-        warnings.append(f"{request.source}: is the clean set itself; expected images that took no part in the screen")
-    return model, warnings
+        told = f"{request.source}: is the clean set itself; expected images that took no part in the screen"
+        warnings = (*warnings, told)
+    return model, clean, images, warnings

@@ -18,6 +18,7 @@ from doorward.data.readers.decode import ENDINGS, Data
 from doorward.data.reading import Reading
 
 _READABLE = "a readable folder with one subfolder of images per class"
+_NO_CLASS = "pictures"  # without class folders, where labels do not matter
 
 
 def visible(folder: Path) -> list[os.DirEntry[str]]:
@@ -34,7 +35,7 @@ def read_class_folders(root: Path, reading: Reading, base: Path | None = None) -
 
     Args:
         root: the folder with the class folders.
-        reading: size, and what to do with files that cannot be read.
+        reading: size, what to do with files that cannot be read, whether there must be class folders.
         base: what ids are relative to; ``root`` unless given.
 
     Raises:
@@ -43,24 +44,26 @@ def read_class_folders(root: Path, reading: Reading, base: Path | None = None) -
     """
     root = root.resolve()
     base = root if base is None else base.resolve()
-    folders = [entry for entry in visible(root) if _is_folder(entry)]
-    if not folders:
+    folders = [(entry.name, entry.path) for entry in visible(root) if _is_folder(entry)]
+    if not folders and not reading.any_labels:
         raise DoorwardError(f"{show(root)}: holds no class folders; expected {_READABLE}")
-    classes = class_names([entry.name for entry in folders], root)
+    folders = folders or [(_NO_CLASS, str(root))]
+    classes = class_names([name for name, _ in folders], root)
+    classes = (*classes, "-") if len(classes) == 1 else classes
     names: list[str] = []
     left_out: list[str] = []
     sizes: list[int] = []
-    for entry in folders:
+    for _, folder in folders:
         before = len(names)
-        for path in _files(entry.path, root):
+        for path in _files(folder, root):
             relative = path[len(str(base)) :].lstrip("/").replace(os.sep, "/")
             (names if path[path.rfind(".") :].lower() in ENDINGS else left_out).append(relative)
         sizes.append(len(names) - before)
         if sizes[-1] == 0:
             raise DoorwardError(
-                f"{show(entry.path)}: holds no images; expected files ending in {', '.join(sorted(ENDINGS))}"
+                f"{show(folder)}: holds no images; expected files ending in {', '.join(sorted(ENDINGS))}"
             )
-    labels = np.repeat(np.arange(len(classes), dtype=np.int64), sizes)
+    labels = np.repeat(np.arange(len(folders), dtype=np.int64), sizes)
     prefix = "" if root == base else root.relative_to(base).as_posix()
     provenance: dict[str, object] = {"folders": prefix, **({"notes": _notes(left_out)} if left_out else {})}
     return read_pictures(of_files(root, base, names, labels, classes, provenance), reading)

@@ -16,7 +16,6 @@ from doorward.models.files import load_classifier
 from doorward.models.open.architectures import FORMS, Named
 from doorward.models.open.foreign import Given, open_foreign
 from doorward.models.open.hugging_face import is_folder as is_hugging_face
-from doorward.models.open.matching import fit_images
 
 
 class ModelOptions(Settings):
@@ -37,17 +36,6 @@ class ModelOptions(Settings):
         """The classifier; ``like`` as in `load_model`, its class names only when ``labelled``."""
         options: dict[str, Any] = self.model_dump(include=set(ModelOptions.model_fields) - {"model"})
         return _load(self.model, like, labelled, **options)
-
-    def open_with(self, images: ImageSet) -> tuple[Classifier, ImageSet, tuple[str, ...]]:
-        """The classifier, and foreign pictures made to fit it; for questions about the model alone.
-
-        Returns: classifier, images, and in words what was converted.
-        """
-        classifier = self.open(images, labelled=False)
-        if classifier.classes_from == "numbers" and len(classifier.classes) == len(images.classes):
-            classifier = replace(classifier, classes=images.classes, classes_from="the images, in their order")
-        fitted, notes = fit_images(images, classifier)
-        return classifier, fitted, (*classifier.notes, *notes)
 
     @property
     def has_conventions(self) -> bool:
@@ -111,8 +99,7 @@ def load_model(
 def _load(path: Path | str, like: ImageSet | None, named: bool, *, device: str, **said: Any) -> Classifier:
     """`load_model`; without ``named`` the class names of ``like`` are not used."""
     path, place, arch = Path(path), pick_device(device), said.pop("arch")
-    if not path.exists():
-        raise DoorwardError(f"{path}: no such file or folder; expected a folder of a model, or a file of weights")
+    check_path(path, arch)
     told = [f"--{n}" for n, k in (("mean", "mean"), ("std", "std"), ("range", "value_range")) if said[k]]
     size = said.pop("size")
     size = (size, size) if isinstance(size, int) else size
@@ -127,15 +114,8 @@ def _load(path: Path | str, like: ImageSet | None, named: bool, *, device: str, 
             classifier = replace(classifier, feature_layer=said["feature_layer"])
         classifier.check()
         return classifier
-    if arch is None and is_hugging_face(path):
+    if arch is None:
         arch = f"hf:{path}"
-    elif arch is None and path.is_dir():
-        raise DoorwardError(
-            f"{path}: holds no classifier.json; expected a folder written by 'doorward train', or one of transformers "
-            "with config.json and model.safetensors"
-        )
-    elif arch is None:
-        raise DoorwardError(f"{path}: weights alone; expected --arch with them: {FORMS}")
     elif path.is_dir() and not is_hugging_face(path):
         path = path / "weights.safetensors"
     given = Given(
@@ -148,3 +128,17 @@ def _load(path: Path | str, like: ImageSet | None, named: bool, *, device: str, 
     classifier = open_foreign(path, arch, given, place)
     classifier.check()
     return classifier
+
+
+def check_path(path: Path, arch: Named | None) -> None:
+    """Refuse at once what is no model, before pictures are read for it."""
+    if not path.exists():
+        raise DoorwardError(f"{path}: no such file or folder; expected a folder of a model, or a file of weights")
+    if arch is not None or has_conventions(path) or is_hugging_face(path):
+        return
+    if path.is_dir():
+        raise DoorwardError(
+            f"{path}: holds no classifier.json; expected a folder written by 'doorward train', or one of transformers "
+            "with config.json and model.safetensors"
+        )
+    raise DoorwardError(f"{path}: weights alone; expected --arch with them: {FORMS}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -37,7 +36,7 @@ def match_classes(images: ImageSet, model: Classifier) -> ImageSet:
             "not have; expected the classes of the model by name"
         )
     place = np.array([theirs.index(name) for name in mine], dtype=np.int64)
-    return replace(images, labels=place[images.labels], classes=theirs)
+    return images.fitted(labels=place[images.labels], classes=theirs)
 
 
 def _listed(names: Sequence[str], others: Sequence[str]) -> str:
@@ -46,12 +45,12 @@ def _listed(names: Sequence[str], others: Sequence[str]) -> str:
     return f"class {shown}{f' and {len(lacking) - 5} more' if len(lacking) > 5 else ''}"
 
 
-def fit_images(images: ImageSet, model: Classifier) -> tuple[ImageSet, tuple[str, ...]]:
+def fit_images(images: ImageSet, model: Classifier) -> tuple[ImageSet, tuple[str, ...], bool]:
     """Foreign pictures as the model takes them, for questions about the model alone.
 
     Channels and size are converted; where the class names do not match, the model's own decisions become the labels.
 
-    Returns: the images, and every conversion in words.
+    Returns: the images, every conversion in words, and whether their own labels could be kept.
     """
     images, told = fit_pictures(images, model.shape)
     name, notes = images.name, list(told)
@@ -59,10 +58,10 @@ def fit_images(images: ImageSet, model: Classifier) -> tuple[ImageSet, tuple[str
         matched = match_classes(images, model)
     except DoorwardError:
         notes.append(f"{name}: its classes are not the model's; the model's own decisions are taken for labels")
-        return replace(images, labels=model.predict(images.pixels), classes=model.classes), tuple(notes)
+        return images.fitted(labels=model.predict(images.pixels), classes=model.classes), tuple(notes), False
     if matched is not images:
         notes.append(f"{name}: its classes, put into the model's order by name")
-    return matched, tuple(notes)
+    return matched, tuple(notes), True
 
 
 def fit_pictures(images: ImageSet, shape: tuple[int, int, int]) -> tuple[ImageSet, tuple[str, ...]]:
@@ -87,7 +86,7 @@ def _grey(images: ImageSet) -> ImageSet:
     pixels = np.empty((*images.pixels.shape[:3], 1), np.uint8)
     for rows in images.chunks():
         pixels[rows, ..., 0] = np.rint(images.pixels[rows] @ np.array(_LUMA)).astype(np.uint8)
-    return replace(images, pixels=pixels, provenance={**images.provenance, "converted": "RGB to grey"})
+    return images.fitted(pixels=pixels)
 
 
 def resized(images: ImageSet, size: tuple[int, int]) -> ImageSet:
@@ -101,7 +100,7 @@ def resized(images: ImageSet, size: tuple[int, int]) -> ImageSet:
     pixels = np.empty((len(images), *size, images.shape[0]), np.uint8)
     for rows in images.chunks(max(1, (1 << 24) // (size[0] * size[1]))):
         pixels[rows] = _resized(images.pixels[rows], size)
-    return replace(images, pixels=pixels, provenance={**images.provenance, "resized": list(size)})
+    return images.fitted(pixels=pixels)
 
 
 def _resized(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

@@ -12,15 +12,18 @@ from pydantic import Field
 from doorward.core.classifier import Classifier, measure_accuracy
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
-from doorward.core.methods import Settings, build_settings
+from doorward.core.methods import build_settings
 from doorward.core.progress import Progress
 from doorward.core.results import ImagesRecord, RateRecord, Record, read_record
 from doorward.core.runs import Run
 from doorward.core.tables import read_parquet
-from doorward.data.sources import load_images, load_test_images
+from doorward.data.reading import Reading
+from doorward.data.sources import load_as, load_for_test
+from doorward.data.summary import conversions
 from doorward.models.files import save_classifier
 from doorward.models.open.load import has_conventions
-from doorward.models.open.matching import fit_pictures, resized
+from doorward.models.open.matching import fit_pictures
+from doorward.models.open.together import Opening
 from doorward.models.train.doubts import doubt_learning, estimate_seconds, in_words
 from doorward.models.train.loop import BatchAttack, Epoch, train
 from doorward.models.train.results import TrainRecord
@@ -31,15 +34,13 @@ from doorward.models.train.workers import process_number
 _LONG = 60  # seconds; a longer training is announced
 
 
-class TrainRequest(Settings):
+class TrainRequest(Reading):
     """What ``doorward train`` was asked for."""
 
     source: str
-    split: Literal["train", "test"] = "train"
     net: str = "small-cnn"
     training: dict[str, Any] = Field(default_factory=dict)
     weights: str | None = None
-    size: int | None = Field(None, ge=1)
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     value_range: tuple[float, float] | None = None
@@ -68,7 +69,7 @@ def without_flagged(images: ImageSet, run: Path, method: str | None) -> ImageSet
         method = known[0]
     if method not in known:
         raise DoorwardError(f"{run}: method {method!r}; expected --by with one of {', '.join(known)}")
-    if looked.images.sha256 != images.hash:
+    if not looked.images.are(images.hashes):
         raise DoorwardError(f"{run}: looked at other images than {images.name}; expected the set that it cleansed")
     flag = read_parquet(run / "samples.parquet")[f"{method}_flag"].astype(bool)
     return images.subset(~flag, f"{images.name} after {method}")
@@ -95,12 +96,13 @@ def train_to_folder(
         raise DoorwardError(f"train: --by {request.by} without a cleanse run; expected --without RUN with it")
     if request.weights is None and any((request.mean, request.std, request.value_range)):
         raise DoorwardError("train: --mean, --std or --range without weights; expected --weights with it")
-    images = load_images(request.source, split=request.split)
+    reading = _reading(request)
+    images = load_as(request.source, reading)
     if request.without is not None:
         images = without_flagged(images, Path(request.without), request.by)
     given = images.hash
     start, images, notes = _start(request, images)
-    test = _test_images(request, images)
+    test = _test_images(request, reading, images)
     resolved = {**request.model_dump(mode="json"), "training": settings.model_dump(mode="json"), "sha256": given}
     tell = tell if tell and process_number() == 0 else _nothing
     for note in notes:
@@ -162,32 +164,42 @@ def _announce(tell: Callable[[str], None], seconds: float) -> None:
         tell(f"{in_words(seconds)} on this machine; Ctrl-C stops it, the same command goes on after its last epoch")
 
 
+def _reading(request: TrainRequest) -> Reading:
+    """How the pictures are read: in the size that is asked for, or that the given weights' configuration says."""
+    given = {name: getattr(request, name) for name in Reading.model_fields}
+    if request.size is None and request.weights is not None:
+        given["size"] = Opening(model=request.weights, arch=_net(request)).side
+    return Reading(**given)
+
+
+def _net(request: TrainRequest) -> str | None:
+    """The architecture that is asked for; None where the weights' folder says it."""
+    path = Path(request.weights or "")
+    says = has_conventions(path) or (path / "config.json").is_file()
+    return request.net if "net" in request.model_fields_set or not says else None
+
+
 def _start(request: TrainRequest, images: ImageSet) -> tuple[Classifier | None, ImageSet, tuple[str, ...]]:
     """The classifier to train on, if weights are given, the images as the net takes them, and what was done."""
-    if request.size is not None:
-        images = resized(images, (request.size, request.size))
     if request.weights is None:
-        return None, images, ()
-    path = Path(request.weights)
-    says = has_conventions(path) or (path / "config.json").is_file()
-    net = request.net if "net" in request.model_fields_set or not says else None
+        return None, images, conversions(images)
     start, notes = from_weights(
-        path,
-        net,
+        Path(request.weights),
+        _net(request),
         images,
         seed=request.seed,
         mean=request.mean,
         std=request.std,
         value_range=request.value_range,
     )
-    images, converted = fit_pictures(images, start.shape)
-    return start, images, (*notes, *converted)
+    fitted, converted = fit_pictures(images, start.shape)
+    return start, fitted, (*conversions(images), *notes, *converted)
 
 
-def _test_images(request: TrainRequest, images: ImageSet) -> ImageSet | None:
+def _test_images(request: TrainRequest, reading: Reading, images: ImageSet) -> ImageSet | None:
     if request.test is None:
         return None
-    test = load_test_images(request.test)
+    test = load_for_test(request.test, reading)
     if request.size is not None or request.weights is not None:
         test, _ = fit_pictures(test, images.shape)
     if (test.shape, test.classes) != (images.shape, images.classes):

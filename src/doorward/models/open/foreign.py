@@ -32,6 +32,7 @@ class Given:
         like: the shape of images that the net may or may not take.
         names: class names of images, taken where the model has none and as many.
         names_of: whose they are, for messages.
+        guess: how many classes the images have, taken where neither caller nor weights tell.
     """
 
     shape: Shape | None = None
@@ -44,6 +45,7 @@ class Given:
     std: Floats | None = None
     value_range: tuple[float, float] | None = None
     feature_layer: str | None = None
+    guess: int | None = None
 
     @property
     def count(self) -> int | None:
@@ -119,7 +121,9 @@ def _open(path: Path, architecture: Architecture, given: Given) -> tuple[nn.Modu
     first: DoorwardError | None = None
     for shape in shapes:
         try:
-            net = build_filled(path, weights, architecture, shape, given.count)
+            known = class_counts(weights.tensors)
+            count = given.count or (None if known else given.guess)
+            net = build_filled(path, weights, architecture, shape, count)
             _count_logits(net, shape, architecture.name)
             return net, shape, shape not in (given.shape, given.like, shapes[0])
         except DoorwardError as error:
@@ -201,7 +205,7 @@ def build_filled(
 
 def _open_keras(path: Path, architecture: Architecture, given: Given, shape: Shape) -> nn.Module:
     found = keras_classes(path)
-    count = given.count or found
+    count = given.count or found or given.guess
     if count is None:
         raise DoorwardError(f"{path}: the number of classes cannot be told from the weights; expected it to be given")
     if found is not None and architecture.takes_classes and found != count:

@@ -123,6 +123,7 @@ def _load(path: Path | str, like: ImageSet | None, named: bool, *, device: str, 
         like=None if like is None else like.shape,
         names=like.classes if like is not None and named else None,
         names_of="the images" if like is None else like.name,
+        guess=None if like is None else len(like.classes),
         **said,
     )
     classifier = open_foreign(path, arch, given, place)

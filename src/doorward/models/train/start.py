@@ -16,7 +16,7 @@ from doorward.core.outputs import find_head
 from doorward.models.nets.architecture import Floats
 from doorward.models.open.architectures import Named, find_architecture
 from doorward.models.open.foreign import conventions
-from doorward.models.open.load import has_conventions, load_model
+from doorward.models.open.load import ModelOptions, has_conventions
 
 
 def fresh(images: ImageSet, net: Named, seed: int) -> Classifier:
@@ -55,8 +55,9 @@ def from_weights(
     Returns: the classifier, which takes images of the size it was made for; and in words what was done.
     """
     knows = has_conventions(path)
-    given = None if path.is_dir() else images.shape
-    model = load_model(path, arch=net, shape=given, device="cpu")
+    given = None if path.is_dir() else images  # a folder says itself which images its net takes
+    options = ModelOptions(model=str(path), arch=net, shape=given.shape if given else None, device="cpu")
+    model = options.open(given, labelled=False)
     notes = list(model.notes)
     if any((mean, std, value_range)):
         scaled = conventions(mean or (0.0,), std or (1.0,), value_range or (0.0, 1.0), model.shape[0])

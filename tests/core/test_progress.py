@@ -9,7 +9,7 @@ import time
 import pytest
 
 from doorward.core import progress
-from doorward.core.progress import describe, display, in_words, telling
+from doorward.core.progress import describe, display, in_words, telling, time_left
 
 
 @pytest.fixture(autouse=True)
@@ -88,3 +88,9 @@ def test_a_bar_on_a_terminal_that_outlives_patience(monkeypatch: pytest.MonkeyPa
     shown = terminal.getvalue()
     assert ("repair: [bold]arm" in shown and "1 of 4  slow" in shown) == (seconds > 0), shown
     assert (shown == "") == (seconds == 0)
+
+
+def test_the_time_left_follows_from_the_pace() -> None:
+    assert time_left(10, 190, 10.0) == "about 3 minutes left"
+    assert time_left(10, 20_000, 10.0) == "about 5.6 hours left"
+    assert time_left(10, 20, 10.0) == time_left(0, 20_000, 10.0) == time_left(10, 20_000, 1.0) == ""

@@ -15,11 +15,12 @@ import doorward as dw
 from doorward.core.classifier import measure_accuracy
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
+from doorward.core.text import duration
 from doorward.models.files import load_classifier, save_classifier
 from doorward.models.nets.catalogue import NETS
 from doorward.models.train import job
 from doorward.models.train.batches import BatchSource, crop_and_flip
-from doorward.models.train.doubts import doubt_learning, estimate_seconds, in_words
+from doorward.models.train.doubts import doubt_learning, estimate_seconds
 from doorward.models.train.job import TrainRequest, train_to_folder
 from doorward.models.train.settings import TrainSettings, default_recipe
 from doorward.models.train.start import from_weights, replace_head
@@ -55,7 +56,7 @@ def test_a_long_training_is_announced(images: ImageSet, tmp_path: Path, monkeypa
     settings = TrainSettings(epochs=200, batch=16)
     seconds = estimate_seconds(images, "small-cnn", settings, device="cpu", start=before)
     assert 0.1 < seconds < 600 and all(torch.equal(v, weights[k]) for k, v in before.net.state_dict().items())
-    assert (in_words(2100), in_words(9000), in_words(864_000)) == (
+    assert (duration(2100), duration(9000), duration(864_000)) == (
         "about 35 minutes",
         "about 2.5 hours",
         "about 10.0 days",

@@ -9,8 +9,11 @@ from contextlib import contextmanager
 from threading import Event, Thread
 from typing import Protocol
 
+from doorward.core.text import duration
+
 _PATIENCE = 2.0  # seconds in which nothing is shown
 _EVERY = 5.0  # seconds between lines where stderr is no terminal
+_UNSURE = 3.0  # seconds from which the pace says how long the rest takes
 
 
 class Progress(Protocol):
@@ -51,19 +54,31 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
+def time_left(done: int, to_do: int, seconds: float) -> str:
+    """``about 3 minutes left``, from what was done in so many seconds; nothing where it is less than one, or unsure."""
+    if done <= 0 or seconds < _UNSURE:
+        return ""
+    left = seconds * to_do / done
+    return f"{duration(left)} left" if left > 60 else ""
+
+
 class _Display:
     """Shows the latest step from a thread of its own, so that a long step is seen although nothing is called."""
 
     def __init__(self, name: str) -> None:
         self._prefix = f"{name}: " if name else ""
         self._latest = ("", 0, 0, "")
+        self._begun = (0.0, 0)  # when the stage was first told of, and how far it was then
         self._over = Event()
         show = self._as_bar if sys.stderr.isatty() else self._as_lines
         self._thread = Thread(target=show, daemon=True)
         self._thread.start()
 
     def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
-        self._latest = (stage, done, total, note)
+        if stage != self._latest[0] or done < self._latest[1]:
+            self._begun = (time.monotonic(), done)
+        left = time_left(done - self._begun[1], total - done, time.monotonic() - self._begun[0]) if total else ""
+        self._latest = (stage, done, total, ", ".join(filter(None, (note, left))))
 
     def end(self) -> None:
         self._over.set()

@@ -94,3 +94,13 @@ def quoted(text: str) -> str:
 def settings(values: dict[str, Any]) -> str:
     """Settings on one line: ``a = 1, b = "x"``."""
     return ", ".join(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()) or "none"
+
+
+def duration(seconds: float) -> str:
+    """``about 35 minutes``."""
+    if seconds < 60:
+        return "less than a minute"
+    if seconds < 5400:
+        minutes = round(seconds / 60)
+        return f"about {minutes} minute{'s' if minutes > 1 else ''}"
+    return f"about {seconds / 3600:.1f} hours" if seconds < 172_800 else f"about {seconds / 86_400:.1f} days"

@@ -59,10 +59,3 @@ def estimate_seconds(
         source = BatchSource(some, settings.batch, 0, where, settings.flip, settings.shift)
         speed = run_epoch(classifier, source, optimiser, settings, 0).images_per_second
     return settings.epochs * len(images) / speed
-
-
-def in_words(seconds: float) -> str:
-    """``about 35 minutes``."""
-    if seconds < 5400:
-        return f"about {max(1, round(seconds / 60))} minutes"
-    return f"about {seconds / 3600:.1f} hours" if seconds < 172_800 else f"about {seconds / 86_400:.1f} days"

@@ -17,6 +17,7 @@ from doorward.core.progress import Progress
 from doorward.core.results import ImagesRecord, RateRecord, Record, read_record
 from doorward.core.runs import Run
 from doorward.core.tables import read_parquet
+from doorward.core.text import duration
 from doorward.data.reading import Reading
 from doorward.data.sources import load_as, load_for_test
 from doorward.data.summary import conversions
@@ -24,7 +25,7 @@ from doorward.models.files import save_classifier
 from doorward.models.open.load import has_conventions
 from doorward.models.open.matching import fit_pictures
 from doorward.models.open.together import Opening
-from doorward.models.train.doubts import doubt_learning, estimate_seconds, in_words
+from doorward.models.train.doubts import doubt_learning, estimate_seconds
 from doorward.models.train.loop import BatchAttack, Epoch, train
 from doorward.models.train.results import TrainRecord
 from doorward.models.train.settings import TrainSettings
@@ -161,7 +162,7 @@ def _nothing(_: str) -> None:
 
 def _announce(tell: Callable[[str], None], seconds: float) -> None:
     if seconds > _LONG:
-        tell(f"{in_words(seconds)} on this machine; Ctrl-C stops it, the same command goes on after its last epoch")
+        tell(f"{duration(seconds)} on this machine; Ctrl-C stops it, the same command goes on after its last epoch")
 
 
 def _reading(request: TrainRequest) -> Reading:

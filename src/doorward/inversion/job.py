@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -62,6 +63,7 @@ def invert_to_folder(
         raise DoorwardError("--train-references: needs labelled clean images; expected --images SOURCE with labels")
     if request.train_references and len(images.classes if images else ()) != len(classifier.classes):
         raise DoorwardError("--train-references: the images have other classes than the model; expected the same")
+    reference_net = _reference_net(request, classifier) if request.train_references else ""
     references = [
         request.model_copy(update={"model": m}).open(images, labelled=request.labelled) for m in request.references
     ]
@@ -71,7 +73,7 @@ def invert_to_folder(
             warnings += check_conventions(classifier, images, labelled=comparable, name=request.model)
     resolved = {**request.model_dump(mode="json"), "methods": list(chosen), "sha256": images and images.hash}
     with Run(Path(output), "invert", resolved, overwrite, command) as run:
-        reference_net = request.reference_net or like(classifier)
+        kept = run.work / "references"
         if images is not None and request.train_references:
             own, doubts = train_references(
                 images,
@@ -79,6 +81,7 @@ def invert_to_folder(
                 net=reference_net,
                 seed=request.seed,
                 device=request.device,
+                folder=kept,
                 progress=progress,
             )
             references, warnings = [*references, *own], (*warnings, *doubts)
@@ -106,7 +109,15 @@ def invert_to_folder(
         }
         found = replace(found, facts=found.facts.model_copy(update=about))
         run.keep(found.write(run.work))
+        shutil.rmtree(kept, ignore_errors=True)
     return found
+
+
+def _reference_net(request: InvertRequest, classifier: Classifier) -> str:
+    """The net of the references: as asked for, or the suspect's own."""
+    folder = Path(request.model)
+    own = f"hf:{folder}" if (folder / "config.json").is_file() else None
+    return request.reference_net or like(classifier, request.arch or own)
 
 
 def _fitting(request: InvertRequest, images: ImageSet | None) -> tuple[Classifier, ImageSet | None, tuple[str, ...]]:

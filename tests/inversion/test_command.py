@@ -256,13 +256,12 @@ def test_references_take_out_what_any_net_shows(world: Path, call: Any) -> None:
 
 
 def test_references_can_be_trained_on_the_clean_images(world: Path, call: Any) -> None:
-    trained = ("--train-references", 2, "--set", "margin.steps=30")
+    trained = ("--train-references", 2, "--set", "margin.steps=60")
     command = (*options(world, "clean")[:5], "--method", "margin", *trained, "-o", world / "trained", "--json")
     assert call(*command, "--unlabelled")[0] == 2 and not (world / "trained").exists()
-    sized = Run.read(world / "found")["results"]["images"]["shape"]
-    assert sized == [1, 6, 6], "too small for the default net"
-    code, _, told = call(*command)
-    assert code == 2 and "small-cnn: images of 6 x 6; expected at least 8 x 8" in told
+    code, printed, _ = call(*command)
+    told = json.loads(printed)
+    assert code == bool(told["targets"]) and told["references"] == [f"{world / 'rows.py'}:rows"] * 2
     nets, warnings = train_references(row_images(96), 2, net="two-layer", seed=5)
     found = invert(row_classifier(), row_images(96), ["margin"], settings={"margin": {"steps": 60}}, references=nets)
     assert not warnings and found.target_labels == (TARGET,)

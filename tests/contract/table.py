@@ -43,7 +43,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "attack-blend": {"alpha": 0.3},
     "attack-sinusoid": {"strength": 0.3},
     "attack-warp": {"strength": 2.0},
-    "invert-mask": {"steps": 60},
+    "invert-mask": {"steps": 200},
     "invert-pixel": {"steps": 60, "batch": 32},
     "invert-mesa": {"steps": 20, "batch": 16, "width": 16},
     "invert-universal": {"batch": 32},

@@ -16,6 +16,7 @@ import typer
 import doorward
 from doorward.cli import common
 from doorward.cli.invert import invert_command
+from doorward.core import methods as registry
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
 from doorward.core.runs import Run
@@ -24,6 +25,7 @@ from doorward.inversion.files import load_stamps
 from doorward.inversion.invert import invert
 from doorward.inversion.job import InvertRequest, invert_to_folder
 from doorward.inversion.judge.references import train_references
+from doorward.inversion.methods.pixel import rising
 from doorward.inversion.search import loop as invert_loop
 from doorward.models.files import save_classifier
 from doorward.models.nets.catalogue import build
@@ -187,8 +189,39 @@ def test_images_that_do_not_fit() -> None:
 def test_methods_that_did_not_converge_decide_nothing() -> None:
     found = invert(row_classifier(), row_images(), ["mask"], settings={"mask": {"steps": 2, "lr": 1e-6}})
     assert found.verdict == "undecided" and found.p_value is None and not found.targets
-    assert "did not converge: 0 of 6 classes came to a result" in found.outcomes["mask"].undecided
+    assert found.outcomes["mask"].undecided == (
+        "the search had not come to rest: 0 of 6 classes came to a result in 2 steps; "
+        "expected more: --set mask.steps=400"
+    )
     assert "no mask reached a success rate" in found.outcomes["mask"].inverted.warnings[0]
+
+
+@pytest.mark.parametrize(("method", "few"), [("mask", 20), ("universal", 5), ("pairwise", 2), ("margin", 10)])
+def test_an_unfinished_search_decides_nothing_and_says_what_to_do(method: str, few: int) -> None:
+    usual = registry.get("invert", method).configure().steps  # type: ignore[attr-defined]
+    short = {method: {"steps": few, "precision": "fp32"}}
+    found = invert(row_classifier(), row_images(96), [method], settings=short)
+    told = found.outcomes[method].undecided
+    assert found.verdict == "undecided" and found.p_value is None
+    assert told.endswith(f"in {few} steps; expected more: --set {method}.steps={usual}") and "not come to rest" in told
+    whole = invert(row_classifier(), row_images(96), [method], settings={method: {"precision": "fp32"}})
+    assert whole.p_value is not None and whole.outcomes[method].inverted.converged.all()
+
+
+def test_an_unfinished_search_contributes_no_p_value() -> None:
+    settings = {"mask": {"steps": 20, "precision": "fp32"}, "margin": {"steps": 200, "precision": "fp32"}}
+    both = invert(row_classifier(), row_images(96), ["mask", "margin"], settings=settings)
+    alone = invert(row_classifier(), row_images(96), ["margin"], settings={"margin": settings["margin"]})
+    assert both.p_value == alone.p_value and both.outcomes["mask"].test is None
+
+
+def test_a_search_of_pixels_whose_success_still_rises_has_not_come_to_rest() -> None:
+    hits, trials = torch.tensor([300.0, 110.0, 0.0, 50.0]), torch.full((4,), 1000.0)
+    before = torch.tensor([100.0, 100.0, 0.0, 400.0])
+    held = {"hits": hits, "trials": trials, "earlier_hits": before, "earlier_trials": trials}
+    assert rising(held).tolist() == [True, False, False, False], "by chance, never, falling"
+    found = invert(row_classifier(), row_images(96), ["pixel"], settings={"pixel": {"size": 1, "precision": "fp32"}})
+    assert found.outcomes["pixel"].inverted.converged.all() and found.p_value is not None
 
 
 def test_several_methods_are_corrected_for() -> None:
@@ -223,13 +256,12 @@ def test_references_take_out_what_any_net_shows(world: Path, call: Any) -> None:
 
 
 def test_references_can_be_trained_on_the_clean_images(world: Path, call: Any) -> None:
-    trained = ("--train-references", 2, "--set", "margin.steps=30")
+    trained = ("--train-references", 2, "--set", "margin.steps=60")
     command = (*options(world, "clean")[:5], "--method", "margin", *trained, "-o", world / "trained", "--json")
     assert call(*command, "--unlabelled")[0] == 2 and not (world / "trained").exists()
-    sized = Run.read(world / "found")["results"]["images"]["shape"]
-    assert sized == [1, 6, 6], "too small for the default net"
-    code, _, told = call(*command)
-    assert code == 2 and "small-cnn: images of 6 x 6; expected at least 8 x 8" in told
+    code, printed, _ = call(*command)
+    told = json.loads(printed)
+    assert code == bool(told["targets"]) and told["references"] == [f"{world / 'rows.py'}:rows"] * 2
     nets, warnings = train_references(row_images(96), 2, net="two-layer", seed=5)
     found = invert(row_classifier(), row_images(96), ["margin"], settings={"margin": {"steps": 60}}, references=nets)
     assert not warnings and found.target_labels == (TARGET,)

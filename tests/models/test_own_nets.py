@@ -314,11 +314,11 @@ def test_a_question_about_the_model_alone_takes_any_pictures(
     mine: str, net: nn.Module, images: ImageSet, tmp_path: Path
 ) -> None:
     options = Opening(model=str(saved(net, tmp_path / "w.safetensors")), arch=mine + "counted", size=16)
-    model, fitted, notes = options.open_on_others(make_images(classes=5, shape=(9, 9, 1)))
+    model, fitted, notes, own = options.open_on_others(make_images(classes=5, shape=(9, 9, 1)))
     told = [note for note in notes if "nats about" not in note]  # the net is untrained, and that is a warning
-    assert fitted.shape == (3, 16, 16) and len(model.classes) == 3 and len(told) == 3
-    model, fitted, notes = options.open_on_others(images)
-    assert model.classes == images.classes and any("resized to 16 x 16" in note for note in notes)
+    assert fitted.shape == (3, 16, 16) and len(model.classes) == 3 and len(told) == 3 and not own
+    model, fitted, notes, own = options.open_on_others(images)
+    assert own and model.classes == images.classes and any("resized to 16 x 16" in note for note in notes)
 
 
 def test_conventions_that_do_not_fit_can_be_a_warning(images: ImageSet) -> None:

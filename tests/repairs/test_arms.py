@@ -12,14 +12,14 @@ import torch
 from doorward.core.errors import DoorwardError
 from doorward.core.files import read_json, write_json
 from doorward.core.results import RateRecord
-from doorward.core.stats import Rate
+from doorward.core.stats import Paired, Rate
 from doorward.core.triggers import Placement, Trigger
 from doorward.inversion.results import Inversion
 from doorward.inversion.triggers import load_inverted
 from doorward.repairs.arms import Planned, Role, plan_arms
 from doorward.repairs.doubts import doubts
 from doorward.repairs.repair import repair
-from doorward.repairs.results import ArmRecord, Repair
+from doorward.repairs.results import ArmRecord, CostRecord, Repair
 from doorward.repairs.verdict import NOT_THE_ATTACKERS, TRAINED_AGAINST, judge
 from doorward.scoring.repairs import score_arms
 from tests.inversion.records import target, write_inversion
@@ -179,14 +179,37 @@ def test_doubts_in_words() -> None:
     assert told.startswith("fine-tune alone lowers the triggers' success as far as retrain")
     (told,) = doubts([before, row("retrain", "repair", (400, 1000)), row("refresh", "control", (930, 1000))])
     assert told == "after retrain the triggers still succeed on 40.0 [36.9, 43.1] % of held-out images"
-    (told,) = doubts([before, row("retrain", "repair", (10, 1000), accuracy=900)])
-    assert told.startswith("retrain costs clean accuracy: 98.0")
     (told,) = doubts([row("as given", "given", (100, 1000)), good])
     assert "before any repair: there is little to take out" in told
     (told,) = doubts([row("as given", "given", None), row("ibau", "repair", None, warnings=())])
     assert told == "without triggers nothing here tells whether a backdoor was there or is gone"
     found = doubts([before, good, row("refresh", "control", (930, 1000), warnings=("no batch norm",))])
     assert found == ("refresh: no batch norm",)
+
+
+def test_accuracy_within_the_noise_of_few_images_is_no_cost() -> None:
+    before = row("as given", "given", (930, 1000))
+
+    def told(lost: int, gained: int, trials: int) -> tuple[str, ...]:
+        after = row("retrain", "repair", (10, 1000), accuracy=980)
+        return doubts([before, after.model_copy(update={"cost": CostRecord.of(Paired(lost, gained, trials))})])
+
+    assert told(5, 0, 100) == told(12, 7, 100) == told(0, 30, 100) == (), "5 points may be chance on 100 images"
+    (said,) = told(11, 1, 100)
+    low, high = Paired(11, 1, 100).interval
+    assert said.startswith(f"retrain costs clean accuracy: 10.0 [{100 * low:.1f}, {100 * high:.1f}] points on the same")
+    assert told(600, 500, 20_000), "half a point is seen on enough images"
+
+
+def test_the_cost_is_counted_image_by_image(world: World) -> None:
+    found = repair(world.classifier, world.clean, methods="fine-tune", settings={"fine-tune": QUICK}, controls=False)
+    given, tuned = found.arms
+    held = world.clean.split(0.2, 0)[1]
+    knew, knows = (a.repaired.classifier.predict(held.pixels) == held.labels for a in (given, tuned))
+    cost = found.record.first.cost
+    assert cost is not None and found.record.given.cost is None
+    assert (cost.lost, cost.gained) == (int((knew & ~knows).sum()), int((knows & ~knew).sum()))
+    assert cost.value == pytest.approx(given.accuracy.value - tuned.accuracy.value) and cost.trials == len(held)
 
 
 def inversion(folder: Path, labels: tuple[int, ...], rounds: bool = False) -> Path:

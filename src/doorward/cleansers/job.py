@@ -44,7 +44,7 @@ def cleanse_to_folder(
     for name in chosen:
         registry.get("cleanse", name)  # a wrong name is told before anything is loaded
     images = request.read(request.source, request.split or "train")
-    classifier, images, notes = request.open_on_its_set(images)
+    classifier, images, notes, _ = request.open_on_its_set(images)
     resolved = {**request.model_dump(mode="json"), "methods": list(chosen), "sha256": images.hash, "size": request.side}
     with Run(Path(output), "cleanse", resolved, overwrite, command) as run:
         cleansing = cleanse(

@@ -90,6 +90,14 @@ app.command("demo")(demo_command)
 app.command("methods")(methods_command)
 
 
+def _after_interrupt() -> str:
+    """What there is to go on from."""
+    if sys.argv[1:2] and sys.argv[1] in ("demo", "reproduce"):  # every stage is a run
+        return "the same command goes on from what is finished"
+    runs = sys.modules.get("doorward.core.runs")  # not imported: nothing was begun
+    return str(runs.after_interrupt()) if runs else "nothing of this call is kept"
+
+
 def main() -> None:
     """Run the command line; mistakes of the user end with one line and exit code 2."""
     # Threads that wait must not spin: on a machine with anything else to do, spinning made training many times slower.
@@ -110,5 +118,5 @@ def main() -> None:
         else:
             code = common.fail(str(format_message()))
     if code == common.INTERRUPTED:
-        common.fail("interrupted; the same command goes on from here")
+        common.fail(f"interrupted; {_after_interrupt()}")
     sys.exit(code if isinstance(code, int) else 0)

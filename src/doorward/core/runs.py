@@ -24,7 +24,19 @@ from doorward.core.files import read_json, write_json
 
 SCHEMA = 2  # of run.json; it changes when a reader of the one before would misread it
 _READERS = {1: "doorward 0.1"}  # who reads older ones
+_STARTS_OVER = ("attack", "cleanse", "screen")  # verbs that read nothing of an interrupted run
 _VERSIONED = ("doorward", "torch", "numpy", "scipy", "scikit-learn", "safetensors", "pillow", "duckdb")
+
+
+_left: list[Path] = []  # partial runs of this process that can be gone on with
+_whole: list[Path] = []  # finished ones
+
+
+def after_interrupt() -> str:
+    """What an interrupted command left, in words."""
+    if _left:
+        return "the same command goes on from here"
+    return f"{_whole[-1]} is complete" if _whole else "nothing of this call is kept"
 
 
 def versions() -> dict[str, str]:
@@ -115,12 +127,12 @@ class Run:
     ) -> None:
         seconds = self._earlier + time.monotonic() - self._started
         if kind is not None:
-            self._keep_or_drop(seconds)
+            kept = "; what was finished is kept for a resume" if self._keep_or_drop(seconds) else ""
             if isinstance(error, OSError):
                 told = f"{error.filename or self.work}: {error.strerror or f'{error} (is the disk full?)'}"
-                raise DoorwardError(f"{told}; what was finished is kept for a resume") from None
+                raise DoorwardError(f"{told}{kept}") from None
             if isinstance(error, CannotWriteError):
-                raise CannotWriteError(f"{error}; what was finished is kept for a resume") from None
+                raise CannotWriteError(f"{error}{kept}") from None
             return
         write_json(
             self.work / "run.json",
@@ -144,6 +156,7 @@ class Run:
             shutil.rmtree(old)
         else:
             self.work.rename(self.path)
+        _whole.append(self.path)
 
     def keep(self, record: BaseModel) -> dict[str, Any]:
         """The results of the run, and its verdict where the record comes to one; returns them as plain values."""
@@ -152,15 +165,19 @@ class Run:
         self.verdict = judgement["level"] if isinstance(judgement, dict) else None
         return self.results
 
-    def _keep_or_drop(self, seconds: float) -> None:
-        """Keep finished work for a resume; leave no trace when there is none."""
-        left = [p for p in self.work.iterdir() if p.name != "partial.json"]
+    def _keep_or_drop(self, seconds: float) -> bool:
+        """Keep finished work for a resume; leave no trace when there is none. Whether there is."""
+        files = [p for p in self.work.rglob("*") if p.is_file() and p != self.work / "partial.json"]
+        left = bool(files) and self.verb not in _STARTS_OVER
+        if left:
+            _left.append(self.path)
         with suppress(OSError, CannotWriteError):
             if left:
                 manifest = self.work / "partial.json"
                 write_json(manifest, {**read_json(manifest), "seconds": seconds})
             else:
                 shutil.rmtree(self.work)
+        return left
 
     @staticmethod
     def read(path: Path | str, verb: str | None = None) -> dict[str, Any]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import Field
 
@@ -12,13 +13,15 @@ from doorward.core import methods as registry
 from doorward.core.classifier import Classifier
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
+from doorward.core.plan import Plan
 from doorward.core.progress import Progress
 from doorward.core.runs import Run
 from doorward.inversion.invert import DEFAULT_METHODS, invert
 from doorward.inversion.judge.references import like, train_references
+from doorward.inversion.plan import plan_inversion
 from doorward.inversion.repeat import invert_repeatedly, joined
 from doorward.inversion.results import Inversion
-from doorward.models.open.together import Opening
+from doorward.models.open.together import Opened, Opening
 
 
 class InvertRequest(Opening):
@@ -48,22 +51,12 @@ def invert_to_folder(
     progress: Progress | None = None,
 ) -> Inversion:
     """Invert and write the run. A killed run goes on inside the method it was in."""
-    chosen = request.methods or (DEFAULT_METHODS if request.source else ("margin",))
-    for name in chosen:
-        registry.get("invert", name)  # a wrong name is told before anything is loaded
-    if request.repeat > 1 and request.source is None:
-        raise DoorwardError(f"--repeat {request.repeat}: hiding a trigger needs clean images; expected --images SOURCE")
-    classifier, images, warnings = _opened(request)
-    if request.train_references and (images is None or not request.labelled):
-        raise DoorwardError("--train-references: needs labelled clean images; expected --images SOURCE with labels")
-    if request.train_references and len(images.classes if images else ()) != len(classifier.classes):
-        raise DoorwardError("--train-references: the images have other classes than the model; expected the same")
-    references = [
-        request.model_copy(update={"model": m}).open(images, labelled=request.labelled) for m in request.references
-    ]
+    asked = _prepared(request)
+    chosen, classifier, images, references = asked.methods, asked.classifier, asked.images, asked.references
+    warnings, reference_net = asked.warnings, asked.reference_net
     resolved = {**request.model_dump(mode="json"), "methods": list(chosen), "sha256": images and images.hash}
     with Run(Path(output), "invert", resolved, overwrite, command) as run:
-        reference_net = request.reference_net or like(classifier)
+        kept = run.work / "references"
         if images is not None and request.train_references:
             own, doubts = train_references(
                 images,
@@ -71,18 +64,13 @@ def invert_to_folder(
                 net=reference_net,
                 seed=request.seed,
                 device=request.device,
+                folder=kept,
                 progress=progress,
             )
             references, warnings = [*references, *own], (*warnings, *doubts)
         options: dict[str, Any] = {
-            "labelled": request.labelled,
-            "held_out": request.held_out,
-            "settings": request.settings,
-            "knowledge": request.knowledge,
-            "level": request.level,
+            **_options(request),
             "references": references,
-            "prescreen": request.prescreen,
-            "seed": request.seed,
             "folder": run.work,
             "progress": progress,
         }
@@ -98,13 +86,71 @@ def invert_to_folder(
         }
         found = replace(found, facts=found.facts.model_copy(update=about))
         run.keep(found.write(run.work))
+        shutil.rmtree(kept, ignore_errors=True)
     return found
 
 
-def _opened(request: InvertRequest) -> tuple[Classifier, ImageSet | None, tuple[str, ...]]:
-    """The classifier, the images as it takes them, and what was converted or is doubtful."""
+def plan_to_invert(request: InvertRequest) -> Plan:
+    """What `invert_to_folder` would do, and how long; nothing is written."""
+    asked = _prepared(request)
+    options = _options(request)
+    plan = plan_inversion(
+        asked.classifier, asked.images, asked.methods, references=asked.references, settings=options.pop("settings"),
+        **options,
+    )  # fmt: skip
+    if request.train_references:
+        told = f"{request.train_references} references ({asked.reference_net}) are trained first"
+        plan = replace(plan, lines=(*plan.lines, told), seconds=None)
+    return replace(plan, lines=(*plan.lines, *asked.warnings))
+
+
+class _Asked(NamedTuple):
+    """What a request comes to before anything is run."""
+
+    methods: tuple[str, ...]
+    classifier: Classifier
+    images: ImageSet | None
+    references: list[Classifier]
+    reference_net: str
+    warnings: tuple[str, ...]
+
+
+def _prepared(request: InvertRequest) -> _Asked:
+    """Everything opened; mistakes are told before anything is run."""
+    chosen = request.methods or (DEFAULT_METHODS if request.source else ("margin",))
+    for name in chosen:
+        registry.get("invert", name)  # a wrong name is told before anything is loaded
+    if request.repeat > 1 and request.source is None:
+        raise DoorwardError(f"--repeat {request.repeat}: hiding a trigger needs clean images; expected --images SOURCE")
+    classifier, images, warnings, own_labels = _opened(request)
+    if request.train_references and (images is None or not request.labelled):
+        raise DoorwardError("--train-references: needs labelled clean images; expected --images SOURCE with labels")
+    if request.train_references and not own_labels:
+        raise DoorwardError("--train-references: the images have other classes than the model; expected the same")
+    reference_net = _reference_net(request, classifier) if request.train_references else ""
+    references = [
+        request.model_copy(update={"model": m}).open(images, labelled=request.labelled) for m in request.references
+    ]
+    return _Asked(chosen, classifier, images, references, reference_net, warnings)
+
+
+def _options(request: InvertRequest) -> dict[str, Any]:
+    """What `invert` is asked, beside the files."""
+    names = ("labelled", "held_out", "settings", "knowledge", "level", "prescreen", "seed")
+    return {name: getattr(request, name) for name in names}
+
+
+def _reference_net(request: InvertRequest, classifier: Classifier) -> str:
+    """The net of the references: as asked for, or the suspect's own."""
+    folder = Path(request.model)
+    own = f"hf:{folder}" if (folder / "config.json").is_file() else None
+    return request.reference_net or like(classifier, request.arch or own)
+
+
+def _opened(request: InvertRequest) -> Opened | tuple[Classifier, None, tuple[str, ...], bool]:
+    """The classifier, the images as it takes them, what is to be said of both, and whether labels are the images'."""
     if request.source is None:
         classifier = request.open()
-        return classifier, None, classifier.notes
+        return classifier, None, classifier.notes, False
     images = request.read(request.source, request.split, labels=False)
     return request.open_on_others(images, labelled=request.labelled)

@@ -157,7 +157,7 @@ def fitting_weights(net: nn.Module, path: Path) -> dict[str, Tensor]:
 
 def save_state(path: Path, net: nn.Module, optimiser: torch.optim.Optimizer, epoch: int) -> None:
     """Write a training state; a kill during the write leaves the former one."""
-    tensors = {f"net.{k}": v for k, v in net.state_dict().items()}
+    tensors = {f"net.{k}": v for k, v in unshared(net.state_dict()).items()}
     for index, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{k}": torch.as_tensor(v) for k, v in state.items() if v is not None}
     tensors["epoch"] = torch.tensor(epoch)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from doorward.core import methods as registry
-from doorward.core.classifier import Classifier, measure_accuracy
+from doorward.core.classifier import Classifier
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
-from doorward.core.stats import Rate
+from doorward.core.stats import Paired, Rate
 from doorward.repairs.apply import apply_repair
 from doorward.repairs.methods.controls import FineTuneSettings
 from doorward.repairs.parts.stamping import Triggers, checked, success_by_target, total
@@ -42,12 +46,14 @@ class Arm:
         planned: what was run; its role is ``given`` for the classifier as it was.
         repaired: the classifier and what the method says of it.
         accuracy: on the held-out clean images.
+        cost: accuracy of the classifier as given minus that of this one, on the same images.
         success: per target, of the inverted triggers on the same images, never of the attacker's own; empty without.
     """
 
     planned: Planned
     repaired: Repaired
     accuracy: Rate
+    cost: Paired
     success: dict[int, Rate]
     seconds: float
 
@@ -72,6 +78,11 @@ class Bench:
     seed: int
     knowledge: dict[str, Any] = field(default_factory=dict)
 
+    @cached_property
+    def knew(self) -> NDArray[np.bool_]:
+        """Which held-out images the classifier decides rightly before any repair, ``[N]``."""
+        return self._right(self.classifier)
+
     def as_given(self) -> Arm:
         """The classifier before any repair."""
         plain = Planned(AS_GIVEN, "given", "", {}, None)
@@ -95,7 +106,12 @@ class Bench:
     def _measured(self, planned: Planned, repaired: Repaired, seconds: float) -> Arm:
         targets = checked(planned.name, self.triggers, self.classifier) if self.triggers else ()
         success = success_by_target(repaired.classifier, self.held, targets, self.seed)
-        return Arm(planned, repaired, measure_accuracy(repaired.classifier, self.held), success, seconds)
+        knows = self._right(repaired.classifier)
+        cost = Paired(int((self.knew & ~knows).sum()), int((knows & ~self.knew).sum()), len(knows))
+        return Arm(planned, repaired, Rate(int(knows.sum()), len(knows)), cost, success, seconds)
+
+    def _right(self, classifier: Classifier) -> NDArray[np.bool_]:
+        return np.asarray(classifier.predict(self.held.pixels) == self.held.labels)
 
 
 def make_bench(

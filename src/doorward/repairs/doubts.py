@@ -8,8 +8,6 @@ from doorward.core.stats import Rate
 from doorward.repairs.results import ArmRecord
 from doorward.repairs.verdict import STILL
 
-_COST = 0.02  # accuracy that a repair may cost before it is said
-
 
 def doubts(rows: Sequence[ArmRecord]) -> tuple[str, ...]:
     """Warnings about a comparison: triggers that never worked or still do, controls that do as well, lost accuracy.
@@ -36,9 +34,11 @@ def doubts(rows: Sequence[ArmRecord]) -> tuple[str, ...]:
 
 def _of_one(row: ArmRecord, given: ArmRecord, controls: Sequence[ArmRecord]) -> list[str]:
     name, found = row.name, []
-    accuracy, accuracy_before = row.accuracy.rate(), given.accuracy.rate()
-    if accuracy_before.value - accuracy.value > _COST:
-        found.append(f"{name} costs clean accuracy: {accuracy_before} % before, {accuracy} % after")
+    if row.cost is not None and row.cost.low > 0:  # beyond what so few images show by chance
+        found.append(
+            f"{name} costs clean accuracy: {row.cost} points on the same {row.cost.trials} held-out images "
+            f"({given.accuracy.rate()} % before, {row.accuracy.rate()} % after)"
+        )
     before, after = _success(given), _success(row)
     if before is None or after is None:
         return found

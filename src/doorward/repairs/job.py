@@ -51,7 +51,7 @@ def repair_to_folder(
     was in.
     """
     chosen = _methods(request)
-    classifier, source, warnings = request.open_on_its_set(request.read(request.source, request.split))
+    classifier, source, warnings, _ = request.open_on_its_set(request.read(request.source, request.split))
     images = source.portion(request.share, request.seed)
     inverted = None
     if request.triggers:

@@ -23,6 +23,7 @@ from doorward.core.results import (
     Result,
     parse,
 )
+from doorward.core.stats import Paired
 from doorward.models.files import load_classifier
 from doorward.repairs.arms import Arm, Role
 from doorward.repairs.files import copy_arm, save_arm
@@ -35,11 +36,38 @@ class StepRecord(Record):
     accuracy: RateRecord
 
 
+class CostRecord(Record):
+    """Accuracy that an arm costs: the classifier as given minus the arm, on the same images (`Paired`).
+
+    Args:
+        lost, gained: images that only the classifier as given, only the arm decides rightly.
+    """
+
+    value: float = Field(ge=-1, le=1, allow_inf_nan=False)
+    low: float = Field(ge=-1, le=1, allow_inf_nan=False)
+    high: float = Field(ge=-1, le=1, allow_inf_nan=False)
+    lost: Count
+    gained: Count
+    trials: Count
+
+    @classmethod
+    def of(cls, cost: Paired) -> CostRecord:
+        """The record of a paired difference."""
+        low, high = cost.interval
+        counts = {"lost": cost.lost, "gained": cost.gained, "trials": cost.trials}
+        return cls(value=cost.value, low=low, high=high, **counts)
+
+    def __str__(self) -> str:
+        """In points of accuracy."""
+        return str(Paired(self.lost, self.gained, self.trials))
+
+
 class ArmRecord(Record):
     """One arm of the comparison.
 
     Args:
         accuracy: on the held-out clean images.
+        cost: of that accuracy, on the same images; None for the classifier as given, and in older runs.
         asr, targets: success of the inverted triggers on the same images, in all and by target; None, empty without.
         settings, given, knowledge: what the method was configured with and handed.
         folder: of its classifier in the run; None for the classifier as it was given.
@@ -49,6 +77,7 @@ class ArmRecord(Record):
     role: Role
     method: str = ""
     accuracy: RateRecord
+    cost: CostRecord | None = None
     asr: RateRecord | None = None
     targets: dict[Count, RateRecord] = Field(default_factory=dict)
     seconds: Number = None

@@ -15,6 +15,7 @@ from doorward.repairs.parts.stamping import total
 from doorward.repairs.repaired import Repaired
 from doorward.repairs.results import (
     ArmRecord,
+    CostRecord,
     RepairedRecord,
     RepairRecord,
     StepRecord,
@@ -34,6 +35,7 @@ def row_of(arm: Arm) -> ArmRecord:
         role=arm.planned.role,
         method=method,
         accuracy=RateRecord.of(arm.accuracy),
+        cost=CostRecord.of(arm.cost) if method else None,
         asr=RateRecord.of(total(arm.success)) if arm.success else None,
         targets={target: RateRecord.of(rate) for target, rate in arm.success.items()},
         seconds=round(arm.seconds, 3),

@@ -97,7 +97,7 @@ def screen_to_folder(
 
 def _opened(request: ScreenRequest) -> tuple[Classifier, ImageSet, ImageSet, tuple[str, ...]]:
     """The classifier, the clean images and those to be screened as it takes them, and what is to be said of them."""
-    model, clean, warnings = request.open_on_others(request.read(request.clean, labels=False))
+    model, clean, warnings, _ = request.open_on_others(request.read(request.clean, labels=False))
     incoming = request.read(request.source, request.split, labels=False)
     images, notes = fit_pictures(incoming, model.shape)
     warnings = (*warnings, *conversions(incoming), *notes)

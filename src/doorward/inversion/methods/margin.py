@@ -12,7 +12,10 @@ from doorward.core.order_test import gamma_p_value
 from doorward.inversion.inverted import Inverted
 from doorward.inversion.search.frozen import Frozen
 from doorward.inversion.search.loop import Lanes, LoopSettings, Objective, Tensors, Watch, optimise
+from doorward.inversion.search.rest import at_rest, remembered
 from doorward.inversion.search.scores import class_margin
+
+_STALL = 3  # checks without growth until a class is done
 
 
 class MarginSettings(LoopSettings):
@@ -50,6 +53,7 @@ class MarginObjective(Objective):
             grown = held["best"] - held["before"] > self.s.tolerance * held["best"].abs()
             held["stall"] = torch.where(grown, 0.0, held["stall"] + 1)
             held["before"] = held["best"].clone()
+            held["trail"] = remembered(held["trail"], held["best"])
 
     def settle(self, lanes: Lanes) -> None:
         """Inputs stay images."""
@@ -57,7 +61,7 @@ class MarginObjective(Objective):
 
     def done(self, lanes: Lanes) -> Tensor:
         """Classes whose margin has not grown for three checks."""
-        return lanes.held["stall"] >= 3
+        return lanes.held["stall"] >= _STALL
 
     def promise(self, lanes: Lanes) -> Tensor:
         """Large margins first."""
@@ -77,7 +81,8 @@ def margin(model: Frozen, s: MarginSettings, *, seed: int, watch: Watch) -> Inve
         model: the frozen net.
         seed: of the starting points.
 
-    Returns: statistic log of the largest margin; no triggers.
+    Returns: statistic log of the largest margin; no triggers. A class has converged when its margin grew by at most
+        10 % over the last three checks.
 
     Fails when: every class is a target; the classifier was trained hard on the trigger's features for other reasons
         (natural backdoors), or its margins are bounded by its training (label smoothing, mixup).
@@ -88,6 +93,7 @@ def margin(model: Frozen, s: MarginSettings, *, seed: int, watch: Watch) -> Inve
     zeros = torch.zeros(model.classes, device=model.device)
     held = {"label": torch.arange(model.classes, device=model.device), "best": zeros - torch.inf}
     held |= {"before": zeros - 1e30, "stall": zeros.clone()}
+    held["trail"] = torch.full((model.classes, _STALL + 1), torch.inf, device=model.device)
     lanes = Lanes({"input": free.expand(model.classes, *free.shape).clone()}, held)
     lanes = optimise(MarginObjective(model, s), lanes, s, seed=seed, watch=watch)
     best = lanes.held["best"].cpu().numpy().astype(np.float64)
@@ -96,7 +102,7 @@ def margin(model: Frozen, s: MarginSettings, *, seed: int, watch: Watch) -> Inve
     return Inverted(
         np.log(np.maximum(best, 1e-6)),
         "log of the largest margin that any input reaches",
-        np.ones(model.classes, bool),
+        (at_rest(lanes.held["trail"]) | (lanes.held["stall"] >= _STALL)).cpu().numpy(),
         positive,
         ~dropped,
         details={

@@ -14,6 +14,7 @@ from doorward.core.triggers import Trigger
 from doorward.inversion.inverted import Inverted, spread
 from doorward.inversion.search.loop import Lanes, LoopSettings, Objective, Tensors, Watch, optimise
 from doorward.inversion.search.pictures import squash
+from doorward.inversion.search.rest import at_rest, remembered
 from doorward.inversion.search.scene import Scene
 from doorward.inversion.search.scores import scored
 from doorward.inversion.search.stamping import blend_whole
@@ -74,6 +75,7 @@ class MaskObjective(Objective):
         waiting = ~held["best_size"].isfinite() & ~better  # not yet working is not yet stalling
         held["stall"] = torch.where(shrunk | waiting, 0.0, held["stall"] + 1)
         held["best_size"] = torch.where(better, told["size"], held["best_size"])
+        held["trail"] = remembered(held["trail"], held["best_size"])
         for key in ("mask", "pattern"):
             held[f"best_{key}"] = torch.where(
                 better[:, None, None, None], lanes.trained[key].detach(), held[f"best_{key}"]
@@ -107,7 +109,8 @@ def mask(scene: Scene, s: MaskSettings, *, seed: int, watch: Watch) -> Inverted:
         scene: the frozen net and clean images of several classes.
         seed: of the starting point and the batches.
 
-    Returns: statistic -log of the smallest mask's L1 norm in pixels; one trigger per class.
+    Returns: statistic -log of the smallest mask's L1 norm in pixels; one trigger per class. A class has converged when
+        its mask works and became at most 10 % smaller over the last ``patience`` windows.
 
     Fails when: the trigger covers much of the image (blends, warps), works from few source classes only, or moves;
         every class is a target (all-to-all), for then none stands out.
@@ -123,17 +126,18 @@ def mask(scene: Scene, s: MaskSettings, *, seed: int, watch: Watch) -> Inverted:
         prefix = "best_" if works[lane] else ""
         alpha, pattern = (squash(source[f"{prefix}{k}"][lane]).permute(2, 0, 1).cpu() for k in ("mask", "pattern"))
         triggers[label] = (Trigger(pattern.contiguous(), alpha.contiguous()),)
-    converged = works.cpu().numpy()
+    reached = works.cpu().numpy()
+    rested = (works & (at_rest(held["trail"]) | (held["stall"] >= s.patience))).cpu().numpy()
     details: dict[str, Any] = {"mad_index": mad_index(size).tolist(), "steps": held["steps"].tolist()}
     dropped = held["dropped"].cpu().numpy()
-    missing = int((~converged & ~dropped).sum())
+    missing = int((~reached & ~dropped).sum())
     told = f"{missing} of {len(size)} classes: no mask reached a success rate of {s.success} in {s.steps} steps"
     place = (scene.candidates, scene.model.classes)
     return Inverted(
         spread(-np.log(size), *place),
         "-log of the L1 norm of the smallest mask that works",
-        spread(converged, *place, False),
-        spread(converged, *place, False),
+        spread(rested, *place, False),
+        spread(reached, *place, False),
         spread(~dropped, *place, False),
         triggers,
         spread(size, *place),
@@ -159,6 +163,7 @@ def start(scene: Scene, s: MaskSettings, seed: int) -> Lanes:
         "best_size": zeros + torch.inf,
     }
     held |= {k: zeros.clone() for k in ("hits", "trials", "size", "stall")}
+    held["trail"] = torch.full((classes, s.patience + 1), torch.inf, device=device)
     return Lanes(trained, held | {f"best_{k}": v.clone() for k, v in trained.items()})
 
 

@@ -19,6 +19,7 @@ from doorward.inversion.search.scores import log_odds, scored
 from doorward.inversion.search.stamping import corners, stamp_windows
 
 _TAIL = 0.2  # share of the steps at the end over which the success rate is measured
+_RISE = 3.0  # standard errors by which it may exceed that of as many steps before, in a search at rest
 
 
 class PixelSettings(LoopSettings):
@@ -74,9 +75,11 @@ class PixelObjective(Objective):
     def note(self, lanes: Lanes, told: Tensors, step: int) -> None:
         """Count hits: a moving average, and over the last steps."""
         lanes.held["success"].lerp_(told["hits"] / told["trials"].clamp(min=1), 0.05)
-        if step >= self.s.steps * (1 - _TAIL):
-            lanes.held["hits"] += told["hits"]
-            lanes.held["trials"] += told["trials"]
+        for share, when in ((1 - _TAIL, ""), (1 - 2 * _TAIL, "earlier_")):
+            if step >= self.s.steps * share:
+                lanes.held[f"{when}hits"] += told["hits"]
+                lanes.held[f"{when}trials"] += told["trials"]
+                break
 
     def settle(self, lanes: Lanes) -> None:
         """Pixels and transparency stay in [0, 1]."""
@@ -101,7 +104,8 @@ def pixel(scene: Scene, s: PixelSettings, *, seed: int, watch: Watch, target_cla
         seed: of the starting points, places and batches.
         target_class: look at this class alone; there is no verdict then.
 
-    Returns: statistic log odds of the best run's success rate over the last fifth of the steps.
+    Returns: statistic log odds of the best run's success rate over the last fifth of the steps. A class has converged
+        when that is no higher than over the fifth before, up to chance (three standard errors).
 
     Fails when: the loss over the trigger's pixels has poor local minima (try ``runs``); the trigger is larger than
         ``size``, or works at one place only while ``place`` is random.
@@ -117,7 +121,8 @@ def pixel(scene: Scene, s: PixelSettings, *, seed: int, watch: Watch, target_cla
     if s.transparency:
         trained["alpha"] = torch.full((*trained["pattern"].shape[:3], 1), 0.75, device=scene.pixels.device)
     label = torch.tensor(labels, device=scene.pixels.device).repeat_interleave(s.runs)
-    held = {"label": label} | {k: torch.zeros(len(label), device=label.device) for k in ("success", "hits", "trials")}
+    counted = ("success", "hits", "trials", "earlier_hits", "earlier_trials")
+    held = {"label": label} | {k: torch.zeros(len(label), device=label.device) for k in counted}
     lanes = optimise(PixelObjective(scene, s), Lanes(trained, held), s, seed=seed, watch=watch)
     return _result(scene, s, lanes, labels)
 
@@ -128,7 +133,8 @@ def _result(scene: Scene, s: PixelSettings, lanes: Lanes, labels: list[int]) -> 
     rate = torch.where(ended, held["hits"] / held["trials"].clamp(min=1), held["success"])
     placement = Placement("random") if s.place == "random" else Placement("fixed", s.row, s.column)
     statistic, size = np.full(classes, np.nan), np.full(classes, np.nan)
-    works, ran_out = np.zeros(classes, bool), np.zeros(classes, bool)
+    rested = ~rising(held)
+    works, ran_out, converged = np.zeros(classes, bool), np.zeros(classes, bool), np.zeros(classes, bool)
     triggers = {}
     for row, label in enumerate(labels):
         runs = torch.arange(row * s.runs, (row + 1) * s.runs)
@@ -136,19 +142,28 @@ def _result(scene: Scene, s: PixelSettings, lanes: Lanes, labels: list[int]) -> 
         best = int(best_first[0])
         trials = int(held["trials"][best]) or s.batch
         statistic[label], works[label] = log_odds(float(rate[best]), trials), bool(rate[best] > 0.5)
+        converged[label] = bool(rested[best])
         ran_out[label] = not bool(held["dropped"][runs].all())
         triggers[label] = tuple(_trigger(lanes, int(run), placement) for run in best_first)
         size[label] = float(triggers[label][0].alpha.sum())
     return Inverted(
         statistic,
         f"log odds of the success rate of a {s.size} x {s.size} trigger",
-        np.isfinite(statistic),
+        converged,
         works,
         ran_out,
         triggers,
         size,
         details={"success": rate.view(len(labels), s.runs).tolist()},
     )
+
+
+def rising(held: Tensors) -> Tensor:
+    """Lanes whose success rate still rose at the end, beyond chance: its log odds over the last steps and before."""
+    hits, trials = (torch.stack([held[f"earlier_{k}"], held[k]]) + 0.5 for k in ("hits", "trials"))
+    misses = (trials - hits).clamp(min=0) + 0.5
+    odds = (hits / misses).log()
+    return (odds[1] - odds[0]) > _RISE * (1 / hits + 1 / misses).sum(0).sqrt()
 
 
 def _trigger(lanes: Lanes, lane: int, placement: Placement) -> Trigger:

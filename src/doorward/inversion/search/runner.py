@@ -25,6 +25,7 @@ from doorward.inversion.inverted import Inverted
 from doorward.inversion.search.frozen import Frozen
 from doorward.inversion.search.loop import Watch
 from doorward.inversion.search.measure import success
+from doorward.inversion.search.rest import advice
 from doorward.inversion.search.scene import Scene
 
 _MEASURED_CLASSES = 32  # of more classes, the most suspicious have their triggers measured
@@ -104,7 +105,8 @@ class Bench:
         if others:
             ran_out = np.all([inverted.ran_out, *(o.ran_out for o in others)], axis=0)
             inverted = replace(inverted, ran_out=ran_out)
-        verdict, why = judge(inverted, reference)
+        steps, usual = (getattr(one, "steps", 0) for one in (s, method.configure()))
+        verdict, why = judge(inverted, reference, advice(method.name, steps, usual) if steps else "")
         return Outcome(
             method, s, tuple(sorted(used)), inverted, verdict, why, statistics, self._measure(inverted), seconds
         )
@@ -160,11 +162,14 @@ class Bench:
                 path.unlink()
 
 
-def judge(inverted: Inverted, reference: NDArray[np.float64] | None = None) -> tuple[OrderTest | None, str]:
+def judge(
+    inverted: Inverted, reference: NDArray[np.float64] | None = None, advice: str = ""
+) -> tuple[OrderTest | None, str]:
     """The order-statistics test, or why there is none. Classes whose triggers do not work can be no target.
 
     Args:
         reference: what the statistic of a clean net is, per class ``[K]``; the difference is tested.
+        advice: what to do when the search did not come to rest.
     """
     statistic = inverted.statistic if reference is None else inverted.statistic - reference
     compared = inverted.ran_out & np.isfinite(statistic)
@@ -172,7 +177,7 @@ def judge(inverted: Inverted, reference: NDArray[np.float64] | None = None) -> t
         return None, f"{int(compared.sum())} classes to compare; expected at least {FEWEST_CLASSES}"
     if 2 * int(inverted.converged[compared].sum()) < int(compared.sum()):
         found = f"{int(inverted.converged[compared].sum())} of {int(compared.sum())} classes"
-        return None, f"did not converge: {found} came to a result"
+        return None, " ".join(filter(None, (f"the search had not come to rest: {found} came to a result", advice)))
     if np.ptp(statistic[compared]) == 0:
         return None, "the statistic is the same for every class"
     if inverted.controls:

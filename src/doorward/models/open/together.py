@@ -21,11 +21,15 @@ from doorward.models.open.matching import fit_images, fit_pictures, match_classe
 
 
 class Opened(NamedTuple):
-    """A classifier, images as it takes them, and in words what was understood, converted and doubted."""
+    """A classifier, images as it takes them, and in words what was understood, converted and doubted.
+
+    ``own_labels``: the images' labels are their own, not the model's decisions.
+    """
 
     classifier: Classifier
     images: ImageSet
     notes: tuple[str, ...]
+    own_labels: bool
 
 
 class Opening(ModelOptions):
@@ -56,7 +60,7 @@ class Opening(ModelOptions):
         fitted = match_classes(fitted, classifier)
         if not self.has_conventions:  # what Doorward wrote beside a net outweighs a guess
             notes += check_conventions(classifier, fitted, labelled=True, name=self.model)
-        return Opened(classifier, fitted, (*conversions(images), *classifier.notes, *notes))
+        return Opened(classifier, fitted, (*conversions(images), *classifier.notes, *notes), True)
 
     def open_on_others(self, images: ImageSet, *, labelled: bool = True) -> Opened:
         """For questions about the model: foreign pictures are made to fit, their labels too.
@@ -71,7 +75,7 @@ class Opening(ModelOptions):
         if matched or not self.has_conventions:
             foreign = labelled and not matched  # what it decides about other things may tell little, and rightly so
             notes += check_conventions(classifier, fitted, labelled=matched, name=self.model, refuse=not foreign)
-        return Opened(classifier, fitted, (*conversions(images), *classifier.notes, *notes))
+        return Opened(classifier, fitted, (*conversions(images), *classifier.notes, *notes), matched)
 
     def _open(self, images: ImageSet, *, labelled: bool) -> Classifier:
         """The classifier; where grey pictures do not go in, it may be that of a colour net."""

@@ -196,3 +196,28 @@ def test_a_repair_is_scored_on_what_it_held_out_of_fitted_pictures(place: Path, 
     assert call(*made, "--set", "fine-tune.epochs=1", "-o", tmp_path / "repaired").code in (0, 1, 3)
     scored = call("score", tmp_path / "repaired", "--clean", "--test", place / "clean", "--json")
     assert scored.json["test"]["images"] == 16  # 20 % of 80
+
+
+def test_a_dry_run_says_what_would_be_done_and_writes_nothing(place: Path, tmp_path: Path, call: Call) -> None:
+    trained = dw.train(dw.load_images(place / "photos", size=SIDE), "small-cnn", TrainSettings(epochs=1))
+    (tmp_path / "model").mkdir()
+    dw.models.files.save_classifier(trained, tmp_path / "model")
+    model, clean = tmp_path / "model", ("--images", place / "clean")
+    for told, command in {
+        "2 passes of 100 images": ("cleanse", place / "photos", "--model", model),
+        "at most 50 steps": ("invert", model, *clean, "--method", "mask", "--set", "mask.steps=50"),
+        "fine-tune (control): 3 epochs": (
+            "repair",
+            model,
+            *clean,
+            "--method",
+            "fine-tune",
+            "--set",
+            "fine-tune.epochs=3",
+        ),
+        "4 epochs in batches of": ("train", place / "photos", "--size", SIDE, "--epochs", 4),
+    }.items():
+        answer = call(*command, "-o", tmp_path / "out", "--dry-run")
+        assert answer.code == 0 and told in answer.out and "less than a minute" in answer.out, answer
+        assert call(*command, "-o", tmp_path / "out", "--dry-run", "--json").json["seconds"] < 60
+    assert not list(tmp_path.glob("out*"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -84,8 +84,8 @@ def cleanse(
     for name in set(settings or {}) - set(configured):
         raise DoorwardError(f"cleanse: settings for {name!r}, which does not run; methods: {', '.join(configured)}")
     known = registry.check_knowledge("cleanse", knowledge or {}, chosen, images.classes)
-    filters = {str(getattr(configured[m.name], "filter")) for m in chosen if "filtered_logits" in m.given}  # noqa: B009
-    observations = look(images, model, sorted(filters), seed=seed, folder=folder, progress=progress)
+    filters = filters_of(chosen, configured)
+    observations = look(images, model, filters, seed=seed, folder=folder, progress=progress)
     ran = []
     for number, method in enumerate(chosen):
         if progress:
@@ -94,6 +94,11 @@ def cleanse(
     if progress:
         progress("done", len(chosen), len(chosen))
     return _result(images, model, observations, ran, level)
+
+
+def filters_of(chosen: Sequence[Method], configured: Mapping[str, Settings]) -> list[str]:
+    """Names of the filters under which the methods want the net's answers."""
+    return sorted({str(getattr(configured[m.name], "filter")) for m in chosen if "filtered_logits" in m.given})  # noqa: B009
 
 
 def _result(

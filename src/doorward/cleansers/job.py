@@ -8,10 +8,12 @@ from typing import Any
 
 from pydantic import Field
 
-from doorward.cleansers.cleanse import DEFAULT_METHODS, cleanse
+from doorward.cleansers.cleanse import DEFAULT_METHODS, cleanse, filters_of
 from doorward.cleansers.observe import Look, observe
+from doorward.cleansers.plan import plan_cleansing
 from doorward.cleansers.results import Cleansing
 from doorward.core import methods as registry
+from doorward.core.plan import Plan
 from doorward.core.progress import Progress
 from doorward.core.runs import Run
 from doorward.models.open.together import Opening
@@ -63,3 +65,14 @@ def cleanse_to_folder(
         cleansing = replace(cleansing, facts=cleansing.write(run.work).model_copy(update=about))
         run.keep(cleansing.record)
     return cleansing
+
+
+def plan_to_cleanse(request: CleanseRequest) -> Plan:
+    """What `cleanse_to_folder` would do, and how long; nothing is written."""
+    chosen = request.methods or DEFAULT_METHODS
+    methods = [registry.get("cleanse", name) for name in chosen]
+    images = request.read(request.source, request.split or "train")
+    classifier, images, notes, _ = request.open_on_its_set(images)
+    configured = {m.name: m.configure(request.settings.get(m.name)) for m in methods}
+    plan = plan_cleansing(classifier, images, chosen, filters_of(methods, configured))
+    return replace(plan, lines=(*plan.lines, *notes))

@@ -32,6 +32,7 @@ def cleanse_command(
     split: common.Split = "train",
     seed: common.Seed = 0,
     *,
+    dry_run: common.DryRun = False,
     overwrite: common.Overwrite = False,
     as_json: common.AsJson = False,
     **opening: Any,
@@ -44,7 +45,7 @@ def cleanse_command(
     Example: doorward cleanse photos/ --model weights.pth --arch mine.py:make_net --size 96 -o run/
     Example: doorward cleanse poisoned/ --model model/ --method impurity --method spectral -o run/
     """
-    from doorward.cleansers.job import CleanseRequest, cleanse_to_folder
+    from doorward.cleansers.job import CleanseRequest, cleanse_to_folder, plan_to_cleanse
     from doorward.core.methods import build_settings
 
     asked = {
@@ -58,6 +59,8 @@ def cleanse_command(
         "seed": seed,
     }
     request = build_settings(CleanseRequest, "cleanse", asked)
+    if dry_run:
+        common.show_plan(plan_to_cleanse(request), as_json)
     with common.display("cleanse") as progress:
         found = cleanse_to_folder(
             request, output, overwrite=overwrite, command=common.command_line(), progress=progress

@@ -20,6 +20,7 @@ from doorward.core.progress import display as display
 from doorward.core.progress import printable as printable
 
 if TYPE_CHECKING:
+    from doorward.core.plan import Plan
     from doorward.core.results import Judgement
 
 out = Console(highlight=False)
@@ -32,6 +33,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a finished
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Decides everything random.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and how long it takes; end there.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting; may be repeated.")]
 Split = Annotated[str, typer.Option("--split", help="train or test, for sets that have both.")]
 # How pictures are read; the fields of `doorward.data.reading.Reading`.
@@ -124,6 +126,16 @@ def show_notes(notes: Sequence[str]) -> None:
     """What was understood, converted or doubted, on stderr."""
     for note in notes:
         err.print(f"note: {escape(printable(note))}", soft_wrap=True)
+
+
+def show_plan(plan: Plan, as_json: bool) -> None:
+    """The plan of a dry run; ends the command."""
+    if as_json:
+        print_json({"plan": list(plan.lines), "seconds": plan.seconds})
+    else:
+        for line in plan.told:
+            out.print(escape(printable(line)), soft_wrap=True)
+    raise typer.Exit(FOUND_NOTHING)
 
 
 def probability(value: float | None) -> str:

@@ -43,6 +43,7 @@ def invert_command(
     ] = 1,
     seed: common.Seed = 0,
     *,
+    dry_run: common.DryRun = False,
     overwrite: common.Overwrite = False,
     as_json: common.AsJson = False,
     **opening: Any,
@@ -54,7 +55,7 @@ def invert_command(
     Example: doorward invert model/ --images mnist-5k --method mask --method margin -o run/
     """
     from doorward.core.methods import build_settings
-    from doorward.inversion.job import InvertRequest, invert_to_folder
+    from doorward.inversion.job import InvertRequest, invert_to_folder, plan_to_invert
 
     asked = {
         **models.as_request(model, opening),
@@ -72,6 +73,8 @@ def invert_command(
         "seed": seed,
     }
     request = build_settings(InvertRequest, "invert", asked)
+    if dry_run:
+        common.show_plan(plan_to_invert(request), as_json)
     with common.display("invert") as progress:
         found = invert_to_folder(request, output, overwrite=overwrite, command=common.command_line(), progress=progress)
     if as_json:

@@ -43,6 +43,7 @@ def repair_command(
     share: Annotated[float, typer.Option(help="Use this share of --images, drawn by --seed.")] = 1.0,
     seed: common.Seed = 0,
     *,
+    dry_run: common.DryRun = False,
     overwrite: common.Overwrite = False,
     as_json: common.AsJson = False,
     **opening: Any,
@@ -55,7 +56,7 @@ def repair_command(
     Example: doorward repair model/ --images mnist-5k --triggers run/ --method retrain -o repaired/
     """
     from doorward.core.methods import build_settings
-    from doorward.repairs.job import RepairRequest, repair_to_folder
+    from doorward.repairs.job import RepairRequest, plan_to_repair, repair_to_folder
 
     asked = {
         **models.as_request(model, opening),
@@ -71,6 +72,8 @@ def repair_command(
         "seed": seed,
     }
     request = build_settings(RepairRequest, "repair", asked)
+    if dry_run:
+        common.show_plan(plan_to_repair(request), as_json)
     with common.display("repair") as progress:
         made = repair_to_folder(request, output, overwrite=overwrite, command=common.command_line(), progress=progress)
     if as_json:

@@ -48,6 +48,7 @@ def train_command(
     split: common.Split = "train",
     seed: common.Seed = 0,
     device: common.Device = "auto",
+    dry_run: common.DryRun = False,
     overwrite: common.Overwrite = False,
     as_json: common.AsJson = False,
 ) -> None:
@@ -64,7 +65,7 @@ def train_command(
 
     Example: doorward train poisoned/ --net small-cnn --epochs 10 --seed 1 -o model/
     """
-    from doorward.models.train.job import train_to_folder
+    from doorward.models.train.job import plan_to_train, train_to_folder
 
     plain: dict[str, Any] = {
         "source": source,
@@ -80,6 +81,8 @@ def train_command(
     paths = {"weights": weights, "without": without, "attacker": attacker}
     numbers = {"--mean": mean, "--std": std, "--range": value_range}
     request = _request(net, epochs, setting, plain, paths, numbers)
+    if dry_run:
+        common.show_plan(plan_to_train(request), as_json)
     with common.display("train") as progress:
         made = train_to_folder(
             request, output, overwrite=overwrite, command=common.command_line(), progress=progress, tell=_tell

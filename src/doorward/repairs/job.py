@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import Field
 
 from doorward.core import methods as registry
 from doorward.core.errors import DoorwardError
 from doorward.core.files import read_json, write_json
+from doorward.core.images import ImageSet
+from doorward.core.plan import Plan
 from doorward.core.progress import Progress
 from doorward.core.results import parse
 from doorward.core.runs import Run
-from doorward.inversion.triggers import load_inverted
+from doorward.inversion.triggers import InvertedTriggers, load_inverted
 from doorward.models.open.together import Opening
 from doorward.repairs.arms import Bench, Planned, default_methods, make_bench, plan_arms
 from doorward.repairs.files import save_arm
+from doorward.repairs.plan import plan_repair
 from doorward.repairs.results import ArmRecord, Repair
 from doorward.repairs.summary import row_of, summarise
 
@@ -50,6 +54,43 @@ def repair_to_folder(
     The first method's classifier lies at the root, the others in ``arms/NAME/``. A killed run goes on with the arm it
     was in.
     """
+    asked = _prepared(request)
+    bench, planned, source, inverted = asked.bench, asked.arms, asked.source, asked.inverted
+    arms = {arm.name: arm.settings for arm in planned}
+    resolved = {**request.model_dump(mode="json"), "methods": list(asked.methods), "arms": arms, "sha256": source.hash}
+    with Run(Path(output), "repair", resolved, overwrite, command) as run:
+        rows = [row_of(bench.as_given())]
+        for number, arm in enumerate(planned):
+            if progress:
+                progress(arm.name, number, len(planned))
+            rows.append(_run_arm(bench, arm, run.work))
+        _to_root(run.work, rows[1].name)
+        about = {"model": request.model, "source": request.source}
+        record = summarise(bench, rows, source, inverted, asked.warnings).model_copy(update=about)
+        run.keep(record)
+    return Repair(record, folder=Path(output), device=bench.classifier.device)
+
+
+def plan_to_repair(request: RepairRequest) -> Plan:
+    """What `repair_to_folder` would do, and how long; nothing is written."""
+    asked = _prepared(request)
+    plan = plan_repair(asked.bench, asked.arms, asked.source)
+    return replace(plan, lines=(*plan.lines, *asked.warnings))
+
+
+class _Asked(NamedTuple):
+    """What a request comes to before anything is run."""
+
+    methods: tuple[str, ...]
+    bench: Bench
+    arms: tuple[Planned, ...]
+    source: ImageSet
+    inverted: InvertedTriggers | None
+    warnings: tuple[str, ...]
+
+
+def _prepared(request: RepairRequest) -> _Asked:
+    """Everything opened; mistakes are told before anything is run."""
     chosen = _methods(request)
     classifier, source, warnings, _ = request.open_on_its_set(request.read(request.source, request.split))
     images = source.portion(request.share, request.seed)
@@ -61,19 +102,7 @@ def repair_to_folder(
     triggers = inverted.stamps if inverted else None
     planned = plan_arms(chosen, triggers=triggers, settings=request.settings, controls=request.controls)
     bench = make_bench(classifier, images, triggers, held_out=request.held_out, seed=request.seed)
-    arms = {arm.name: arm.settings for arm in planned}
-    resolved = {**request.model_dump(mode="json"), "methods": list(chosen), "arms": arms, "sha256": source.hash}
-    with Run(Path(output), "repair", resolved, overwrite, command) as run:
-        rows = [row_of(bench.as_given())]
-        for number, arm in enumerate(planned):
-            if progress:
-                progress(arm.name, number, len(planned))
-            rows.append(_run_arm(bench, arm, run.work))
-        _to_root(run.work, rows[1].name)
-        about = {"model": request.model, "source": request.source}
-        record = summarise(bench, rows, source, inverted, warnings).model_copy(update=about)
-        run.keep(record)
-    return Repair(record, folder=Path(output), device=classifier.device)
+    return _Asked(chosen, bench, planned, source, inverted, warnings)
 
 
 def _methods(request: RepairRequest) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -13,6 +13,7 @@ from doorward.core.classifier import Classifier, measure_accuracy
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
 from doorward.core.methods import build_settings
+from doorward.core.plan import Plan
 from doorward.core.progress import Progress
 from doorward.core.results import ImagesRecord, RateRecord, Record, read_record
 from doorward.core.runs import Run
@@ -92,17 +93,7 @@ def train_to_folder(
 
     Of several processes that ``torchrun`` started the first one writes; the others return None.
     """
-    settings = build_settings(TrainSettings, "train", request.training)
-    if request.by is not None and request.without is None:
-        raise DoorwardError(f"train: --by {request.by} without a cleanse run; expected --without RUN with it")
-    if request.weights is None and any((request.mean, request.std, request.value_range)):
-        raise DoorwardError("train: --mean, --std or --range without weights; expected --weights with it")
-    reading = _reading(request)
-    images = load_as(request.source, reading)
-    if request.without is not None:
-        images = without_flagged(images, Path(request.without), request.by)
-    given = images.hash
-    start, images, notes = _start(request, images)
+    settings, reading, given, start, images, notes = _prepared(request)
     test = _test_images(request, reading, images)
     resolved = {**request.model_dump(mode="json"), "training": settings.model_dump(mode="json"), "sha256": given}
     tell = tell if tell and process_number() == 0 else _nothing
@@ -154,6 +145,41 @@ def train_to_folder(
         run.keep(record)
         checkpoint.unlink(missing_ok=True)
     return record
+
+
+class _Asked(NamedTuple):
+    """What a request comes to before anything is trained; ``sha256``: of the images as they were read."""
+
+    settings: TrainSettings
+    reading: Reading
+    sha256: str
+    start: Classifier | None
+    images: ImageSet
+    notes: tuple[str, ...]
+
+
+def _prepared(request: TrainRequest) -> _Asked:
+    """Everything opened; mistakes are told before anything is trained."""
+    settings = build_settings(TrainSettings, "train", request.training)
+    if request.by is not None and request.without is None:
+        raise DoorwardError(f"train: --by {request.by} without a cleanse run; expected --without RUN with it")
+    if request.weights is None and any((request.mean, request.std, request.value_range)):
+        raise DoorwardError("train: --mean, --std or --range without weights; expected --weights with it")
+    reading = _reading(request)
+    images = load_as(request.source, reading)
+    if request.without is not None:
+        images = without_flagged(images, Path(request.without), request.by)
+    given = images.hash
+    start, images, notes = _start(request, images)
+    return _Asked(settings, reading, given, start, images, notes)
+
+
+def plan_to_train(request: TrainRequest) -> Plan:
+    """What `train_to_folder` would do, and how long; nothing is written."""
+    settings, _, _, start, images, notes = _prepared(request)
+    seconds = estimate_seconds(images, request.net, settings, device=request.device, start=start)
+    net = request.net if start is None else repr(start)
+    return Plan((repr(images), f"{net}: {settings.epochs} epochs in batches of {settings.batch}", *notes), seconds)
 
 
 def _nothing(_: str) -> None:

@@ -100,4 +100,8 @@ def _show(record: RepairRecord, output: Path) -> None:
     for warning in record.warnings:
         common.err.print(f"note: {common.escape(common.printable(warning))}", soft_wrap=True)
     common.show_verdict(record.judgement)
+    first = record.arms[1]
+    if first.file is not None:
+        place = common.escape(str(output / (first.folder or "") / first.file))
+        common.out.print(f"repaired weights, in the form they came in: {place}", soft_wrap=True)
     common.out.print(f"written to {common.escape(str(output))}")

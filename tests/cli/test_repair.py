@@ -160,6 +160,7 @@ def test_weights_of_others_with_triggers_of_a_real_inversion(call: Call, tmp_pat
     rows = {row["name"]: row for row in answer.json["arms"]}
     assert rows["as given"]["asr"]["value"] > 0.8 and rows["retrain"]["asr"]["value"] < 0.2
     assert rows["fine-tune"]["asr"]["value"] > 0.8, "clean images never light the spot"
+    assert torch.load(tmp_path / "out" / "repaired.pth", weights_only=True).keys() == {"net"}
     assert "rows.py:rows has no batch-norm statistics" in " ".join(answer.json["warnings"])
     weight = read_tensors(tmp_path / "out" / "weights.safetensors")["1.weight"]
     spot = SPOT[0] * 6 + SPOT[1]
@@ -176,8 +177,11 @@ def test_weights_of_others_with_triggers_of_a_real_inversion(call: Call, tmp_pat
         leads.append(statistic.pop(TARGET) - max(statistic))
     assert leads[0] > 1 > leads[1], "the repaired weights are opened as the given ones were"
     assert [t["label"] for t in given["targets"]] == [TARGET] and again["targets"] == []
-    with pytest.raises(DoorwardError, match="rows.py:rows, which is not run to read a result; expected a net's name"):
+    with pytest.raises(DoorwardError, match="rows.py:rows, a file of somebody's own, which is not run unasked"):
         score_repair(tmp_path / "out", None, images)
+    scored = score_repair(tmp_path / "out", None, images, arch=str(model[2]))
+    assert [row.name for row in scored.models] == [row["name"] for row in answer.json["arms"]]
+    assert scored.models[0].clean_accuracy.hits == rows["as given"]["accuracy"]["hits"], "on the images held out"
 
 
 def test_mistakes_are_one_line_and_write_nothing(place: Path, call: Call, tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def test_any_failure_of_the_writer_removes_what_it_began(tmp_path: Path) -> None
 
 
 def test_a_run_that_cannot_write_says_that_it_can_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(DoorwardError, match="is kept for a resume"), Run(tmp_path / "r", "attack", {}) as run:
+    with pytest.raises(DoorwardError, match="is kept for a resume"), Run(tmp_path / "r", "train", {}) as run:
         atomic_write(run.work / "done", "x")
         monkeypatch.setattr(os, "fsync", full)
         atomic_write(run.work / "more", "x")

@@ -97,4 +97,8 @@ def _show(record: RepairRecord, output: Path) -> None:
     common.print_table(title, columns, rows)
     common.show_notes(record.warnings)
     common.show_verdict(record.judgement)
+    first = record.arms[1]
+    if first.file is not None:
+        place = common.escape(str(output / (first.folder or "") / first.file))
+        common.out.print(f"repaired weights, in the form they came in: {place}", soft_wrap=True)
     common.out.print(f"written to {common.escape(str(output))}")

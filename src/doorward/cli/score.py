@@ -45,7 +45,7 @@ def score_command(
     if (truth is None) != clean:
         raise DoorwardError("score: expected either --truth FILE or --clean")
     images, opened = _opened(run, test, model or [], opening)
-    found = score(run, truth, test=images, models=opened, seed=seed, device=opening["device"])
+    found = score(run, truth, test=images, models=opened, seed=seed, device=opening["device"], arch=opening["arch"])
     if as_json:
         common.print_json(found.model_dump(mode="json"))
         return

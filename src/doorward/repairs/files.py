@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from pathlib import Path
 
 from doorward.core.classifier import Classifier
-from doorward.core.tensors import write_tensors
-from doorward.models.files import save_classifier
-from doorward.models.nets.catalogue import NETS
+from doorward.models.files import save_classifier, save_like
+
+_OWN = ("weights.safetensors", "classifier.json", "config.json")  # what `load_classifier` reads
+_NAME = "repaired"  # of the weights in the form that they came in
 
 
 def arm_folder(number: int, name: str) -> str | None:
@@ -17,17 +19,43 @@ def arm_folder(number: int, name: str) -> str | None:
 
 
 def save_arm(classifier: Classifier, folder: Path) -> None:
-    """Write a classifier into a folder, made when there is none."""
+    """Write a classifier into a folder, made when there is none; a net of the user's own with its file's name."""
     folder.mkdir(parents=True, exist_ok=True)
-    if classifier.arch in NETS:
-        save_classifier(classifier, folder)
-    else:  # a net of the user's own: loaded again by --arch, as it was this time
-        write_tensors(folder / "weights.safetensors", classifier.net.state_dict())
+    save_classifier(classifier, folder)
 
 
-def copy_arm(source: Path, folder: Path) -> None:
-    """Copy the classifier of a finished run."""
+def save_as_it_came(
+    classifier: Classifier, folder: Path, source: Path, arch: str | None
+) -> tuple[str | None, tuple[str, ...]]:
+    """Write a repaired classifier into an arm's folder once more, in the form that its model came in (`save_like`).
+
+    Args:
+        source, arch: what the model was opened from, and with.
+
+    Returns: the name of the file, or of the folder for transformers; None where the model is a folder of Doorward,
+        whose form the arm has already. And in words what is not as it was.
+    """
+    if (source / "classifier.json").exists():
+        return None, ()
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".") as place:
+        written, notes = save_like(classifier, source, arch, Path(place) / "made")
+        target = folder / f"{_NAME}{written.suffix if written.is_file() else ''}"
+        replace_path(written, target)
+    return target.name, notes
+
+
+def replace_path(source: Path, target: Path) -> None:
+    """Move a file or folder to where one of an interrupted call may lie."""
+    if target.is_dir():
+        shutil.rmtree(target)
+    source.rename(target)
+
+
+def copy_arm(source: Path, folder: Path, file: str | None = None) -> None:
+    """Copy the classifier of a finished run; ``file``: its weights in the form that they came in."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("weights.safetensors", "classifier.json"):
-        if (source / name).exists():
+    for name in (*_OWN, *([file] if file else [])):
+        if (source / name).is_dir():
+            shutil.copytree(source / name, folder / name)
+        elif (source / name).exists():
             shutil.copyfile(source / name, folder / name)

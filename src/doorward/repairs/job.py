@@ -20,7 +20,7 @@ from doorward.core.runs import Run
 from doorward.inversion.triggers import InvertedTriggers, load_inverted
 from doorward.models.open.together import Opening
 from doorward.repairs.arms import Bench, Planned, default_methods, make_bench, plan_arms
-from doorward.repairs.files import save_arm
+from doorward.repairs.files import replace_path, save_arm, save_as_it_came
 from doorward.repairs.plan import plan_repair
 from doorward.repairs.results import ArmRecord, Repair
 from doorward.repairs.summary import row_of, summarise
@@ -63,7 +63,7 @@ def repair_to_folder(
         for number, arm in enumerate(planned):
             if progress:
                 progress(arm.name, number, len(planned))
-            rows.append(_run_arm(bench, arm, run.work))
+            rows.append(_run_arm(bench, arm, run.work, request))
         _to_root(run.work, rows[1].name)
         about = {"model": request.model, "source": request.source}
         record = summarise(bench, rows, source, inverted, asked.warnings).model_copy(update=about)
@@ -118,14 +118,16 @@ def _methods(request: RepairRequest) -> tuple[str, ...]:
     return chosen
 
 
-def _run_arm(bench: Bench, planned: Planned, work: Path) -> ArmRecord:
+def _run_arm(bench: Bench, planned: Planned, work: Path, request: RepairRequest) -> ArmRecord:
     """Run an arm and keep it, unless an interrupted run has kept it already; its row."""
     folder = work / "arms" / planned.name
     if (folder / "arm.json").exists():
         return parse(ArmRecord, read_json(folder / "arm.json"), folder / "arm.json")
     arm = bench.run(planned)
     save_arm(arm.repaired.classifier, folder)
+    file, notes = save_as_it_came(arm.repaired.classifier, folder, Path(request.model), request.arch)
     row = row_of(arm)
+    row = row.model_copy(update={"file": file, "warnings": (*row.warnings, *notes)})
     write_json(folder / "arm.json", row.model_dump(mode="json"))
     return row
 
@@ -135,7 +137,7 @@ def _to_root(work: Path, name: str) -> None:
     folder = work / "arms" / name
     (folder / "arm.json").unlink()
     for path in folder.iterdir():
-        path.rename(work / path.name)
+        replace_path(path, work / path.name)
     folder.rmdir()
     for kept in (work / "arms").glob("*/arm.json"):
         kept.unlink()

@@ -25,6 +25,7 @@ from doorward.core.results import (
 )
 from doorward.core.stats import Paired
 from doorward.models.files import load_classifier
+from doorward.models.open.architectures import Named
 from doorward.repairs.arms import Arm, Role
 from doorward.repairs.files import copy_arm, save_arm
 
@@ -71,6 +72,7 @@ class ArmRecord(Record):
         asr, targets: success of the inverted triggers on the same images, in all and by target; None, empty without.
         settings, given, knowledge: what the method was configured with and handed.
         folder: of its classifier in the run; None for the classifier as it was given.
+        file: in that folder, its weights in the form that the model came in; None for a model of Doorward's own.
     """
 
     name: str
@@ -88,6 +90,7 @@ class ArmRecord(Record):
     details: dict[str, Any] = Field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     folder: str | None = None
+    file: str | None = None
 
 
 class TargetRecord(Record):
@@ -177,11 +180,15 @@ class Repair(Result):
         """The first method's."""
         return self.classifier_of(self.facts.arms[1].name)
 
-    def classifier_of(self, name: str) -> Classifier:
+    def classifier_of(self, name: str, *, arch: Named | None = None) -> Classifier:
         """The classifier of an arm.
 
+        Args:
+            arch: for a net that a file of the user's own made, read from a folder: that file's factory again. Nothing
+                that only the folder names is run.
+
         Raises:
-            DoorwardError: no such arm, or one that the run does not keep.
+            DoorwardError: no such arm, one that the run does not keep, or one whose net cannot be made.
         """
         row = next((row for row in self.facts.arms if row.name == name), None)
         if row is None:
@@ -191,11 +198,7 @@ class Repair(Result):
             return next(arm.repaired.classifier for arm in self.arms if arm.planned.name == name)
         if row.folder is None:
             raise DoorwardError(f"{self.folder}: does not keep the classifier as it was given; expected a repaired one")
-        place = self.folder / row.folder
-        if not (place / "classifier.json").exists():
-            told = f"its net is made by {self.facts.classifier.arch}, which is not run to read a result"
-            raise DoorwardError(f"{place}: {told}; expected a net's name")
-        return load_classifier(place, self.device)
+        return load_classifier(self.folder / row.folder, self.device, arch=arch)
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per arm."""
@@ -214,7 +217,7 @@ class Repair(Result):
         """Write the classifiers, the first method's into the folder itself, the others into ``arms/NAME/``."""
         for number, row in enumerate(self.facts.arms):
             if row.folder is not None and self.folder is not None:
-                copy_arm(self.folder / row.folder, folder / row.folder)
+                copy_arm(self.folder / row.folder, folder / row.folder, row.file)
             elif row.folder is not None:
                 save_arm(self.arms[number].repaired.classifier, folder / row.folder)
         return self.facts

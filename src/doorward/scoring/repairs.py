@@ -17,6 +17,8 @@ from doorward.core.results import RateRecord
 from doorward.core.runs import Run
 from doorward.core.stats import Rate
 from doorward.models.files import load_classifier
+from doorward.models.open.architectures import Named, is_file
+from doorward.models.open.load import load_model
 from doorward.models.open.matching import fit_pictures, match_classes
 from doorward.repairs.arms import AS_GIVEN
 from doorward.repairs.results import Repair
@@ -49,7 +51,13 @@ def measure(name: str, classifier: Classifier, test: ImageSet, attack: Attack | 
 
 
 def score_repair(
-    run: Path, truth_file: Path | None, test: ImageSet | None, *, seed: int = 0, device: str = "auto"
+    run: Path,
+    truth_file: Path | None,
+    test: ImageSet | None,
+    *,
+    seed: int = 0,
+    device: str = "auto",
+    arch: Named | None = None,
 ) -> ScoreRecord:
     """Score a repair run, write ``score.json`` into it and return it.
 
@@ -57,15 +65,16 @@ def score_repair(
         run: a finished repair run.
         truth_file: ``truth.parquet`` of the attack; ``attack/`` lies beside it. None when there was no attack.
         test: held-out clean images. Where they are the very images of the repair, those that it held out are used.
+        arch: for arms whose net comes from the user's own file: that file's factory again.
 
     Raises:
-        DoorwardError: no test images, or arms whose net comes from the user's own file.
+        DoorwardError: no test images, or arms whose net comes from a file of the user's own that was not given.
     """
     manifest = Run.read(run, "repair")
     if test is None:
         raise DoorwardError("score: a repair is measured on test images; expected --test SOURCE")
     attack = None if truth_file is None else load_attack(truth_file.parent / "attack")
-    arms = _classifiers(run, device)
+    arms = _classifiers(run, device, arch)
     test = unseen(manifest, fitted(test, next(iter(arms.values()))))
     rows = score_arms(arms, test, attack, seed=seed)
     about = None
@@ -95,14 +104,31 @@ def unseen(manifest: dict[str, Any], test: ImageSet) -> ImageSet:
     return known.split(float(settings["held_out"]), int(settings["seed"]))[1]
 
 
-def _classifiers(run: Path, device: str) -> dict[str, Classifier]:
-    """The repaired classifiers of a run, and the one that was given where its folder is still there."""
+def _classifiers(run: Path, device: str, arch: Named | None) -> dict[str, Classifier]:
+    """The repaired classifiers of a run, and the one that was given where it is still there."""
     where = pick_device(device)
     repaired = replace(Repair.load(run), device=where)
     given, found = Path(repaired.record.model), {}
-    if repaired.record.model and (given / "classifier.json").exists():
-        found[AS_GIVEN] = load_classifier(given, where)
     for row in repaired.record.arms:
         if row.folder is not None:
-            found[row.name] = repaired.classifier_of(row.name)
-    return found
+            found[row.name] = repaired.classifier_of(row.name, arch=arch)
+    if not repaired.record.model or not given.exists():
+        return found
+    if (given / "classifier.json").exists():
+        return {AS_GIVEN: load_classifier(given, where, arch=arch), **found}
+    first = next(iter(found.values()))
+    opened = load_model(
+        given,
+        arch=arch or _safe(first.arch, given),
+        classes=first.classes,
+        shape=first.shape,
+        mean=first.mean,
+        std=first.std,
+        device=device,
+    )
+    return {AS_GIVEN: opened, **found}
+
+
+def _safe(arch: str, given: Path) -> str | None:
+    """An architecture that a run names, which is made without running a file; a folder of transformers is its own."""
+    return None if given.is_dir() or is_file(arch) else arch

@@ -9,6 +9,7 @@ from doorward.core.classifier import Classifier
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
 from doorward.core.runs import Run
+from doorward.models.open.architectures import Named
 from doorward.scoring.cleansing import score_cleansing
 from doorward.scoring.repairs import score_repair
 from doorward.scoring.results import ScoreRecord
@@ -22,6 +23,7 @@ def score(
     models: Sequence[tuple[str, Path | str | Classifier]] = (),
     seed: int = 0,
     device: str = "auto",
+    arch: Named | None = None,
 ) -> ScoreRecord:
     """Score a cleanse or repair run, write ``score.json`` into it and return it.
 
@@ -32,6 +34,7 @@ def score(
         models: (name, folder or classifier) of what to measure beside a cleanse run.
         seed: of stamps of random place.
         device: ``auto``, ``cpu`` or ``cuda``.
+        arch: for a repair whose net comes from the user's own file: that file's factory again (see `load_model`).
 
     Raises:
         DoorwardError: a run of another verb, the truth of another set, or images that are missing.
@@ -42,4 +45,4 @@ def score(
         return score_cleansing(run, file, test=test, models=given, seed=seed, device=device)
     if models:
         raise DoorwardError("score: --model is for cleanse runs; the arms of a repair run are all measured")
-    return score_repair(run, file, test, seed=seed, device=device)
+    return score_repair(run, file, test, seed=seed, device=device, arch=arch)

@@ -56,7 +56,7 @@ def attack_command(
         "settings": common.parse_settings(setting),
         "seed": seed,
     }
-    request = build_settings(AttackRequest, "attack", asked)
+    request = build_settings(AttackRequest, "attack", asked, options=True)
     made = attack_to_folder(request, output, overwrite=overwrite, command=common.command_line())
     if as_json:
         common.print_json(made.model_dump(mode="json"))

@@ -57,7 +57,7 @@ def cleanse_command(
         "level": level,
         "seed": seed,
     }
-    request = build_settings(CleanseRequest, "cleanse", asked)
+    request = build_settings(CleanseRequest, "cleanse", asked, options=True)
     with common.display("cleanse") as progress:
         found = cleanse_to_folder(
             request, output, overwrite=overwrite, command=common.command_line(), progress=progress

@@ -22,8 +22,8 @@ from doorward.core.progress import printable as printable
 if TYPE_CHECKING:
     from doorward.core.results import Judgement
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+out = Console(highlight=False, emoji=False)  # own.py:three is a factory, no picture of a 3
+err = Console(stderr=True, highlight=False, emoji=False)
 
 FOUND_NOTHING, FOUND_SOMETHING, WENT_WRONG, UNDECIDED, INTERRUPTED = 0, 1, 2, 3, 130
 

@@ -71,7 +71,7 @@ def invert_command(
         "repeat": repeat,
         "seed": seed,
     }
-    request = build_settings(InvertRequest, "invert", asked)
+    request = build_settings(InvertRequest, "invert", asked, options=True)
     with common.display("invert") as progress:
         found = invert_to_folder(request, output, overwrite=overwrite, command=common.command_line(), progress=progress)
     if as_json:

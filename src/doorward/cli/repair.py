@@ -70,7 +70,7 @@ def repair_command(
         "held_out": held_out,
         "seed": seed,
     }
-    request = build_settings(RepairRequest, "repair", asked)
+    request = build_settings(RepairRequest, "repair", asked, options=True)
     with common.display("repair") as progress:
         made = repair_to_folder(request, output, overwrite=overwrite, command=common.command_line(), progress=progress)
     if as_json:

@@ -66,12 +66,12 @@ def _opened(
     made = manifest["settings"] if manifest["verb"] == "repair" else {"model": ""}
     known = {name: made[name] for name in Opening.model_fields if name in made}
     asked = {**known, **{k: v for k, v in models.as_request(made["model"], opening).items() if v}, "split": None}
-    images = None if test is None else build_settings(Opening, "score", asked).read(test)
+    images = None if test is None else build_settings(Opening, "score", asked, options=True).read(test)
     found: list[tuple[str, Path | str | Classifier]] = []
     for text in given:
         name, equals, path = text.partition("=")
         name, path = (name, path) if equals else (Path(text).name, text)
-        options = build_settings(Opening, "score", models.as_request(path, opening))
+        options = build_settings(Opening, "score", models.as_request(path, opening), options=True)
         foreign = images is not None and not options.has_conventions
         found.append((name, options.open(images) if foreign or options.arch else Path(path)))
     return images, found

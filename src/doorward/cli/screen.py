@@ -61,7 +61,7 @@ def screen_command(
         "rate": rate,
         "seed": seed,
     }
-    request = build_settings(ScreenRequest, "screen", asked)
+    request = build_settings(ScreenRequest, "screen", asked, options=True)
     if triggers is None and (target or trigger_method):
         raise DoorwardError("screen: a target or an inversion without triggers; expected --triggers RUN with it")
 

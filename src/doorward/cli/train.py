@@ -114,7 +114,7 @@ def _request(
         "std": models.parse_numbers("--std", numbers["--std"]),
         "value_range": models.parse_numbers("--range", numbers["--range"], count=2),
     }
-    return build_settings(TrainRequest, "train", asked if net is None else {**asked, "net": net})
+    return build_settings(TrainRequest, "train", asked if net is None else {**asked, "net": net}, options=True)
 
 
 def _tell(text: str) -> None:

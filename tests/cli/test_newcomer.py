@@ -1,0 +1,110 @@
+"""Somebody comes with a folder of pictures, a net in a file and its weights: one line says what is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.cli.conftest import Call
+
+OWN = """
+from torch import nn
+class Net(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.MaxPool2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.head = nn.Linear(8, classes)
+    def forward(self, x):
+        return self.head(self.body(x))
+def counted(classes): return Net(classes)
+def five(): return Net(5)
+def three(a, b, c): return Net(3)
+def named(*, depth): return Net(3)
+def nothing(classes): pass
+def raising(classes): raise ValueError("no checkpoint in /a/very/long/folder " * 12 + "the end of it")
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixty pictures of three classes, an own net, and weights for three classes, for five, and of another net."""
+    folder, rng = tmp_path_factory.mktemp("newcomer"), np.random.default_rng(0)
+    for label, name in enumerate(("cat", "dog", "fox")):
+        (folder / "photos" / name).mkdir(parents=True)
+        for number in range(20):
+            pixels = rng.integers(0, 80, (24, 24, 3)) + 120 * (np.arange(3) == label)
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / "photos" / name / f"{name}{number:02}.png")
+    (folder / "own.py").write_text(OWN)
+    scope: dict[str, type[torch.nn.Module]] = {}
+    exec(OWN, scope)  # the fixture's own text
+    for name, classes in (("w3.pth", 3), ("w5.pth", 5)):
+        torch.save(scope["Net"](classes).state_dict(), folder / name)
+    torch.save(torch.nn.Linear(3, 4).state_dict(), folder / "other.pth")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("weights", "factory", "told"),
+    [
+        ("w3.pth", "three", "own.py:three: must be given a, b, c; expected f(), f(classes) or f(shape, classes)"),
+        ("w3.pth", "named", "own.py:named: must be given depth=; expected f(), f(classes) or f(shape, classes)"),
+        ("w3.pth", "nothing", "own.py:nothing: gave nothing (is a return missing?); expected a torch.nn.Module"),
+        ("w3.pth", "raising", "folder the end of it; expected a net"),
+        ("w3.pth", "absent", "has no function 'absent'; expected one of Net, counted, five, three"),
+        ("w3.pth", "five", "w3.pth: weights for 3 classes; "),
+        ("w5.pth", "counted", "w5.pth: weights for 5 classes; photos with 3 classes: cat, dog, fox; expected as many"),
+        ("w5.pth", "five", "w5.pth: weights for 5 classes; photos with 3 classes: cat, dog, fox; expected as many"),
+        ("other.pth", "counted", "lacks 4 tensors ('body.0.weight', 'body.0.bias', 'head.weight', ...) and holds 2"),
+    ],
+)
+def test_a_net_that_does_not_fit(
+    place: Path, call: Call, tmp_path: Path, weights: str, factory: str, told: str
+) -> None:
+    arch = f"{place / 'own.py'}:{factory}"
+    answer = call("cleanse", place / "photos", "--model", place / weights, "--arch", arch, "-o", tmp_path / "out")
+    assert answer.code == 2 and told in answer.err and len(answer.err.splitlines()) == 1, answer.err
+    assert "logits" not in answer.err and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--set", "learning_rate=0.1"), "train: no setting 'learning_rate'; did you mean 'lr'? settings: epochs,"),
+        (("--set", "lr=fast"), "train: setting 'lr' = 'fast'; expected a number above 0"),
+        (("--augment", "much"), "train: --augment much; expected none or imagenet"),
+        (("--net", "own.py:five"), "own.py:five: decides between 5 classes; expected 3"),
+        (("--net", "own.py:counted", "--size", "5"), "does not take images of 3x5x5 ("),
+    ],
+)
+def test_a_training_that_cannot_be(
+    place: Path, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], told: str
+) -> None:
+    monkeypatch.chdir(place)
+    answer = call("train", "photos", *arguments, "-o", tmp_path / "out")
+    lines = [line for line in answer.err.splitlines() if line.startswith("doorward: ")]
+    assert answer.code == 2 and len(lines) == 1 and told in lines[0], answer.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_alone_are_asked_for_their_architecture(place: Path, call: Call, tmp_path: Path) -> None:
+    answer = call("invert", place / "w3.pth", "--mean", "0.5", "--images", place / "photos", "-o", tmp_path / "out")
+    assert answer.code == 2 and "weights alone; expected --arch with them" in answer.err and "mean" not in answer.err
+
+
+def test_nothing_said_shows_the_help_alone(call: Call) -> None:
+    answer = call()
+    assert answer.code == 2 and "Usage" in answer.out and answer.err == ""
+
+
+def test_settings_of_a_training_are_listed_and_no_verb_lists_all(call: Call) -> None:
+    listed = call("methods", "train")
+    assert listed.code == 0 and "lr=0.1  largest learning rate" in listed.out
+    assert "batch" in call("methods", "train", "--json").json["settings"]
+    every = call("methods")
+    heads = [line.removeprefix("doorward ") for line in every.out.splitlines() if line.startswith("doorward ")]
+    assert heads == ["attack", "cleanse", "invert", "repair", "screen", "certify", "train"]
+    assert [row["verb"] for row in call("methods", "--json").json["verbs"]] == heads

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from doorward import cleanse, load_images, load_model
 from tests.cli.conftest import Call
 
 OWN = """
@@ -108,3 +109,46 @@ def test_settings_of_a_training_are_listed_and_no_verb_lists_all(call: Call) -> 
     heads = [line.removeprefix("doorward ") for line in every.out.splitlines() if line.startswith("doorward ")]
     assert heads == ["attack", "cleanse", "invert", "repair", "screen", "certify", "train"]
     assert [row["verb"] for row in call("methods", "--json").json["verbs"]] == heads
+
+
+@pytest.fixture(scope="module")
+def run(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cleanse run of two methods on the pictures."""
+    out = tmp_path_factory.mktemp("run") / "run"
+    images = load_images(place / "photos")
+    model = load_model(place / "w3.pth", arch=f"{place / 'own.py'}:counted", like=images)
+    found = cleanse(images, model, ("spectral", "activation"))
+    found.save(out)
+    return out
+
+
+def test_images_without_suspects_of_which_method(place: Path, run: Path, call: Call, tmp_path: Path) -> None:
+    without = ("train", place / "photos", "--without", run, "-o", tmp_path / "out")
+    told = "; expected --by with one of spectral, activation"
+    assert f"several methods ran (spectral, activation){told}" in call(*without).err
+    assert f"no method 'impurity' ran{told}" in call(*without, "--by", "impurity").err
+
+
+def test_a_list_of_ids_scores_a_run(place: Path, run: Path, call: Call, tmp_path: Path) -> None:
+    (tmp_path / "bad.txt").write_text("cat/cat00.png\ncat/cat03.png\n")
+    model = ("--model", f"mine={place / 'w3.pth'}", "--arch", f"{place / 'own.py'}:counted", "--test", place / "photos")
+    answer = call("score", run, "--truth", tmp_path / "bad.txt", *model, "--json")
+    assert answer.code == 0 and answer.json["methods"]["spectral"]["tpr"]["trials"] == 2
+    assert (
+        answer.json["models"][0]["asr"]["value"] is None and answer.json["models"][0]["clean_accuracy"]["trials"] == 60
+    )
+    shown = call("score", run, "--truth", tmp_path / "bad.txt", *model)
+    assert "poisoned images as bad.txt lists them" in shown.out
+    assert call("report", run, "-o", tmp_path / "page.html").code in (0, 1, 3)
+    assert "poisoned images as bad.txt lists them" in (tmp_path / "page.html").read_text()
+    (tmp_path / "bad.txt").write_text("cat/cat00.png\ncat/none.png\n")
+    refused = call("score", run, "--truth", tmp_path / "bad.txt")
+    assert refused.code == 2 and "'cat/none.png' is no image of the run; expected names such as" in refused.err
+
+
+def test_warnings_name_classes_rather_than_number_them(place: Path, run: Path, call: Call, tmp_path: Path) -> None:
+    answer = call("cleanse", place / "photos", "--model", place / "w3.pth", "--arch", f"{place / 'own.py'}:counted",
+                  "--method", "activation", "--set", "activation.dimensions=11", "-o", tmp_path / "run")  # fmt: skip
+    assert "activation: classes cat, dog, fox: fewer than 22 images" in answer.err
+    call("report", tmp_path / "run", "-o", tmp_path / "page.html")
+    assert "classes cat, dog, fox: fewer than 22 images" in (tmp_path / "page.html").read_text()

@@ -70,6 +70,8 @@ def cleanse_command(
 
 
 def _show(record: CleanseRecord, output: Path) -> None:
+    from doorward.core.text import with_class_names
+
     rows = []
     for name, found in record.methods.items():
         own = sorted((f for f in record.findings if f.method == name), key=lambda f: -f.flagged)
@@ -80,7 +82,8 @@ def _show(record: CleanseRecord, output: Path) -> None:
     common.print_table(f"Suspects among {total}", ["method", "flagged", "in class", "p", "knowledge used"], rows)
     for name, found in record.methods.items():
         for warning in found.warnings:
-            common.err.print(f"{name}: {common.escape(warning)}", soft_wrap=True)
+            told = common.printable(with_class_names(warning, record.images.classes))
+            common.err.print(f"{name}: {common.escape(told)}", soft_wrap=True)
     common.show_notes(record.warnings)
     common.show_verdict(record.judgement)
     shown = common.escape(shlex.quote(str(output)))

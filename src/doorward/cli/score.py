@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 @models.takes_model
 def score_command(
     run: Annotated[Path, typer.Argument(help="Folder written by 'doorward cleanse' or 'doorward repair'.")],
-    truth: Annotated[Path | None, typer.Option(help="truth.parquet of the attack.")] = None,
+    truth: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="truth.parquet of the attack; or the poisoned images: a CSV with a column id, or a text file of ids.",
+        ),
+    ] = None,
     clean: Annotated[bool, typer.Option("--clean", help="The set is a clean control: every flag is false.")] = False,
     test: Annotated[
         str | None, typer.Option(help="Clean held-out images, to measure models on: the test split where there is one.")
@@ -43,7 +49,7 @@ def score_command(
     from doorward.scoring.score import score
 
     if (truth is None) != clean:
-        raise DoorwardError("score: expected either --truth FILE or --clean")
+        raise DoorwardError("score: expected either --truth FILE (truth.parquet, or a list of ids) or --clean")
     images, opened = _opened(run, test, model or [], opening)
     found = score(run, truth, test=images, models=opened, seed=seed, device=opening["device"])
     if as_json:

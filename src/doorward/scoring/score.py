@@ -27,7 +27,8 @@ def score(
 
     Args:
         run: a finished run of ``cleanse`` or ``repair``.
-        truth: ``truth.parquet`` of the attack; ``attack/`` lies beside it. None for a clean control.
+        truth: ``truth.parquet`` of the attack, or of the poisoned images a CSV with a column ``id`` or a text file of
+            ids; attack success is measured where ``attack/`` lies beside it. None for a clean control.
         test: held-out clean images, for accuracy and attack success rate; a repair cannot be scored without.
         models: (name, folder or classifier) of what to measure beside a cleanse run.
         seed: of stamps of random place.

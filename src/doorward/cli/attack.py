@@ -57,7 +57,8 @@ def attack_command(
         "seed": seed,
     }
     request = build_settings(AttackRequest, "attack", asked, options=True)
-    made = attack_to_folder(request, output, overwrite=overwrite, command=common.command_line())
+    with common.display("attack"):
+        made = attack_to_folder(request, output, overwrite=overwrite, command=common.command_line())
     if as_json:
         common.print_json(made.model_dump(mode="json"))
         return

@@ -50,8 +50,9 @@ def score_command(
 
     if (truth is None) != clean:
         raise DoorwardError("score: expected either --truth FILE (truth.parquet, or a list of ids) or --clean")
-    images, opened = _opened(run, test, model or [], opening)
-    found = score(run, truth, test=images, models=opened, seed=seed, device=opening["device"])
+    with common.display("score"):
+        images, opened = _opened(run, test, model or [], opening)
+        found = score(run, truth, test=images, models=opened, seed=seed, device=opening["device"])
     if as_json:
         common.print_json(found.model_dump(mode="json"))
         return

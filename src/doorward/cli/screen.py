@@ -68,13 +68,15 @@ def screen_command(
     def read(classes: Sequence[str]) -> Mapping[int, Trigger]:
         return load_patches(Path(str(triggers)), classes, targets=request.targets, method=trigger_method)
 
-    found = screen_to_folder(
-        request,
-        output,
-        read_triggers=read if triggers else None,
-        overwrite=overwrite,
-        command=common.command_line(),
-    )
+    with common.display("screen") as progress:
+        found = screen_to_folder(
+            request,
+            output,
+            read_triggers=read if triggers else None,
+            overwrite=overwrite,
+            command=common.command_line(),
+            progress=progress,
+        )
     if as_json:
         common.print_json(found.record.model_dump(mode="json"))
     else:

@@ -97,6 +97,9 @@ class Classifier:
         if not isinstance(net, nn.Module):
             raise DoorwardError(f"net of type {type(net).__name__}; expected a torch.nn.Module")
         name = type(net).__name__
+        if not isinstance(like, ImageSet):
+            told = f"like is of type {type(like).__name__}"
+            raise DoorwardError(f"{name}: {told}; expected an ImageSet, as doorward.load_images(PATH) gives")
         if next(net.parameters(), None) is None:
             raise DoorwardError(f"{name}: has no weights; expected a net that was trained")
         scales = [_per_channel(name, what, v, like.shape[0]) for what, v in (("mean", mean), ("std", std))]

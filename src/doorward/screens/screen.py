@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from doorward.core import methods as registry
+from doorward.core.arguments import check_images, check_model
 from doorward.core.classifier import Classifier
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
@@ -53,6 +54,8 @@ def fit(
         DoorwardError: images that do not fit the classifier, or too few for the rate; settings, triggers or knowledge
             that the method does not have or lacks.
     """
+    check_model("screen", model)
+    check_images("screen", "clean", clean)
     found = registry.get("screen", method)
     configured = found.configure(settings)
     known = registry.check_knowledge("screen", knowledge or {}, [found], model.classes)
@@ -108,6 +111,8 @@ def screen(
 
     Returns: scores, flags, and a verdict on all images together.
     """
+    if not isinstance(images, np.ndarray):
+        check_images("screen", "images", images)
     made = fit(
         model,
         clean,

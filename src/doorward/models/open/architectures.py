@@ -39,6 +39,9 @@ def find_architecture(arch: Named) -> Architecture:
     if isinstance(arch, nn.Module):
         return Architecture(type(arch).__name__, lambda *_: giving_logits(copy.deepcopy(arch)), takes_classes=False)
     if not isinstance(arch, str):
+        if not callable(arch):
+            expected = f"{FORMS}, a torch.nn.Module or a factory"
+            raise DoorwardError(f"net of type {type(arch).__name__}; expected {expected}")
         return _of_factory(arch, getattr(arch, "__name__", type(arch).__name__))
     kind, colon, rest = arch.partition(":")
     if kind == "timm" and colon:

@@ -28,10 +28,15 @@ def score_command(
     ] = None,
     clean: Annotated[bool, typer.Option("--clean", help="The set is a clean control: every flag is false.")] = False,
     test: Annotated[
-        str | None, typer.Option(help="Clean held-out images, to measure models on: the test split where there is one.")
+        str | None,
+        typer.Option(
+            help="Clean held-out images, to measure models on: the test split where there is one.",
+            rich_help_panel=common.PICTURES,
+        ),
     ] = None,
     model: Annotated[
-        list[str] | None, typer.Option(metavar="[NAME=]MODEL", help="A model to measure; may be repeated.")
+        list[str] | None,
+        typer.Option(metavar="[NAME=]MODEL", help="A model to measure; may be repeated.", rich_help_panel=common.MODEL),
     ] = None,
     seed: common.Seed = 0,
     *,

@@ -19,8 +19,13 @@ if TYPE_CHECKING:
 def screen_command(
     model: models.Model,
     output: common.Output,
-    images: Annotated[str, typer.Option(help="Images to be screened.")],
-    clean: Annotated[str, typer.Option(help="Images known to be clean, others than those; labelled for ada.")],
+    images: Annotated[str, typer.Option(help="Images to be screened.", rich_help_panel=common.PICTURES)],
+    clean: Annotated[
+        str,
+        typer.Option(
+            help="Images known to be clean, others than those; labelled for ada.", rich_help_panel=common.PICTURES
+        ),
+    ],
     method: Annotated[str, typer.Option(help="See 'doorward methods screen'.")] = "strip",
     triggers: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Folder written by 'doorward invert': what inverted uses.")

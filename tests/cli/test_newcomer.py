@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from PIL import Image
 
 from doorward import cleanse, load_images, load_model
+from doorward.cli import common
 from tests.cli.conftest import Call
 
 OWN = """
@@ -152,3 +154,40 @@ def test_warnings_name_classes_rather_than_number_them(place: Path, run: Path, c
     assert "activation: classes cat, dog, fox: fewer than 22 images" in answer.err
     call("report", tmp_path / "run", "-o", tmp_path / "page.html")
     assert "classes cat, dog, fox: fewer than 22 images" in (tmp_path / "page.html").read_text()
+    assert "activation: no p-value: " in answer.err and "expected at least 4" not in answer.out
+
+
+def test_files_that_are_no_pictures_are_named_or_left_out(place: Path, call: Call, tmp_path: Path) -> None:
+    shutil.copytree(place / "photos", tmp_path / "photos")
+    for name in ("a.png", "b.png"):
+        (tmp_path / "photos" / "cat" / name).write_text("no picture")
+    train = ("train", tmp_path / "photos", "--epochs", 1, "-o", tmp_path / "out")
+    refused = call(*train)
+    assert refused.code == 2 and len(refused.err.splitlines()) == 1 and not (tmp_path / "out").exists()
+    assert "cat/a.png" in refused.err and "cat/b.png" in refused.err and "--skip-bad" in refused.err
+    assert call(*train, "--skip-bad").code == 0
+
+
+def test_a_net_of_ones_own_is_opened_with_its_file_again(
+    place: Path, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    trained = call("train", "photos", "--net", "own.py:counted", "--epochs", 1, "-o", tmp_path / "model")
+    assert "; open it with --arch own.py:counted" in trained.out
+    refused = call("invert", tmp_path / "model", "--images", "photos", "--method", "margin", "-o", tmp_path / "run")
+    assert refused.code == 2 and "expected --arch FILE.py:factory" in refused.err
+    opened = call("invert", tmp_path / "model", "--arch", "own.py:counted", "--images", "photos", "--method", "margin",
+                  "-o", tmp_path / "run")  # fmt: skip
+    assert opened.code in (0, 1, 3), opened.err
+
+
+@pytest.mark.parametrize("verb", ["cleanse", "invert", "repair", "screen", "train"])
+def test_options_stand_in_panels_below_an_example(verb: str, call: Call) -> None:
+    shown = call(verb, "--help").out
+    assert f"Example: doorward {verb} " in shown
+    assert all(f"─ {panel} ─" in shown for panel in ("Model", "Pictures", "Run"))
+
+
+def test_a_title_stays_on_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+    common.print_table("a title that is much wider than its table", ["x"], [["1"]])
+    assert capsys.readouterr().out.splitlines()[0] == "a title that is much wider than its table"

@@ -76,12 +76,12 @@ def _show(record: CleanseRecord, output: Path) -> None:
     for name, found in record.methods.items():
         own = sorted((f for f in record.findings if f.method == name), key=lambda f: -f.flagged)
         where = ", ".join(f"{f.class_name} ({f.flagged:,})" for f in own[:6])
-        p = found.undecided if found.p_value is None else common.probability(found.p_value)
-        rows.append([name, f"{found.flagged:,}", where or "-", p, ", ".join(found.knowledge) or "-"])
+        knowledge = ", ".join(found.knowledge) or "-"
+        rows.append([name, f"{found.flagged:,}", where or "-", common.probability(found.p_value), knowledge])
     total = f"{sum(record.images.counts):,} images"
     common.print_table(f"Suspects among {total}", ["method", "flagged", "in class", "p", "knowledge used"], rows)
     for name, found in record.methods.items():
-        for warning in found.warnings:
+        for warning in (*found.warnings, *([f"no p-value: {found.undecided}"] if found.undecided else [])):
             told = common.printable(with_class_names(warning, record.images.classes))
             common.err.print(f"{name}: {common.escape(told)}", soft_wrap=True)
     common.show_notes(record.warnings)

@@ -118,7 +118,7 @@ def print_json(value: dict[str, Any]) -> None:
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table; cells are shown as they are, never as markup."""
-    table = Table(title=escape(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for number, column in enumerate(columns):
         words = all(not any(c.isdigit() for c in row[number]) or number == 0 for row in rows)
         table.add_column(
@@ -126,6 +126,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
         )
     for row in rows:
         table.add_row(*(escape(printable(cell)) for cell in row))
+    out.print(f"[bold]{escape(printable(title))}[/bold]", soft_wrap=True)  # a title of the table wraps at its width
     out.print(table)
 
 

@@ -143,4 +143,5 @@ def _show(made: TrainRecord, net: str, output: Path) -> None:
     if made.test_accuracy:
         told += f", test accuracy {100 * made.test_accuracy.rate().value:.1f} %"
     common.out.print(told, soft_wrap=True)
-    common.out.print(f"written to {common.escape(str(output))}", soft_wrap=True)
+    own = f"; open it with --arch {net}" if ".py:" in net else ""
+    common.out.print(common.escape(f"written to {output}{own}"), soft_wrap=True)

@@ -200,7 +200,7 @@ def test_mistakes_are_one_line_and_write_nothing(place: Path, call: Call, tmp_pa
     failing("settings for 'mask', which is not run", "--triggers", place / "found", "--set", "mask.steps=3")
     failing("holds no run.json", "--triggers", place / "model")
     failing("--mean: is for weights of others", "--mean", "0.5")
-    failing("held_out", "--held-out", "0")
+    failing("--held-out 0.0; expected a number above 0 and below 1", "--held-out", "0")
     assert call("repair", place / "none", "--images", place / "clean", "-o", tmp_path / "out").code == 2
     small = row_images(24)
     (tmp_path / "small").mkdir()

@@ -105,7 +105,7 @@ def test_mistakes_are_one_line_and_write_nothing(place: Path, call: Call, tmp_pa
     failing("expected --triggers RUN with it", "--target", "1")
     failing("no method 'smell'", "--method", "smell")
     failing("setting 'weight' = 3", "--set", "weight=3")
-    failing("setting 'rate' = 2.0", "--rate", "2")
+    failing("--rate 2.0; expected a number above 0 and below 1", "--rate", "2")
     failing("expected at least 199", "--rate", "0.005")
     failing("holds no run.json", "--method", "inverted", "--triggers", place / "known")
     (tmp_path / "small").mkdir()

@@ -53,6 +53,21 @@ def test_lines_where_stderr_is_no_terminal(capsys: pytest.CaptureFixture[str]) -
     assert len(set(lines)) == len(lines)
 
 
+def test_a_long_step_is_said_again_with_its_time(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "_EVERY", 0.1)
+    monkeypatch.setattr(progress, "_STILL", 0.35)
+    with display("train") as told:
+        time.sleep(0.9)
+        told("epoch", 1, 2)
+        time.sleep(0.7)
+    lines = capsys.readouterr().err.splitlines()
+    before, after = lines[: lines.index("train: epoch 1 of 2")], lines[lines.index("train: epoch 1 of 2") + 1 :]
+    assert 1 <= len(before) <= 2 and set(before) <= {f"train: at work, for {s} s now" for s in (0, 1)}
+    assert 1 <= len(after) <= 2 and set(after) <= {f"train: epoch 1 of 2, for {s} s now" for s in (0, 1)}
+
+
 def test_one_display_within_another_writes_to_it(capsys: pytest.CaptureFixture[str]) -> None:
     with display("train") as outer:
         with display("reading") as inner:

@@ -57,3 +57,17 @@ def test_words() -> None:
     assert text.plural(2, "class") == "2 classes"
     assert [text.listing(x) for x in ([], ["a"], ["a", "b"], list("abc"))] == ["none", "a", "a and b", "a, b and c"]
     assert text.listing(list("abcd"), 2) == "a, b and 2 more"
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ("classes 0, 2: fewer than 3 images", "classes cat, fox: fewer than 3 images"),
+        ("class 1: too few", "class dog: too few"),
+        ("classes 0, 1 and 7 more: too few", "classes cat, dog and 7 more: too few"),
+        ("classes 0, 9: of another set", "classes 0, 9: of another set"),
+        ("1 classes to compare; expected at least 4", "1 classes to compare; expected at least 4"),
+    ],
+)
+def test_class_numbers_become_names(told: str, expected: str) -> None:
+    assert text.with_class_names(told, ("cat", "dog", "fox")) == expected

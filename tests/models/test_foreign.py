@@ -79,9 +79,15 @@ def test_mistakes_are_one_line(net: nn.Module, tmp_path: Path) -> None:
 
     good = dict(net.state_dict())
     attempt(good, "weights for 4 classes; expected 5", classes=5)
-    attempt({k: v for k, v in good.items() if k != "hidden.bias"}, "has no tensor 'hidden.bias'")
-    attempt({**good, "more": torch.zeros(1)}, "has a tensor 'more'")
-    attempt({**good, "hidden.bias": torch.zeros(3)}, r"'hidden.bias' has shape \[3\]; expected \[64\]")
+    attempt({k: v for k, v in good.items() if k != "hidden.bias"}, "lacks 1 tensor .'hidden.bias'.; expected")
+    attempt({**good, "more": torch.zeros(1)}, "holds 1 tensor .'more'. that the net has not")
+    attempt(
+        {**good, "hidden.bias": torch.zeros(3)}, r"1 tensor of other shapes \('hidden.bias' \[3\] in place of \[64\]\)"
+    )
+    attempt(
+        {f"other.{k}": v for k, v in good.items()} | {"x": torch.zeros(1)},
+        r"lacks \d+ tensors \('[^']+', '[^']+', '[^']+', ...\)",
+    )
     attempt({**good, "hidden.bias": torch.full((64,), torch.nan)}, "holds NaN or infinity")
     attempt({"epoch": 3}, "holds no state dict")
     path.write_bytes(b"\x80\x04gibberish")

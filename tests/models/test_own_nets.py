@@ -134,13 +134,16 @@ def test_mistakes_are_one_line(mine: str, net: nn.Module, images: ImageSet, tmp_
 
     attempt("weights alone; expected --arch with them: two-layer", mean=(0.5,))
     attempt("no such file or folder", tmp_path / "none.pth", mean=(0.5,))
-    attempt("wants 3 arguments .a, b, c.; expected f.., f.classes. or f.shape, classes.", arch=mine + "greedy")
-    attempt("called with .3., it raised ValueError: no GPU here; expected a net", arch=mine + "failing")
+    attempt("must be given a, b, c; expected f.., f.classes. or f.shape, classes.", arch=mine + "greedy")
+    attempt("called with .3., it raised ValueError: no GPU here and more; expected a net", arch=mine + "failing")
     attempt("gave a int; expected a torch.nn.Module", arch=mine + "number")
     attempt(r"does not take images of 3x4x4 \(.*[Kk]ernel size", arch=mine + "plain", like=None, size=4)
     attempt("weights for 3 classes; made-up with 5 classes: class-0", arch=mine + "plain", like=five)
     attempt("weights for 3 classes; expected 5", arch=mine + "counted", classes=5)
-    attempt("has no tensor 'block1.0.weight' .14 missing. and has a tensor 'conv.bias'", arch="small-cnn")
+    attempt(
+        "lacks 14 tensors .'block1.0.weight', .* and holds 9 tensors .'conv.bias', .* that the net has not; ",
+        arch="small-cnn",
+    )
     attempt("no layer 'tail'", arch=mine + "plain", feature_layer="tail")
     attempt("net 'resnet9000'; expected one of two-layer", arch="resnet9000")
     attempt("the size of the images is not known", arch=mine + "plain", like=None)

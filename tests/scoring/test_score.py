@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from doorward.attacks.plan import Attack, Pairing
-from doorward.attacks.poison import Truth
 from doorward.core.errors import DoorwardError
 from doorward.core.files import read_json, write_json
 from doorward.core.results import RateRecord
 from doorward.core.stats import Rate
 from doorward.core.triggers import Trigger
-from doorward.scoring.cleansing import detection, target_classes
+from doorward.scoring.cleansing import detection
 from doorward.scoring.results import AttackFacts, HeldOutFacts, ModelScore, ScoreRecord
+from doorward.scoring.truth import target_classes
 
 
 def test_rates_by_hand() -> None:
@@ -44,8 +44,7 @@ def test_target_classes_of_all_to_all_are_where_the_poison_went() -> None:
     import torch
 
     attack = Attack("patch", (Pairing(Trigger(torch.ones(1, 1, 1), torch.ones(1, 1, 1)), None),))
-    truth = Truth(np.array([True, False, True]), np.array([0, 0, 2]), np.array([0, -1, 0]), np.arange(3))
-    assert target_classes(attack, truth, np.array([1, 0, 0])) == [0, 1]
+    assert target_classes(attack, np.array([True, False, True]), np.array([1, 0, 0])) == (0, 1)
 
 
 def test_a_score_is_the_same_after_the_disk(tmp_path: Path) -> None:

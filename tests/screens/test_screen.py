@@ -151,3 +151,15 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(DoorwardError, match="not a screen"):
         load_screen(tmp_path / "x.safetensors", net)
     assert CORNER < SIDE
+
+
+@pytest.mark.parametrize("method", ["strip", "ada"])
+def test_progress_counts_the_pictures_and_changes_nothing(method: str) -> None:
+    told: list[tuple[str, str]] = []
+    made = screen(striped(), stripes(40, seed=3), stripes(80, seed=1), method,
+                  progress=lambda stage, done, total, note="": told.append((stage, note)))  # fmt: skip
+    assert {stage for stage, _ in told} == {f"{method}: making the screen", f"{method}: looking at 40 images"}
+    passed = 40 * (32 if method == "strip" else 1)
+    assert told[-1][1] == f"{passed:,} pictures through the net"
+    alone = screen(striped(), stripes(40, seed=3), stripes(80, seed=1), method)
+    assert made.rows() == alone.rows() and made.record == alone.record

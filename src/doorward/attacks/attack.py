@@ -8,6 +8,7 @@ from typing import Any, Literal
 from doorward.attacks.plan import Attack, Pairing
 from doorward.attacks.poison import Poisoned, poison
 from doorward.attacks.stamps import make_stamp
+from doorward.core.arguments import check_images
 from doorward.core.images import ImageSet
 
 
@@ -35,6 +36,7 @@ def attack(
 
     For several triggers with several targets build an `Attack` of several `Pairing` and call `poison`.
     """
+    check_images("attack", "images", images)
     stamp = make_stamp(recipe, images.shape, seed, **(settings or {}))
     plan = Attack(recipe, (Pairing(stamp, None if target == "next" else target, sources),))
     return poison(images, plan, rate=rate, count=count, mode=mode, seed=seed, pixels_file=pixels_file)

@@ -16,6 +16,7 @@ from doorward.certification.smoothing.radius import Block, Number, rational
 from doorward.certification.smoothing.task import SmoothingTask, cells_of
 from doorward.certification.smoothing.votes import check_alpha
 from doorward.core import methods
+from doorward.core.arguments import check_images
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
 from doorward.core.progress import Progress
@@ -63,6 +64,8 @@ def certify(
     Raises:
         DoorwardError: sets that do not fit each other, numbers out of range, an unknown learner.
     """
+    check_images("certify", "train", train)
+    check_images("certify", "test", test)
     check_pair(train, test)
     if binarise is not None and not 0 < binarise < 256:
         raise DoorwardError(f"certify: binarise = {binarise}; expected a threshold of 1 to 255")

@@ -18,6 +18,7 @@ from doorward.cleansers.samples import Samples
 from doorward.cleansers.suspicion import Suspicion
 from doorward.cleansers.verdict import Test, Witness, weigh
 from doorward.core import methods as registry
+from doorward.core.arguments import check_images, check_model
 from doorward.core.classifier import Classifier
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
@@ -77,6 +78,8 @@ def cleanse(
     Raises:
         DoorwardError: unknown methods or settings, a level outside (0, 1), images that do not fit the model.
     """
+    check_images("cleanse", "images", images)
+    check_model("cleanse", model)
     if not 0 < level < 1:
         raise DoorwardError(f"cleanse: level {level}; expected a number between 0 and 1")
     chosen = [registry.get("cleanse", name) for name in registry.as_names(methods)]

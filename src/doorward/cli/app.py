@@ -116,7 +116,8 @@ def main() -> None:
             traceback.print_exc()
             code = common.fail("this is a mistake of doorward, not yours; please report it with the lines above")
         else:
-            code = common.fail(str(format_message()))
+            told = str(format_message())  # none where no arguments were given: the help has been shown
+            code = common.fail(told) if told else common.WENT_WRONG
     if code == common.INTERRUPTED:
         common.fail(f"interrupted; {_after_interrupt()}")
     sys.exit(code if isinstance(code, int) else 0)

@@ -56,8 +56,9 @@ def attack_command(
         "settings": common.parse_settings(setting),
         "seed": seed,
     }
-    request = build_settings(AttackRequest, "attack", asked)
-    made = attack_to_folder(request, output, overwrite=overwrite, command=common.command_line())
+    request = build_settings(AttackRequest, "attack", asked, options=True)
+    with common.display("attack"):
+        made = attack_to_folder(request, output, overwrite=overwrite, command=common.command_line())
     if as_json:
         common.print_json(made.model_dump(mode="json"))
         return

@@ -35,7 +35,7 @@ def certify_command(
     from doorward.certification.job import certify_to_folder
 
     asked = {"source": source, **asked, "settings": common.parse_settings(asked["settings"])}
-    request = build_settings(CertifyRequest, "certify", asked)
+    request = build_settings(CertifyRequest, "certify", asked, options=True)
     with common.display("certify") as progress:
         record = certify_to_folder(
             request, output, overwrite=overwrite, command=common.command_line(), progress=progress

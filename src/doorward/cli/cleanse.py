@@ -58,7 +58,7 @@ def cleanse_command(
         "level": level,
         "seed": seed,
     }
-    request = build_settings(CleanseRequest, "cleanse", asked)
+    request = build_settings(CleanseRequest, "cleanse", asked, options=True)
     if dry_run:
         common.show_plan(plan_to_cleanse(request), as_json)
     with common.display("cleanse") as progress:
@@ -73,17 +73,20 @@ def cleanse_command(
 
 
 def _show(record: CleanseRecord, output: Path) -> None:
+    from doorward.core.text import with_class_names
+
     rows = []
     for name, found in record.methods.items():
         own = sorted((f for f in record.findings if f.method == name), key=lambda f: -f.flagged)
         where = ", ".join(f"{f.class_name} ({f.flagged:,})" for f in own[:6])
-        p = found.undecided if found.p_value is None else common.probability(found.p_value)
-        rows.append([name, f"{found.flagged:,}", where or "-", p, ", ".join(found.knowledge) or "-"])
+        knowledge = ", ".join(found.knowledge) or "-"
+        rows.append([name, f"{found.flagged:,}", where or "-", common.probability(found.p_value), knowledge])
     total = f"{sum(record.images.counts):,} images"
     common.print_table(f"Suspects among {total}", ["method", "flagged", "in class", "p", "knowledge used"], rows)
     for name, found in record.methods.items():
-        for warning in found.warnings:
-            common.err.print(f"{name}: {common.escape(warning)}", soft_wrap=True)
+        for warning in (*found.warnings, *([f"no p-value: {found.undecided}"] if found.undecided else [])):
+            told = common.printable(with_class_names(warning, record.images.classes))
+            common.err.print(f"{name}: {common.escape(told)}", soft_wrap=True)
     common.show_notes(record.warnings)
     common.show_verdict(record.judgement)
     shown = common.escape(shlex.quote(str(output)))

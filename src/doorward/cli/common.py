@@ -23,28 +23,57 @@ if TYPE_CHECKING:
     from doorward.core.plan import Plan
     from doorward.core.results import Judgement
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+out = Console(highlight=False, emoji=False)  # own.py:three is a factory, no picture of a 3
+err = Console(stderr=True, highlight=False, emoji=False)
 
 FOUND_NOTHING, FOUND_SOMETHING, WENT_WRONG, UNDECIDED, INTERRUPTED = 0, 1, 2, 3, 130
 
-Output = Annotated[Path, typer.Option("--output", "-o", help="Folder of the run; must not exist yet.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a finished run of that name.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Decides everything random.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and how long it takes; end there.")]
+MODEL, PICTURES, RUN = "Model", "Pictures", "Run"  # panels of --help
+
+Output = Annotated[
+    Path, typer.Option("--output", "-o", help="Folder of the run; must not exist yet.", rich_help_panel=RUN)
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace a finished run of that name.", rich_help_panel=RUN)
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Decides everything random.", rich_help_panel=RUN)]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.", rich_help_panel=RUN)]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.", rich_help_panel=RUN)
+]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Say what would be done and how long it takes; end there.", rich_help_panel=RUN),
+]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting; may be repeated.")]
-Split = Annotated[str, typer.Option("--split", help="train or test, for sets that have both.")]
+Split = Annotated[
+    str, typer.Option("--split", help="train or test, for sets that have both.", rich_help_panel=PICTURES)
+]
 # How pictures are read; the fields of `doorward.data.reading.Reading`.
 Size = Annotated[
-    int | None, typer.Option("--size", min=1, metavar="N", help="Make every picture N x N; needed where sizes differ.")
+    int | None,
+    typer.Option(
+        "--size",
+        min=1,
+        metavar="N",
+        help="Make every picture N x N; needed where sizes differ.",
+        rich_help_panel=PICTURES,
+    ),
 ]
 Resize = Annotated[
-    str, typer.Option("--resize", help="crop: shorter side to N, then the centre; squash: both sides to N.")
+    str,
+    typer.Option(
+        "--resize", help="crop: shorter side to N, then the centre; squash: both sides to N.", rich_help_panel=PICTURES
+    ),
 ]
 SkipBad = Annotated[
-    bool, typer.Option("--skip-bad", help="Leave out files that cannot be read, and list them.", show_default=False)
+    bool,
+    typer.Option(
+        "--skip-bad",
+        help="Leave out files that cannot be read, and list them.",
+        show_default=False,
+        rich_help_panel=PICTURES,
+    ),
 ]
 
 
@@ -94,7 +123,7 @@ def print_json(value: dict[str, Any]) -> None:
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table; cells are shown as they are, never as markup."""
-    table = Table(title=escape(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for number, column in enumerate(columns):
         words = all(not any(c.isdigit() for c in row[number]) or number == 0 for row in rows)
         table.add_column(
@@ -102,6 +131,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
         )
     for row in rows:
         table.add_row(*(escape(printable(cell)) for cell in row))
+    out.print(f"[bold]{escape(printable(title))}[/bold]", soft_wrap=True)  # a title of the table wraps at its width
     out.print(table)
 
 

@@ -17,16 +17,26 @@ if TYPE_CHECKING:
 def invert_command(
     model: models.Model,
     output: common.Output,
-    images: Annotated[str | None, typer.Option(help="Clean images; not needed by --method margin.")] = None,
+    images: Annotated[
+        str | None, typer.Option(help="Clean images; not needed by --method margin.", rich_help_panel=common.PICTURES)
+    ] = None,
     unlabelled: Annotated[
-        bool, typer.Option("--unlabelled", help="Do not use the images' labels, but the model's decisions.")
+        bool,
+        typer.Option(
+            "--unlabelled",
+            help="Do not use the images' labels, but the model's decisions.",
+            rich_help_panel=common.PICTURES,
+        ),
     ] = False,
     method: Annotated[list[str] | None, typer.Option(help="May be repeated; see 'doorward methods invert'.")] = None,
     setting: common.Set = None,
     know: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="Declared knowledge: target_class.")
     ] = None,
-    shape: Annotated[str | None, typer.Option(metavar="C,H,W", help="Image size, when there are no images.")] = None,
+    shape: Annotated[
+        str | None,
+        typer.Option(metavar="C,H,W", help="Image size, when there are no images.", rich_help_panel=common.PICTURES),
+    ] = None,
     level: Annotated[float, typer.Option(help="Chance of a false alarm on a clean model.")] = 0.05,
     reference: Annotated[
         list[str] | None,
@@ -72,7 +82,7 @@ def invert_command(
         "repeat": repeat,
         "seed": seed,
     }
-    request = build_settings(InvertRequest, "invert", asked)
+    request = build_settings(InvertRequest, "invert", asked, options=True)
     if dry_run:
         common.show_plan(plan_to_invert(request), as_json)
     with common.display("invert") as progress:

@@ -20,32 +20,68 @@ _MODEL = (
     "with --arch."
 )
 Model = Annotated[Path, typer.Argument(help=_MODEL)]
-ModelOption = Annotated[Path, typer.Option("--model", metavar="MODEL", help=_MODEL)]
+ModelOption = Annotated[Path, typer.Option("--model", metavar="MODEL", help=_MODEL, rich_help_panel=common.MODEL)]
 Arch = Annotated[
     str | None,
     typer.Option(
         "--arch",
         help=f"For weights of others: {FORMS}. FILE.py must be your own; its factory is f(), f(classes) or "
         "f(shape, classes), shape being (channels, height, width).",
+        rich_help_panel=common.MODEL,
     ),
 ]
-Mean = Annotated[str | None, typer.Option("--mean", metavar="A,B,...", help="Per channel, on the scale of --range.")]
-Std = Annotated[str | None, typer.Option("--std", metavar="A,B,...", help="Per channel, on the scale of --range.")]
+Mean = Annotated[
+    str | None,
+    typer.Option(
+        "--mean", metavar="A,B,...", help="Per channel, on the scale of --range.", rich_help_panel=common.MODEL
+    ),
+]
+Std = Annotated[
+    str | None,
+    typer.Option(
+        "--std", metavar="A,B,...", help="Per channel, on the scale of --range.", rich_help_panel=common.MODEL
+    ),
+]
 Range = Annotated[
     str | None,
-    typer.Option("--range", metavar="LOW,HIGH", help="Black and white to the net: 0,1 or 0,255 or -1,1."),
+    typer.Option(
+        "--range",
+        metavar="LOW,HIGH",
+        help="Black and white to the net: 0,1 or 0,255 or -1,1.",
+        rich_help_panel=common.MODEL,
+    ),
 ]
 Size = Annotated[
-    int | None, typer.Option("--size", min=1, metavar="N", help="The net takes images of N x N; pictures are resized.")
+    int | None,
+    typer.Option(
+        "--size",
+        min=1,
+        metavar="N",
+        help="The net takes images of N x N; pictures are resized.",
+        rich_help_panel=common.PICTURES,
+    ),
 ]
 FeatureLayer = Annotated[
     str | None,
     typer.Option(
-        "--feature-layer", metavar="NAME", help="Layer whose input are the features; default the classification head."
+        "--feature-layer",
+        metavar="NAME",
+        help="Layer whose input are the features; default the classification head.",
+        rich_help_panel=common.MODEL,
     ),
 ]
-Classes = Annotated[int | None, typer.Option("--classes", min=2, help="Number of classes, if the weights do not tell.")]
-Split = Annotated[str | None, typer.Option("--split", help="train or test; default test where the source has both.")]
+Classes = Annotated[
+    int | None,
+    typer.Option(
+        "--classes", min=2, help="Number of classes, if the weights do not tell.", rich_help_panel=common.MODEL
+    ),
+]
+Split = Annotated[
+    str | None,
+    typer.Option(
+        "--split", help="train or test; default test where the source has both.", rich_help_panel=common.PICTURES
+    ),
+]
 
 
 _SPELLED: dict[str, Any] = {

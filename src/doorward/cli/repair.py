@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def repair_command(
     model: models.Model,
     output: common.Output,
-    images: Annotated[str, typer.Option(help="Clean images with their labels.")],
+    images: Annotated[str, typer.Option(help="Clean images with their labels.", rich_help_panel=common.PICTURES)],
     triggers: Annotated[
         Path | None,
         typer.Option(metavar="RUN", help="Folder written by 'doorward invert': what retrain and unlearn use."),
@@ -40,7 +40,9 @@ def repair_command(
     held_out: Annotated[
         float, typer.Option(help="Share of the images that no arm sees; all are measured on it.")
     ] = 0.2,
-    share: Annotated[float, typer.Option(help="Use this share of --images, drawn by --seed.")] = 1.0,
+    share: Annotated[
+        float, typer.Option(help="Use this share of --images, drawn by --seed.", rich_help_panel=common.PICTURES)
+    ] = 1.0,
     seed: common.Seed = 0,
     *,
     dry_run: common.DryRun = False,
@@ -71,7 +73,7 @@ def repair_command(
         "held_out": held_out,
         "seed": seed,
     }
-    request = build_settings(RepairRequest, "repair", asked)
+    request = build_settings(RepairRequest, "repair", asked, options=True)
     if dry_run:
         common.show_plan(plan_to_repair(request), as_json)
     with common.display("repair") as progress:

@@ -120,7 +120,9 @@ def cluster_impurity(
         "device": device,
         "command": common.command_line(),
     }
-    plan = paper.only(paper.make_plan(profile, build_settings(paper.Wishes, "reproduce", asked)), only or ())
+    plan = paper.only(
+        paper.make_plan(profile, build_settings(paper.Wishes, "reproduce", asked, options=True)), only or ()
+    )
     with tempfile.TemporaryDirectory() as temporary:
         paper.check(plan, str(draw_sunglasses(Path(temporary) / "sunglasses.png")))
     if dry_run:

@@ -58,7 +58,7 @@ def hackml_command(
         "device": device,
         "command": common.command_line(),
     }
-    plan = paper.only(paper.make_plan(build_settings(paper.Wishes, "reproduce", asked)), only or ())
+    plan = paper.only(paper.make_plan(build_settings(paper.Wishes, "reproduce", asked, options=True)), only or ())
     paper.check(plan)
     if faces is None:
         common.err.print("no --faces FILE: drawn faces take the place of the ORL database")

@@ -69,7 +69,9 @@ def mesa_command(
         "device": device,
         "command": common.command_line(),
     }
-    plan = paper.only(paper.make_plan(profile, build_settings(paper.Wishes, "reproduce", asked)), only or ())
+    plan = paper.only(
+        paper.make_plan(profile, build_settings(paper.Wishes, "reproduce", asked, options=True)), only or ()
+    )
     plan = paper.skip(plan, skip or ())
     paper.check(plan)
     if dry_run:

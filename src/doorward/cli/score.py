@@ -19,13 +19,24 @@ if TYPE_CHECKING:
 @models.takes_model
 def score_command(
     run: Annotated[Path, typer.Argument(help="Folder written by 'doorward cleanse' or 'doorward repair'.")],
-    truth: Annotated[Path | None, typer.Option(help="truth.parquet of the attack.")] = None,
+    truth: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="truth.parquet of the attack; or the poisoned images: a CSV with a column id, or a text file of ids.",
+        ),
+    ] = None,
     clean: Annotated[bool, typer.Option("--clean", help="The set is a clean control: every flag is false.")] = False,
     test: Annotated[
-        str | None, typer.Option(help="Clean held-out images, to measure models on: the test split where there is one.")
+        str | None,
+        typer.Option(
+            help="Clean held-out images, to measure models on: the test split where there is one.",
+            rich_help_panel=common.PICTURES,
+        ),
     ] = None,
     model: Annotated[
-        list[str] | None, typer.Option(metavar="[NAME=]MODEL", help="A model to measure; may be repeated.")
+        list[str] | None,
+        typer.Option(metavar="[NAME=]MODEL", help="A model to measure; may be repeated.", rich_help_panel=common.MODEL),
     ] = None,
     seed: common.Seed = 0,
     *,
@@ -43,9 +54,10 @@ def score_command(
     from doorward.scoring.score import score
 
     if (truth is None) != clean:
-        raise DoorwardError("score: expected either --truth FILE or --clean")
-    images, opened = _opened(run, test, model or [], opening)
-    found = score(run, truth, test=images, models=opened, seed=seed, device=opening["device"], arch=opening["arch"])
+        raise DoorwardError("score: expected either --truth FILE (truth.parquet, or a list of ids) or --clean")
+    with common.display("score"):
+        images, opened = _opened(run, test, model or [], opening)
+        found = score(run, truth, test=images, models=opened, seed=seed, device=opening["device"], arch=opening["arch"])
     if as_json:
         common.print_json(found.model_dump(mode="json"))
         return
@@ -66,12 +78,12 @@ def _opened(
     made = manifest["settings"] if manifest["verb"] == "repair" else {"model": ""}
     known = {name: made[name] for name in Opening.model_fields if name in made}
     asked = {**known, **{k: v for k, v in models.as_request(made["model"], opening).items() if v}, "split": None}
-    images = None if test is None else build_settings(Opening, "score", asked).read(test)
+    images = None if test is None else build_settings(Opening, "score", asked, options=True).read(test)
     found: list[tuple[str, Path | str | Classifier]] = []
     for text in given:
         name, equals, path = text.partition("=")
         name, path = (name, path) if equals else (Path(text).name, text)
-        options = build_settings(Opening, "score", models.as_request(path, opening))
+        options = build_settings(Opening, "score", models.as_request(path, opening), options=True)
         foreign = images is not None and not options.has_conventions
         found.append((name, options.open(images) if foreign or options.arch else Path(path)))
     return images, found

@@ -19,8 +19,13 @@ if TYPE_CHECKING:
 def screen_command(
     model: models.Model,
     output: common.Output,
-    images: Annotated[str, typer.Option(help="Images to be screened.")],
-    clean: Annotated[str, typer.Option(help="Images known to be clean, others than those; labelled for ada.")],
+    images: Annotated[str, typer.Option(help="Images to be screened.", rich_help_panel=common.PICTURES)],
+    clean: Annotated[
+        str,
+        typer.Option(
+            help="Images known to be clean, others than those; labelled for ada.", rich_help_panel=common.PICTURES
+        ),
+    ],
     method: Annotated[str, typer.Option(help="See 'doorward methods screen'.")] = "strip",
     triggers: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Folder written by 'doorward invert': what inverted uses.")
@@ -61,20 +66,22 @@ def screen_command(
         "rate": rate,
         "seed": seed,
     }
-    request = build_settings(ScreenRequest, "screen", asked)
+    request = build_settings(ScreenRequest, "screen", asked, options=True)
     if triggers is None and (target or trigger_method):
         raise DoorwardError("screen: a target or an inversion without triggers; expected --triggers RUN with it")
 
     def read(classes: Sequence[str]) -> Mapping[int, Trigger]:
         return load_patches(Path(str(triggers)), classes, targets=request.targets, method=trigger_method)
 
-    found = screen_to_folder(
-        request,
-        output,
-        read_triggers=read if triggers else None,
-        overwrite=overwrite,
-        command=common.command_line(),
-    )
+    with common.display("screen") as progress:
+        found = screen_to_folder(
+            request,
+            output,
+            read_triggers=read if triggers else None,
+            overwrite=overwrite,
+            command=common.command_line(),
+            progress=progress,
+        )
     if as_json:
         common.print_json(found.record.model_dump(mode="json"))
     else:

@@ -19,14 +19,19 @@ def train_command(
     output: common.Output,
     net: Annotated[
         str | None,
-        typer.Option(help=f"The architecture: {models.FORMS}. Default small-cnn, or that of --weights."),
+        typer.Option(
+            help=f"The architecture: {models.FORMS}. Default small-cnn, or that of --weights.",
+            rich_help_panel=common.MODEL,
+        ),
     ] = None,
     epochs: Annotated[int, typer.Option(min=1)] = 10,
     setting: common.Set = None,
     weights: Annotated[
         Path | None,
         typer.Option(
-            metavar="MODEL", help="Train on from these weights; the head is replaced where the classes are others."
+            metavar="MODEL",
+            help="Train on from these weights; the head is replaced where the classes are others.",
+            rich_help_panel=common.MODEL,
         ),
     ] = None,
     size: common.Size = None,
@@ -36,13 +41,24 @@ def train_command(
     std: models.Std = None,
     value_range: models.Range = None,
     augment: Annotated[
-        str, typer.Option(help="none, or imagenet: random parts of the images, half of them mirrored.")
+        str,
+        typer.Option(
+            help="none, or imagenet: random parts of the images, half of them mirrored.",
+            rich_help_panel=common.PICTURES,
+        ),
     ] = "none",
     test: Annotated[
-        str | None, typer.Option(help="Also measure accuracy on this set: its test split where there is one.")
+        str | None,
+        typer.Option(
+            help="Also measure accuracy on this set: its test split where there is one.",
+            rich_help_panel=common.PICTURES,
+        ),
     ] = None,
-    without: Annotated[Path | None, typer.Option(help="Leave out the images that this cleanse run flagged ...")] = None,
-    by: Annotated[str | None, typer.Option(help="... by this method.")] = None,
+    without: Annotated[
+        Path | None,
+        typer.Option(help="Leave out the images that this cleanse run flagged ...", rich_help_panel=common.PICTURES),
+    ] = None,
+    by: Annotated[str | None, typer.Option(help="... by this method.", rich_help_panel=common.PICTURES)] = None,
     attacker: Annotated[Path | None, typer.Option(help="Attack folder: stamp the batches as they go by ...")] = None,
     probability: Annotated[float, typer.Option(help="... each image with this probability.")] = 0.01,
     split: common.Split = "train",
@@ -54,7 +70,7 @@ def train_command(
 ) -> None:
     """Train a net on an image set, or on what a cleanse run left of it.
 
-    Settings (--set): batch, optimiser, lr, momentum, weight_decay, schedule, flip, shift, precision ... Without any
+    Settings (--set) are listed by 'doorward methods train'. Without any
     --set: SGD at 0.1 for resnet20 and resnet18; AdamW for others, at 0.002 for built-in nets, 0.001 for your own,
     0.0003 from given weights.
 
@@ -117,7 +133,7 @@ def _request(
         "std": models.parse_numbers("--std", numbers["--std"]),
         "value_range": models.parse_numbers("--range", numbers["--range"], count=2),
     }
-    return build_settings(TrainRequest, "train", asked if net is None else {**asked, "net": net})
+    return build_settings(TrainRequest, "train", asked if net is None else {**asked, "net": net}, options=True)
 
 
 def _tell(text: str) -> None:
@@ -130,4 +146,5 @@ def _show(made: TrainRecord, net: str, output: Path) -> None:
     if made.test_accuracy:
         told += f", test accuracy {100 * made.test_accuracy.rate().value:.1f} %"
     common.out.print(told, soft_wrap=True)
-    common.out.print(f"written to {common.escape(str(output))}", soft_wrap=True)
+    own = f"; open it with --arch {net}" if ".py:" in net else ""
+    common.out.print(common.escape(f"written to {output}{own}"), soft_wrap=True)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from doorward.core.errors import DoorwardError, brief
+from doorward.core.errors import DoorwardError, whole
 from doorward.core.images import ImageSet, few
 from doorward.core.outputs import find_head, giving_logits, has_class_token, logits_of, pooled, probe
 from doorward.core.pixels import as_bytes, to_float
@@ -97,6 +97,9 @@ class Classifier:
         if not isinstance(net, nn.Module):
             raise DoorwardError(f"net of type {type(net).__name__}; expected a torch.nn.Module")
         name = type(net).__name__
+        if not isinstance(like, ImageSet):
+            told = f"like is of type {type(like).__name__}"
+            raise DoorwardError(f"{name}: {told}; expected an ImageSet, as doorward.load_images(PATH) gives")
         if next(net.parameters(), None) is None:
             raise DoorwardError(f"{name}: has no weights; expected a net that was trained")
         scales = [_per_channel(name, what, v, like.shape[0]) for what, v in (("mean", mean), ("std", std))]
@@ -198,7 +201,7 @@ class Classifier:
         except DoorwardError:
             raise
         except Exception as error:  # the user's own code
-            told = f"does not take images of {size} ({brief(error)}); expected the size that the net was made for"
+            told = f"does not take images of {size} ({whole(error)}); expected the size that the net was made for"
             raise DoorwardError(f"{self.arch}: {told}") from None
         finally:
             self.net.train(was_training)
@@ -273,8 +276,7 @@ def _check_logits(classifier: Classifier, images: ImageSet) -> None:
         with torch.inference_mode():
             logits = classifier.logits(few_images)
     except Exception as error:  # whatever the user's own code raises
-        line = (str(error) or type(error).__name__).splitlines()[0]
-        told = f"fails on images of {'x'.join(map(str, images.shape))} ({line})"
+        told = f"fails on images of {'x'.join(map(str, images.shape))} ({whole(error)})"
         raise DoorwardError(f"{classifier.arch}: {told}; {wanted}") from None
     if not isinstance(logits, Tensor):
         raise DoorwardError(f"{classifier.arch}: gives {type(logits).__name__}; {wanted}")

@@ -35,3 +35,8 @@ def brief(error: BaseException, most: int = 200) -> str:
     """The first line of an error of a library or of a user's own code, cut between words; its kind without a text."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return textwrap.shorten(lines[0], most, placeholder=" ...") if lines else type(error).__name__
+
+
+def whole(error: BaseException) -> str:
+    """All that the error of a user's own code says, on one line: who wrote the text knows what its end means."""
+    return textwrap.shorten(str(error), 2000, placeholder=" ...") or type(error).__name__

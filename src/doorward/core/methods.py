@@ -97,6 +97,8 @@ def _load(verb: str) -> None:
 
 def as_names(methods: str | Sequence[str]) -> tuple[str, ...]:
     """Names of methods, each once, in order; a single name may come as plain text."""
+    if not isinstance(methods, Sequence):
+        raise DoorwardError(f"methods of type {type(methods).__name__}; expected a name, or several in a list")
     return (methods,) if isinstance(methods, str) else tuple(dict.fromkeys(methods))
 
 

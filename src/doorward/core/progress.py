@@ -14,6 +14,7 @@ from doorward.core.text import duration
 _PATIENCE = 2.0  # seconds in which nothing is shown
 _EVERY = 5.0  # seconds between lines where stderr is no terminal
 _UNSURE = 3.0  # seconds from which the pace says how long the rest takes
+_STILL = 30.0  # seconds after which a step that goes on is said again
 
 
 class Progress(Protocol):
@@ -85,12 +86,17 @@ class _Display:
         self._thread.join()
 
     def _as_lines(self) -> None:
-        wait, shown = _PATIENCE, ("", 0, 0, "")
+        wait, shown, since, said = _PATIENCE, ("", 0, 0, ""), time.monotonic(), time.monotonic()
         while not self._over.wait(wait):
-            latest, wait = self._latest, _EVERY
+            latest, wait, now = self._latest, _EVERY, time.monotonic()
+            told = ""
             if latest != shown:
-                print(self._prefix + describe(*latest), file=sys.stderr, flush=True)
-                shown = latest
+                told, shown, since = describe(*latest), latest, now
+            elif now - said >= _STILL:
+                told = f"{describe(*latest) or 'at work'}, for {now - since:.0f} s now"
+            if told:
+                print(self._prefix + told, file=sys.stderr, flush=True)
+                said = now
 
     def _as_bar(self) -> None:
         started = time.monotonic()
@@ -125,7 +131,8 @@ _shown: list[_Display] = []  # the display that is on, if any: one within it wri
 
 @contextmanager
 def display(name: str = "") -> Iterator[Progress]:
-    """Show progress on stderr: a bar on a terminal, elsewhere a line every five seconds; nothing for two seconds.
+    """Show progress on stderr: a bar on a terminal, elsewhere a line every five seconds while something changes,
+    every thirty while a step goes on; nothing for two seconds.
 
     Args:
         name: of the command, before every stage.

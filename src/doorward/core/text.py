@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import unicodedata
 from collections.abc import Sequence
 from typing import Any
@@ -31,6 +32,18 @@ def _escape(character: str) -> str:
 def name(text: str) -> str:
     """A name from outside (class, method, file): one line, at most 80 characters."""
     return visible(" ".join(text.split()) or "(no name)", LONGEST_NAME)
+
+
+def with_class_names(told: str, classes: Sequence[str]) -> str:
+    """``classes 3, 7: too few images`` of a method, which knows numbers alone, with the names of the classes."""
+
+    def named(found: re.Match[str]) -> str:
+        labels = [int(text) for text in found[2].split(", ")]
+        if max(labels) >= len(classes):
+            return found[0]
+        return f"{found[1]} {', '.join(name(classes[label]) for label in labels)}"
+
+    return re.sub(r"\b(class|classes) (\d+(?:, \d+)*)(?=:| and \d+ more:)", named, told)
 
 
 def percent(value: float | None, digits: int = 1) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from doorward.core import methods as registry
+from doorward.core.arguments import check_images, check_model
 from doorward.core.classifier import Classifier
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
@@ -68,6 +69,9 @@ def invert(
     Raises:
         DoorwardError: images that do not fit the classifier, or too few; weights or logits that are not finite.
     """
+    check_model("invert", model)
+    if images is not None:
+        check_images("invert", "images", images)
     chosen = [registry.get("invert", name) for name in registry.as_names(methods)]
     configured = {m.name: m.configure((settings or {}).get(m.name)) for m in chosen}
     _check(configured, settings or {}, level, held_out)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from doorward.core import tensors
 from doorward.core.errors import DoorwardError, brief
 from doorward.core.files import atomic_write
+from doorward.core.text import plural
 
 _WRAPPERS = ("state_dict", "model_state_dict", "net", "model", "netC")
 _PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and of torch.compile
@@ -147,17 +148,35 @@ def fill(net: nn.Module, weights: Weights, path: Path, arch: str) -> None:
     missing = [k for k in expected if k not in found and not k.endswith("num_batches_tracked")]
     extra = sorted(set(found) - set(expected))
     if missing or extra:
-        told = [f"has no tensor {missing[0]!r} ({len(missing)} missing)"] if missing else []
-        told += [f"has a tensor {extra[0]!r} that the net has not ({len(extra)} extra)"] if extra else []
+        told = [f"lacks {_tensors(missing)}"] if missing else []
+        told += [f"holds {_tensors(extra)} that the net has not"] if extra else []
         raise DoorwardError(f"{path}: {' and '.join(told)}; expected the weights of {arch}")
+    others = [name for name, tensor in found.items() if tensor.shape != expected[name].shape]
+    if others:
+        raise DoorwardError(f"{path}: {_other_shapes(others, found, expected, arch)}")
     for name, tensor in found.items():
         wanted = expected[name]
-        if tensor.shape != wanted.shape:
-            shapes = f"{list(tensor.shape)}; expected {list(wanted.shape)}, as {arch} has it"
-            raise DoorwardError(f"{path}: tensor {name!r} has shape {shapes}")
         if wanted.is_floating_point() and not bool(tensor.to(wanted.dtype).isfinite().all()):
             raise DoorwardError(f"{path}: tensor {name!r} holds NaN or infinity; expected finite weights")
     net.load_state_dict(found, strict=False)
+
+
+def _tensors(names: Sequence[str], most: int = 3) -> str:
+    """``5 tensors ('a', 'b', 'c', ...)``."""
+    shown = ", ".join(map(repr, names[:most]))
+    return f"{plural(len(names), 'tensor')} ({shown}{', ...' if len(names) > most else ''})"
+
+
+def _other_shapes(names: Sequence[str], found: Mapping[str, Tensor], expected: Mapping[str, Tensor], arch: str) -> str:
+    """Which tensors have other shapes; where that is the head alone, the numbers of classes say it better."""
+    heads = {(*found[k].shape[:1], *expected[k].shape[:1]) for k in names}
+    alike = all(found[k].shape[1:] == expected[k].shape[1:] for k in names)
+    if len(heads) == 1 and len(names) <= 2 and alike and any(found[k].ndim > 1 for k in names):
+        mine, theirs = heads.pop()
+        return f"weights for {mine} classes; {arch} makes a net for {theirs}; expected as many"
+    shown = ", ".join(f"{k!r} {list(found[k].shape)} in place of {list(expected[k].shape)}" for k in names[:3])
+    more = ", ..." if len(names) > 3 else ""
+    return f"{plural(len(names), 'tensor')} of other shapes ({shown}{more}); expected those of {arch}"
 
 
 def fits(net: nn.Module, found: Mapping[str, Tensor]) -> bool:

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from doorward.core import methods as registry
+from doorward.core.arguments import check_images, check_model
 from doorward.core.classifier import Classifier
+from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
 from doorward.core.progress import Progress
 from doorward.core.triggers import Stamp
@@ -57,6 +59,8 @@ def repair(
     Raises:
         DoorwardError: methods, settings, images or triggers that do not fit.
     """
+    check_model("repair", model)
+    check_images("repair", "images", images)
     used = None if triggers is None else as_inverted(triggers, model)
     stamps = None if used is None else used.stamps
     chosen = registry.as_names(methods) or default_methods(used is not None)
@@ -79,6 +83,9 @@ def as_inverted(
     """Triggers by target class, wherever they come from."""
     if isinstance(triggers, Inversion | Path | str):
         return load_inverted(triggers, model.classes)
+    if not isinstance(triggers, Mapping):
+        told = f"triggers of type {type(triggers).__name__}"
+        raise DoorwardError(f"repair: {told}; expected what doorward.invert returned, or the folder of its run")
     checked("triggers", triggers, model)
     stamps = {int(k): list(stamps) for k, stamps in triggers.items() if stamps}
     return InvertedTriggers(stamps, dict.fromkeys(stamps, ("given",)))

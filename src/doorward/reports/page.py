@@ -6,7 +6,7 @@ import base64
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -55,13 +55,17 @@ Reportable = Result | Path | str
 
 
 def report(
-    results: Sequence[Reportable] | Reportable, path: Path | str, *, title: str | None = None, overwrite: bool = False
+    results: Sequence[Reportable] | Reportable,
+    path: Path | str = "report.html",
+    *,
+    title: str | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Write one self-contained HTML page about one or several results.
 
     Args:
         results: what verbs returned, or folders of finished runs, one or several.
-        path: the HTML file to write; folders above it are made.
+        path: the HTML file to write, ``report.html`` here where nothing is said; folders above it are made.
         title: the page's title; made from the runs when absent.
         overwrite: replace an existing file.
 
@@ -83,7 +87,13 @@ def report(
 
 def compose(results: Sequence[Reportable] | Reportable, title: str | None = None) -> Page:
     """Read the runs and make the page, without writing it; arguments and errors as for `report`."""
-    given = [results] if isinstance(results, Result | Path | str) else list(results)
+    given: list[Any] = [results]
+    if isinstance(results, Iterable) and not isinstance(results, Result | Path | str):
+        given = list(results)
+    for one in given:
+        if not isinstance(one, Result | Path | str):
+            told = f"report: a result of type {type(one).__name__}"
+            raise DoorwardError(f"{told}; expected what a verb returned, or the folder of a run")
     if not given:
         raise DoorwardError(f"no runs; expected at least one folder of a {' or '.join(supported())} run")
     with TemporaryDirectory(prefix="doorward-") as place:  # what is in memory is read as everybody's runs are

@@ -1,4 +1,4 @@
-"""Scoring: how well a cleanse run found what was there. The only place where the truth is read."""
+"""Scoring: how well a cleanse run found what was there."""
 
 from __future__ import annotations
 
@@ -8,20 +8,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from doorward.attacks.files import load_attack, load_truth
-from doorward.attacks.plan import Attack
-from doorward.attacks.poison import Truth
-from doorward.attacks.results import AttackRecord
 from doorward.cleansers.results import Cleansing
 from doorward.core.classifier import Classifier, pick_device
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
-from doorward.core.results import ImagesRecord, RateRecord, read_record
+from doorward.core.results import RateRecord
 from doorward.core.runs import Run
 from doorward.core.stats import Rate
 from doorward.models.files import load_classifier
 from doorward.scoring.repairs import fitted, score_arms, unseen
-from doorward.scoring.results import AttackFacts, MethodScore, ScoreRecord
+from doorward.scoring.results import MethodScore, ScoreRecord
+from doorward.scoring.truth import read_truth
 
 Flags = NDArray[np.bool_]
 
@@ -46,12 +43,6 @@ def detection(flag: Flags, score: NDArray[np.float32], poisoned: Flags, in_targe
     )
 
 
-def target_classes(attack: Attack, truth: Truth, labels: NDArray[np.int64]) -> list[int]:
-    """The classes into which the attack put images."""
-    named = {p.target for p in attack.pairings if p.target is not None}
-    return sorted(named | set(np.unique(labels[truth.poisoned]).tolist()))
-
-
 def score_cleansing(
     run: Path,
     truth_file: Path | None,
@@ -65,34 +56,29 @@ def score_cleansing(
 
     Args:
         run: a finished cleanse run.
-        truth_file: ``truth.parquet`` of the attack; ``attack/`` lies beside it. None for a clean control, in which
-            every flagged image is a false positive.
+        truth_file: see `read_truth`; attack success is measured where ``attack/`` lies beside it. None for a clean
+            control, in which every flagged image is a false positive.
         test: held-out clean images for clean accuracy and attack success rate.
         models: (name, folder or classifier) of what to measure on them; where one is a repair's that worked on these
             very images, all are measured on those that it held out.
     """
     looked = Cleansing.load(run)
-    record, samples, labels = looked.record, looked.samples, looked.samples.label
+    record, samples = looked.record, looked.samples
     if models and test is None:
         raise DoorwardError("score: models need test images; expected --test SOURCE")
-    poisoned, attack, targets = _truth(truth_file, labels, record.images)
-    inside = np.isin(labels, targets)
+    known = read_truth(truth_file, samples, record.images)
+    inside = np.isin(samples.label, known.targets)
     opened = [(name, _opened(model, device)) for name, model in models]
     if test is not None and opened:
         test = fitted(test, opened[0][1])
         test = _unseen_by_all([model for _, model in models if isinstance(model, Path)], test)
     score = ScoreRecord(
-        attack=attack
-        and AttackFacts(
-            recipe=attack.recipe,
-            description=attack.describe(record.images.classes),
-            poisoned=int(poisoned.sum()),
-            targets=tuple(targets),
-        ),
+        attack=known.facts(record.images.classes),
         methods={
-            name: detection(samples.flags[name], samples.scores[name], poisoned, inside) for name in record.methods
+            name: detection(samples.flags[name], samples.scores[name], known.poisoned, inside)
+            for name in record.methods
         },
-        models=() if test is None else score_arms(dict(opened), test, attack, seed=seed),
+        models=() if test is None else score_arms(dict(opened), test, known.attack, seed=seed),
     )
     score.write(run)
     return score
@@ -106,27 +92,6 @@ def _unseen_by_all(folders: Sequence[Path], test: ImageSet) -> ImageSet:
     if len(apart) > 1:
         raise DoorwardError("score: repairs that held out other images of the test set; expected one of them at a time")
     return next(iter(apart.values()), test)
-
-
-def _truth(
-    file: Path | None, labels: NDArray[np.int64], images: ImagesRecord
-) -> tuple[Flags, Attack | None, list[int]]:
-    """Who is poisoned ``[N]``, the attack, its target classes; nobody, none, none for a clean control.
-
-    Args:
-        images: that the run looked at, which are those of the attack where that left its record.
-    """
-    if file is None:
-        return np.zeros(len(labels), bool), None, []
-    truth, attack = load_truth(file), load_attack(file.parent / "attack")
-    if len(labels) != len(truth.poisoned):
-        told = f"{len(truth.poisoned)} images, the run looked at {len(labels)}"
-        raise DoorwardError(f"{file}: holds the truth about {told}; expected the truth of the same set")
-    known = (file.parent / "run.json").exists()
-    if known and not images.are([read_record(AttackRecord, file.parent, "attack").sha256]):
-        told = f"as many images as the run looked at ({len(labels)}), but others"
-        raise DoorwardError(f"{file}: holds the truth about {told}; expected the truth of the same set")
-    return truth.poisoned, attack, target_classes(attack, truth, labels)
 
 
 def _opened(model: Path | Classifier, device: str) -> Classifier:

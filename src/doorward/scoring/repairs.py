@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from doorward.attacks.files import load_attack, load_truth
+from doorward.attacks.files import load_truth
 from doorward.attacks.plan import Attack
 from doorward.attacks.rate import asr
 from doorward.core.classifier import Classifier, measure_accuracy, pick_device
@@ -23,6 +23,7 @@ from doorward.models.open.matching import fit_pictures, match_classes
 from doorward.repairs.arms import AS_GIVEN
 from doorward.repairs.results import Repair
 from doorward.scoring.results import AttackFacts, HeldOutFacts, ModelScore, ScoreRecord
+from doorward.scoring.truth import attack_beside, describe, listed_ids
 
 
 def score_arms(
@@ -63,7 +64,8 @@ def score_repair(
 
     Args:
         run: a finished repair run.
-        truth_file: ``truth.parquet`` of the attack; ``attack/`` lies beside it. None when there was no attack.
+        truth_file: ``truth.parquet`` of the attack, or a list of poisoned images; attack success is measured where
+            ``attack/`` lies beside it. None when there was no attack.
         test: held-out clean images. Where they are the very images of the repair, those that it held out are used.
         arch: for arms whose net comes from the user's own file: that file's factory again.
 
@@ -73,21 +75,21 @@ def score_repair(
     manifest = Run.read(run, "repair")
     if test is None:
         raise DoorwardError("score: a repair is measured on test images; expected --test SOURCE")
-    attack = None if truth_file is None else load_attack(truth_file.parent / "attack")
+    attack = None if truth_file is None else attack_beside(truth_file)
     arms = _classifiers(run, device, arch)
     test = unseen(manifest, fitted(test, next(iter(arms.values()))))
     rows = score_arms(arms, test, attack, seed=seed)
-    about = None
-    if attack is not None and truth_file is not None:
-        about = AttackFacts(
-            recipe=attack.recipe,
-            description=attack.describe(test.classes),
-            poisoned=int(load_truth(truth_file).poisoned.sum()),
-            targets=tuple(sorted({p.target for p in attack.pairings if p.target is not None})),
-        )
+    about = None if truth_file is None else _facts(truth_file, attack, test.classes)
     score = ScoreRecord(attack=about, models=rows, test=HeldOutFacts(name=test.name, images=len(test)))
     score.write(run)
     return score
+
+
+def _facts(file: Path, attack: Attack | None, classes: tuple[str, ...]) -> AttackFacts:
+    whole = file.suffix.lower() == ".parquet"
+    count = int(load_truth(file).poisoned.sum()) if whole else len(listed_ids(file))
+    targets = sorted({p.target for p in attack.pairings if p.target is not None}) if attack else []
+    return describe(file, attack, count, targets, classes)
 
 
 def fitted(test: ImageSet, classifier: Classifier) -> ImageSet:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from doorward.core.arguments import check_images
 from doorward.core.classifier import Classifier
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
@@ -29,7 +30,8 @@ def score(
 
     Args:
         run: a finished run of ``cleanse`` or ``repair``.
-        truth: ``truth.parquet`` of the attack; ``attack/`` lies beside it. None for a clean control.
+        truth: ``truth.parquet`` of the attack, or of the poisoned images a CSV with a column ``id`` or a text file of
+            ids; attack success is measured where ``attack/`` lies beside it. None for a clean control.
         test: held-out clean images, for accuracy and attack success rate; a repair cannot be scored without.
         models: (name, folder or classifier) of what to measure beside a cleanse run.
         seed: of stamps of random place.
@@ -40,6 +42,12 @@ def score(
         DoorwardError: a run of another verb, the truth of another set, or images that are missing.
     """
     given = [(name, Path(model) if isinstance(model, str) else model) for name, model in models]
+    for name, value in (("run", run), ("truth", truth)):
+        if value is not None and not isinstance(value, str | Path):
+            told = f"score: {name} is of type {type(value).__name__}"
+            raise DoorwardError(f"{told}; expected the path of a saved run (found.save(FOLDER)) and of its truth")
+    if test is not None:
+        check_images("score", "test", test)
     run, file = Path(run), None if truth is None else Path(truth)
     if Run.read(run)["verb"] != "repair":
         return score_cleansing(run, file, test=test, models=given, seed=seed, device=device)

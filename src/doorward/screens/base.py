@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from doorward.core.classifier import Classifier
 from doorward.core.errors import DoorwardError
 from doorward.core.pixels import as_bytes
+from doorward.core.progress import Progress
+from doorward.core.text import plural
 from doorward.screens.results import Screening
 from doorward.screens.verdict import rank_of
 
@@ -56,11 +61,32 @@ class Screen:
         """The screen that `arrays` was written from; KeyError when one of them is missing."""
         raise NotImplementedError
 
-    def __call__(self, pixels: NDArray[Any]) -> Screening:
+    def __call__(self, pixels: NDArray[Any], progress: Progress | None = None) -> Screening:
         """Scores, flags and verdict on images ``[N, H, W, C]``: uint8, or floats in [0, 1]."""
         pixels = as_bytes(pixels, self.classifier.shape, f"screen {self.name}")
-        about = (self.scores(pixels), self.threshold, self.name, self.settings)
+        with telling_passes(self.classifier, f"{self.name}: looking at {plural(len(pixels), 'image')}", progress):
+            about = (self.scores(pixels), self.threshold, self.name, self.settings)
         return Screening.of(*about, false_rejection=self.false_rejection, set_on=self.set_on)
+
+
+@contextmanager
+def telling_passes(classifier: Classifier, stage: str, progress: Progress | None) -> Iterator[None]:
+    """Within the block, every batch that goes through the net is told: a screen makes many pictures of one image."""
+    if progress is None:
+        yield
+        return
+    passed = 0
+
+    def tell(_: nn.Module, batch: tuple[Tensor, ...], __: object) -> None:
+        nonlocal passed
+        passed += len(batch[0])
+        progress(stage, 0, 0, f"{passed:,} pictures through the net")
+
+    handle = classifier.net.register_forward_hook(tell)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def threshold_at(clean: Floats, false_rejection: float, what: str = "screen") -> float:

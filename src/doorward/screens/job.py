@@ -14,6 +14,7 @@ from doorward.core import methods as registry
 from doorward.core.classifier import Classifier
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
+from doorward.core.progress import Progress
 from doorward.core.results import ImagesRecord
 from doorward.core.runs import Run
 from doorward.core.triggers import Trigger
@@ -48,6 +49,7 @@ def screen_to_folder(
     read_triggers: ReadTriggers | None = None,
     overwrite: bool = False,
     command: str = "",
+    progress: Progress | None = None,
 ) -> Screening:
     """Screen every image of a source and write the run.
 
@@ -71,8 +73,9 @@ def screen_to_folder(
             false_rejection=request.rate,
             settings=request.settings,
             seed=request.seed,
+            progress=progress,
         )
-        screening, predicted = made(images.pixels), model.predict(images.pixels)
+        screening, predicted = made(images.pixels, progress), model.predict(images.pixels)
         used = None
         if request.triggers:
             used = TriggersRecord(run=request.triggers, targets=tuple(sorted(triggers or {})))

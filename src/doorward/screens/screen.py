@@ -12,12 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from doorward.core import methods as registry
+from doorward.core.arguments import check_images, check_model
 from doorward.core.classifier import Classifier
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
+from doorward.core.progress import Progress
 from doorward.core.tensors import write_tensors
 from doorward.core.triggers import Trigger
-from doorward.screens.base import Screen, threshold_at
+from doorward.screens.base import Screen, telling_passes, threshold_at
 from doorward.screens.results import Screening
 
 
@@ -31,6 +33,7 @@ def fit(
     settings: dict[str, Any] | None = None,
     knowledge: dict[str, Any] | None = None,
     seed: int = 0,
+    progress: Progress | None = None,
 ) -> Screen:
     """A screen for single images: is this one stamped?
 
@@ -45,11 +48,14 @@ def fit(
         knowledge: what an auditor may not have and the caller declares to have, beside the clean images; a method that
             needs some that is not here is refused.
         seed: of everything random, the halves among it.
+        progress: called with a stage in words, and how many pictures went through the net.
 
     Raises:
         DoorwardError: images that do not fit the classifier, or too few for the rate; settings, triggers or knowledge
             that the method does not have or lacks.
     """
+    check_model("screen", model)
+    check_images("screen", "clean", clean)
     found = registry.get("screen", method)
     configured = found.configure(settings)
     known = registry.check_knowledge("screen", knowledge or {}, [found], model.classes)
@@ -64,8 +70,9 @@ def fit(
     available = {"model": model, "making": making, "triggers": triggers, "seed": seed}
     handed = {k: v for k, v in available.items() if k in found.given}
     used = {k: v for k, v in known.items() if k in found.given | found.accepts}
-    made: Screen = found.function(**handed, **used, s=configured)
-    threshold = threshold_at(made.scores(setting.pixels), false_rejection, f"screen {method}")
+    with telling_passes(model, f"{method}: making the screen", progress):
+        made: Screen = found.function(**handed, **used, s=configured)
+        threshold = threshold_at(made.scores(setting.pixels), false_rejection, f"screen {method}")
     return replace(
         made,
         threshold=max(threshold, made.threshold),
@@ -93,6 +100,7 @@ def screen(
     settings: dict[str, Any] | None = None,
     knowledge: dict[str, Any] | None = None,
     seed: int = 0,
+    progress: Progress | None = None,
 ) -> Screening:
     """Say of every image whether it is stamped: `fit` on the clean images, then look at ``images``.
 
@@ -103,6 +111,8 @@ def screen(
 
     Returns: scores, flags, and a verdict on all images together.
     """
+    if not isinstance(images, np.ndarray):
+        check_images("screen", "images", images)
     made = fit(
         model,
         clean,
@@ -112,8 +122,9 @@ def screen(
         settings=settings,
         knowledge=knowledge,
         seed=seed,
+        progress=progress,
     )
-    return made(images.pixels if isinstance(images, ImageSet) else images)
+    return made(images.pixels if isinstance(images, ImageSet) else images, progress)
 
 
 def save_screen(made: Screen, path: Path | str) -> None:

@@ -8,11 +8,12 @@ import importlib.util
 import inspect
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from torch import nn
 
-from doorward.core.errors import DoorwardError, brief
+from doorward.core.errors import DoorwardError, brief, whole
 from doorward.core.outputs import giving_logits
 from doorward.models.nets.architecture import Architecture, Shape
 from doorward.models.nets.catalogue import NETS, build
@@ -38,6 +39,9 @@ def find_architecture(arch: Named) -> Architecture:
     if isinstance(arch, nn.Module):
         return Architecture(type(arch).__name__, lambda *_: giving_logits(copy.deepcopy(arch)), takes_classes=False)
     if not isinstance(arch, str):
+        if not callable(arch):
+            expected = f"{FORMS}, a torch.nn.Module or a factory"
+            raise DoorwardError(f"net of type {type(arch).__name__}; expected {expected}")
         return _of_factory(arch, getattr(arch, "__name__", type(arch).__name__))
     kind, colon, rest = arch.partition(":")
     if kind == "timm" and colon:
@@ -77,11 +81,20 @@ def _factory(file: Path, name: str) -> Callable[..., Any]:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # the user's own code
-        raise DoorwardError(f"{file}: {type(error).__name__}: {brief(error)}") from None
+        raise DoorwardError(
+            f"{file}: raised {type(error).__name__}: {whole(error)}; expected a file that runs"
+        ) from None
     factory = getattr(module, name, None)
     if not callable(factory):
-        raise DoorwardError(f"{file}: has no function {name!r}; expected the factory of the net")
+        raise DoorwardError(_no_function(file, name, module))
     return factory  # type: ignore[no-any-return]
+
+
+def _no_function(file: Path, name: str, module: ModuleType) -> str:
+    """Says which there are."""
+    own = [k for k, v in vars(module).items() if callable(v) and getattr(v, "__module__", "") == module.__name__]
+    there = f"expected one of {', '.join(own[:8])}" if own else "expected the factory of the net"
+    return f"{file}: has no function {name!r}; {there}"
 
 
 def _of_factory(factory: Callable[..., Any], name: str) -> Architecture:
@@ -91,8 +104,8 @@ def _of_factory(factory: Callable[..., Any], name: str) -> Architecture:
         given = []
     required = [p for p in given if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     if len(required) > 2 or any(p.kind is p.KEYWORD_ONLY for p in required):
-        told = f"wants {len(required)} arguments ({', '.join(p.name for p in required)})"
-        raise DoorwardError(f"{name}: {told}; expected f(), f(classes) or f(shape, classes)")
+        wanted = ", ".join(f"{p.name}=" if p.kind is p.KEYWORD_ONLY else p.name for p in required)
+        raise DoorwardError(f"{name}: must be given {wanted}; expected f(), f(classes) or f(shape, classes)")
     optional = None if required else next((p.name for p in given if p.name in _CLASSES), None)
 
     def make(shape: Shape, classes: int) -> nn.Module:
@@ -103,10 +116,11 @@ def _of_factory(factory: Callable[..., Any], name: str) -> Architecture:
         except (Exception, SystemExit) as error:  # the user's own code
             told = ", ".join(map(str, (*positional, *named.values())))
             raise DoorwardError(
-                f"{name}: called with ({told}), it raised {type(error).__name__}: {brief(error)}; expected a net"
+                f"{name}: called with ({told}), it raised {type(error).__name__}: {whole(error)}; expected a net"
             ) from None
         if not isinstance(net, nn.Module):
-            raise DoorwardError(f"{name}: gave a {type(net).__name__}; expected a torch.nn.Module")
+            given = "nothing (is a return missing?)" if net is None else f"a {type(net).__name__}"
+            raise DoorwardError(f"{name}: gave {given}; expected a torch.nn.Module")
         return giving_logits(net)
 
     return Architecture(name, make, takes_classes=bool(required or optional))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from doorward.core.classifier import Classifier, place_net
-from doorward.core.errors import DoorwardError, brief
+from doorward.core.errors import DoorwardError, whole
 from doorward.core.images import few
 from doorward.core.outputs import logits_of, probe
 from doorward.models.nets.architecture import Architecture, Floats, Shape
@@ -223,7 +223,7 @@ def _count_logits(net: nn.Module, shape: Shape, name: str) -> int:
     try:
         logits = logits_of(net.eval()(probe(shape, device)))
     except Exception as error:  # the user's own code
-        told = f"does not take images of {size} ({brief(error)}); expected the size that the net was made for (--size)"
+        told = f"does not take images of {size} ({whole(error)}); expected the size that the net was made for (--size)"
         raise DoorwardError(f"{name}: {told}") from None
     finally:
         net.train(was_training)

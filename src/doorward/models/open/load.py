@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import Field
+from torch import nn
 
+from doorward.core.arguments import check_images
 from doorward.core.classifier import Classifier, pick_device
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
@@ -98,6 +100,11 @@ def load_model(
 
 def _load(path: Path | str, like: ImageSet | None, named: bool, *, device: str, **said: Any) -> Classifier:
     """`load_model`; without ``named`` the class names of ``like`` are not used."""
+    if not isinstance(path, str | Path):
+        how = ": doorward.Classifier.from_module opens one in memory" if isinstance(path, nn.Module) else ""
+        raise DoorwardError(f"load_model: a {type(path).__name__}; expected a path{how}")
+    if like is not None:
+        check_images("load_model", "like", like)
     path, place, arch = Path(path), pick_device(device), said.pop("arch")
     check_path(path, arch)
     told = [f"--{n}" for n, k in (("mean", "mean"), ("std", "std"), ("range", "value_range")) if said[k]]

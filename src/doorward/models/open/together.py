@@ -50,7 +50,7 @@ class Opening(ModelOptions):
             check_path(Path(self.model), self.arch)
         values: dict[str, Any] = {"size": self.side, "resize": self.resize, "skip_bad": self.skip_bad}
         values |= {"split": split or "train", "any_labels": not labels}
-        reading = build_settings(Reading, "images", values)
+        reading = build_settings(Reading, "images", values, options=True)
         return load_as(source, reading) if split else load_for_test(source, reading)
 
     def open_on_its_set(self, images: ImageSet) -> Opened:

@@ -70,7 +70,8 @@ def without_flagged(images: ImageSet, run: Path, method: str | None) -> ImageSet
     if method is None and len(known) == 1:
         method = known[0]
     if method not in known:
-        raise DoorwardError(f"{run}: method {method!r}; expected --by with one of {', '.join(known)}")
+        told = f"several methods ran ({', '.join(known)})" if method is None else f"no method {method!r} ran"
+        raise DoorwardError(f"{run}: {told}; expected --by with one of {', '.join(known)}")
     if not looked.images.are(images.hashes):
         raise DoorwardError(f"{run}: looked at other images than {images.name}; expected the set that it cleansed")
     flag = read_parquet(run / "samples.parquet")[f"{method}_flag"].astype(bool)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from doorward.core.arguments import check_images
 from doorward.core.classifier import Classifier, pick_device, place_net
 from doorward.core.images import ImageSet
 from doorward.core.progress import Progress
+from doorward.core.settings import build_settings
 from doorward.models.files import load_state, save_state
 from doorward.models.nets.catalogue import NETS
 from doorward.models.open.architectures import Named
@@ -53,7 +55,7 @@ class Epoch:
 def train(
     images: ImageSet,
     net: Named = "small-cnn",
-    settings: TrainSettings | None = None,
+    settings: TrainSettings | Mapping[str, Any] | None = None,
     *,
     seed: int = 0,
     device: str = "auto",
@@ -70,7 +72,8 @@ def train(
         images: the training set; uint8, so that it fits on the device.
         net: a built-in architecture, ``FILE.py:factory``, ``timm:NAME`` or ``hf:FOLDER`` (its architecture, not its
             weights); or a module, which is copied with its weights, or a factory: see `find_architecture`.
-        settings: see `TrainSettings`; for a net that is not built in `default_recipe` where nothing is said.
+        settings: see `TrainSettings`, or names with values; for a net that is not built in `default_recipe` where
+            nothing is said.
         seed: decides initial weights, order and augmentation.
         device: ``auto``, ``cpu``, ``cuda``.
         checkpoint: a file rewritten after every epoch; when it exists the training goes on from there.
@@ -86,6 +89,9 @@ def train(
     ``torchrun`` started train together (DistributedDataParallel), each with a part of every batch; the first one
     writes the checkpoint.
     """
+    check_images("train", "images", images)
+    if isinstance(settings, Mapping):
+        settings = build_settings(TrainSettings, "train", settings)
     if settings is None:
         own = start is None and not (isinstance(net, str) and net in NETS)
         settings = TrainSettings(**default_recipe(net)) if own else TrainSettings()

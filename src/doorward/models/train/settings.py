@@ -18,20 +18,26 @@ class TrainSettings(Settings):
     ``step``: ``lr`` times ``step_factors[i]`` from epoch ``step_epochs[i]`` on.
     """
 
-    epochs: int = Field(10, ge=1)
-    batch: int = Field(128, ge=2)
-    optimiser: Literal["sgd", "adam", "adam-l2"] = "sgd"
-    lr: float = Field(0.1, gt=0)
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(5e-4, ge=0)
-    schedule: Literal["one-cycle", "step", "constant"] = "one-cycle"
-    warmup: float = Field(0.25, ge=0, lt=1)
-    step_epochs: tuple[int, ...] = ()
-    step_factors: tuple[float, ...] = ()
-    flip: bool = False
+    epochs: int = Field(10, ge=1, description="times that every image is seen")
+    batch: int = Field(128, ge=2, description="images per step")
+    optimiser: Literal["sgd", "adam", "adam-l2"] = Field(
+        "sgd", description="sgd with Nesterov momentum, adam (AdamW), or adam-l2 (weight decay in the gradient)"
+    )
+    lr: float = Field(0.1, gt=0, description="largest learning rate")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
+    weight_decay: float = Field(5e-4, ge=0, description="of weights; biases and norms have none")
+    schedule: Literal["one-cycle", "step", "constant"] = Field(
+        "one-cycle", description="of the learning rate: up and down in a line, in steps, or constant"
+    )
+    warmup: float = Field(0.25, ge=0, lt=1, description="share of one-cycle in which the rate rises")
+    step_epochs: tuple[int, ...] = Field((), description="epochs from which the rates of step hold")
+    step_factors: tuple[float, ...] = Field((), description="of lr, one for each of step_epochs")
+    flip: bool = Field(False, description="mirror half of the images")
     shift: int = Field(0, ge=0, description="largest shift in pixels, each direction, edges repeated")
     plain_epochs: int = Field(0, ge=0, description="last epochs, in which images are neither flipped nor shifted")
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        "auto", description="of the arithmetic; auto: bf16 where the hardware has it"
+    )
 
     def rate(self, step: int, steps: int) -> float:
         """Learning rate at step ``step`` of ``steps``."""

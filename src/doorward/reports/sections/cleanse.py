@@ -8,7 +8,7 @@ from typing import Any
 from doorward.cleansers.results import CleanseRecord, Cleansing
 from doorward.cleansers.verdict import RULE
 from doorward.core.results import Finding
-from doorward.core.text import count, listing, name, number, percent, plural, quoted
+from doorward.core.text import count, listing, name, number, percent, plural, quoted, with_class_names
 from doorward.reports import charts
 from doorward.reports.knowledge import BLIND_SPOTS, notes, told
 from doorward.reports.run_files import RunFolder
@@ -75,7 +75,7 @@ def _facts(results: CleanseRecord, run: RunFolder, found: Sequence[Finding]) -> 
 def _warnings(results: CleanseRecord) -> tuple[str, ...]:
     """What the methods warn of, and why one has no p-value."""
     return tuple(
-        f"{name(m)}: {told}"
+        f"{name(m)}: {with_class_names(told, results.images.classes)}"
         for m, r in results.methods.items()
         for told in (*r.warnings, *([f"no p-value: {r.undecided}"] if r.undecided else []))
     )

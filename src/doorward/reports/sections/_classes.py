@@ -22,6 +22,7 @@ from doorward.reports.run_files import read_thumbnails
 _MOST_ROWS = 40  # classes in the matrix
 _MOST_CARDS = 10  # flagged classes shown with images and histograms
 Strips = dict[tuple[int, str], list[thumbnails.Thumbnail]]
+_MOST_NAMES = 200  # files listed of a method in a class
 TYPICAL = ""  # in place of a method's name in `Strips`
 
 
@@ -170,6 +171,7 @@ def _card(results: CleanseRecord, samples: Samples, own: Sequence[Finding], imag
         ],
         "typical": images.get((label, TYPICAL), []),
         "suspects": [(f, images[label, f.method]) for f in own if (label, f.method) in images],
+        "names": [{"method": f.method, "count": len(f.ids), "shown": list(f.ids[:_MOST_NAMES])} for f in own if f.ids],
         "histograms": histograms,
         "groups": any(_flagged(results, f) for f in own),
     }

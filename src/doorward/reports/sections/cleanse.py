@@ -74,11 +74,12 @@ def _facts(results: CleanseRecord, run: RunFolder, found: Sequence[Finding]) -> 
 
 def _warnings(results: CleanseRecord) -> tuple[str, ...]:
     """What the methods warn of, and why one has no p-value."""
-    return tuple(
+    of_methods = (
         f"{name(m)}: {with_class_names(told, results.images.classes)}"
         for m, r in results.methods.items()
         for told in (*r.warnings, *([f"no p-value: {r.undecided}"] if r.undecided else []))
     )
+    return (*results.warnings, *of_methods)
 
 
 def _overview(results: CleanseRecord, found: Sequence[Finding], score: ScoreRecord | None) -> dict[str, Cell]:

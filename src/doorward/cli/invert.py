@@ -43,8 +43,15 @@ def invert_command(
         typer.Option(metavar="MODEL", help="A clean model for the same classes; may be repeated. Sharpens p-values."),
     ] = None,
     train_references: Annotated[
-        int, typer.Option(help="Train so many small clean models on --images as references; 2 or 3 are enough.")
+        int,
+        typer.Option(help="Train so many clean models of the same architecture on --images as references; 2 or 3 do."),
     ] = 0,
+    reference_net: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ARCH", help="Another architecture for them, as --arch names it; default the model's own."
+        ),
+    ] = None,
     prescreen: Annotated[
         int, typer.Option(help="Invert only so many classes, those of the largest margin; 0 for all.")
     ] = 0,
@@ -78,6 +85,7 @@ def invert_command(
         "level": level,
         "references": tuple(reference or ()),
         "train_references": train_references,
+        "reference_net": reference_net,
         "prescreen": prescreen,
         "repeat": repeat,
         "seed": seed,

@@ -20,7 +20,7 @@ COMMAND = ("reproduce", "cluster-impurity", "--profile", "quick")
         (("--single-count", 500), "500 images to poison, but the source classes hold 400; expected 1 to 400"),
         (("--profile", "slow"), "profile 'slow'; expected one of cpu, gpu, quick, faithful"),
         (("--trainer", "lazy"), "trainer 'lazy'; expected one of faithful, fast, quick"),
-        (("--channels", "two"), "'channels' = 'two'"),
+        (("--channels", "two"), "--channels two; expected all or one"),
         (("--only", "lunch"), "no case 'lunch'; expected one of multiple-source-0.4"),
         (("--set", "epochs"), "expected NAME=VALUE"),
     ],

@@ -104,7 +104,7 @@ def test_truth_is_not_among_what_a_defence_loads(way: Path) -> None:
         (("cleanse", "mnist-5k", "--model", "m", "--method", "magic", "-o", "OUT"), "no method 'magic'"),
         (("cleanse", "mnist-5k", "--model", "m", "--set", "threshold=1", "-o", "OUT"), "METHOD.NAME=VALUE"),
         (("score", "norun", "--clean"), "norun: holds no run.json"),
-        (("score", "norun"), "expected either --truth FILE"),
+        (("score", "norun"), "either --truth FILE (truth.parquet, or a list of ids) or --clean"),
         (("methods", "dance"), "verb 'dance'; expected one of attack"),
         (("attack",), "Missing argument"),
         (("frobnicate",), "frobnicate"),
@@ -188,7 +188,7 @@ def test_a_plan_has_several_triggers_and_targets(tmp_path: Path, call: Call) -> 
     assert second.sum() == 20 and set(truth["original_label"][second]) <= {1, 7}
     plan.write_text("- {recipe: patch, tarrget: 3}\n")
     refused = call("attack", "mnist-5k", "--plan", plan, "-o", tmp_path / "q")
-    assert refused.code == 2 and "did you mean 'target'?" in refused.err
+    assert refused.code == 2 and "no setting 'tarrget'; did you mean 'target'" in refused.err
 
 
 def test_an_attacker_inside_the_training_plants_a_backdoor_in_clean_data(way: Path, call: Call) -> None:

@@ -44,7 +44,7 @@ class Example(Settings):
     [
         ({"lr": "fast"}, "setting 'lr' = 'fast'; expected a number above 0"),
         ({"lr": -1}, "setting 'lr' = -1; expected a number above 0"),
-        ({"lr": float("nan")}, "setting 'lr' = nan; expected a number above 0"),
+        ({"lr": float("nan")}, "setting 'lr' = nan; expected a finite number above 0"),
         ({"momentum": 1}, "setting 'momentum' = 1; expected a number of 0 or more and below 1"),
         ({"count": 10}, "setting 'count' = 10; expected a whole number from 1 to 9"),
         ({"count": 1.5}, "setting 'count' = 1.5; expected a whole number from 1 to 9"),

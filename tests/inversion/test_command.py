@@ -148,13 +148,13 @@ def test_known_target_allows_no_verdict(world: Path, call: Any) -> None:
         (("--classes", "7"), "weights for 6 classes; expected 7"),
         (("--know", "target_class=c"), "target_class 'c'; expected one of"),
         (("--know", "true_trigger=1"), "knowledge 'true_trigger', which no method that runs uses"),
-        (("--level", "nan"), "'level' = nan.*finite"),
+        (("--level", "nan"), "--level nan; expected a finite number"),
         (("--range", "0"), "--range '0'; expected 2 numbers"),
         (("--mean", "nan"), "--mean 'nan'; expected numbers"),
         (("--shape", "1,6,6.5"), "--shape '1,6,6.5'; expected 3 whole numbers"),
         (("--mean", "red"), "--mean 'red'; expected numbers"),
         (("--std", "1,2"), "--std of 2 numbers; expected 1 for grey"),
-        (("--split", "middle"), "'split' = 'middle'"),
+        (("--split", "middle"), "--split middle; expected train or test"),
     ],
 )
 def test_mistakes(more: tuple[str, ...], message: str, world: Path, call: Any, tmp_path: Path) -> None:

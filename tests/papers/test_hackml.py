@@ -170,7 +170,7 @@ def test_wishes_that_cannot_be_met_are_one_line(tmp_path: Path) -> None:
         only(make_plan(), ["given"])
     with pytest.raises(DoorwardError, match="settings of 'mask'; expected one of train, window, retrain"):
         make_plan(Wishes(settings={"mask": {"steps": 3}}))
-    with pytest.raises(DoorwardError, match="setting 'windo' = 9"):
+    with pytest.raises(DoorwardError, match="no setting 'windo'; did you mean 'window'"):
         make_plan(Wishes(settings={"window": {"windo": 9}}))
     with pytest.raises(DoorwardError, match="methods without 'retrain'"):
         make_plan(Wishes(methods=("prune",)))

@@ -188,7 +188,7 @@ def test_wishes_change_the_profile() -> None:
         ("slow", {}, "profile 'slow'; expected one of cpu, gpu, quick"),
         ("quick", {"settings": {"poison": {"epochs": 1}}}, "--set poison.NAME; expected one of clean, attack, mesa"),
         ("quick", {"settings": {"mesa": {"steps": 0}}}, "reproduce: mesa: setting 'steps' = 0"),
-        ("quick", {"settings": {"repair": {"speed": 1}}}, "setting 'speed' = 1"),
+        ("quick", {"settings": {"repair": {"speed": 1}}}, "no setting 'speed'; settings: "),
         ("quick", {"settings": {"mesa": {"size": 29}}}, "triggers of 29 x 29 on images of 28 x 28; expected larger"),
         ("quick", {"black_white": 0}, "no trigger is left to run; expected at least one"),
         ("quick", {"target": "horse"}, "class 'horse'; expected one of 0, 1"),

@@ -13,52 +13,59 @@ if TYPE_CHECKING:
     from doorward.models.train.job import TrainRequest
     from doorward.models.train.results import TrainRecord
 
+_Net = Annotated[
+    str | None,
+    typer.Option(
+        help=f"The architecture: {models.FORMS}. Default small-cnn, or that of --weights.",
+        rich_help_panel=common.MODEL,
+    ),
+]
+_Weights = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="MODEL",
+        help="Train on from these weights; the head is replaced where the classes are others.",
+        rich_help_panel=common.MODEL,
+    ),
+]
+_Augment = Annotated[
+    str,
+    typer.Option(
+        help="none, or imagenet: random parts of the images, half of them mirrored.",
+        rich_help_panel=common.PICTURES,
+    ),
+]
+_Test = Annotated[
+    str | None,
+    typer.Option(
+        help="Also measure accuracy on this set: its test split where there is one.",
+        rich_help_panel=common.PICTURES,
+    ),
+]
+_Without = Annotated[
+    Path | None,
+    typer.Option(help="Leave out the images that this cleanse run flagged ...", rich_help_panel=common.PICTURES),
+]
+_By = Annotated[str | None, typer.Option(help="... by this method.", rich_help_panel=common.PICTURES)]
+
 
 def train_command(
     source: Annotated[str, typer.Argument(help="The training set: a named set, a folder, a file.")],
     output: common.Output,
-    net: Annotated[
-        str | None,
-        typer.Option(
-            help=f"The architecture: {models.FORMS}. Default small-cnn, or that of --weights.",
-            rich_help_panel=common.MODEL,
-        ),
-    ] = None,
+    net: _Net = None,
     epochs: Annotated[int, typer.Option(min=1)] = 10,
     setting: common.Set = None,
-    weights: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="MODEL",
-            help="Train on from these weights; the head is replaced where the classes are others.",
-            rich_help_panel=common.MODEL,
-        ),
-    ] = None,
+    weights: _Weights = None,
     size: common.Size = None,
     resize: common.Resize = "crop",
     skip_bad: common.SkipBad = False,
     mean: models.Mean = None,
     std: models.Std = None,
     value_range: models.Range = None,
-    augment: Annotated[
-        str,
-        typer.Option(
-            help="none, or imagenet: random parts of the images, half of them mirrored.",
-            rich_help_panel=common.PICTURES,
-        ),
-    ] = "none",
-    test: Annotated[
-        str | None,
-        typer.Option(
-            help="Also measure accuracy on this set: its test split where there is one.",
-            rich_help_panel=common.PICTURES,
-        ),
-    ] = None,
-    without: Annotated[
-        Path | None,
-        typer.Option(help="Leave out the images that this cleanse run flagged ...", rich_help_panel=common.PICTURES),
-    ] = None,
-    by: Annotated[str | None, typer.Option(help="... by this method.", rich_help_panel=common.PICTURES)] = None,
+    augment: _Augment = "none",
+    test: _Test = None,
+    without: _Without = None,
+    by: _By = None,
     attacker: Annotated[Path | None, typer.Option(help="Attack folder: stamp the batches as they go by ...")] = None,
     probability: Annotated[float, typer.Option(help="... each image with this probability.")] = 0.01,
     split: common.Split = "train",

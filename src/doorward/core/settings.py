@@ -65,6 +65,8 @@ def _told(kind: type[Settings], values: Mapping[str, Any], error: ValidationErro
         return words
     name = option_name(path) if options else f"setting {path!r}"
     expected = words if first["type"] in _OWN_WORDS else f"expected {_expected(owner, place[-1])}"
+    if first["type"] == "finite_number":
+        expected = expected.replace("a number", "a finite number")
     if first["type"] == "missing" and len(first["loc"]) == len(place):
         return f"{name} is missing; {expected}"
     shown = str(value)[:_LONGEST] if options else f"= {repr(value)[:_LONGEST]}"

@@ -45,6 +45,7 @@ def load_images(
     size: int | None = None,
     resize: Resize = "crop",
     skip_bad: bool = False,
+    labels: bool = True,
     name: str | None = None,
 ) -> ImageSet:
     """Load labelled images from a name, a path or a Python object.
@@ -60,6 +61,8 @@ def load_images(
         size: makes every picture N x N; needed where sizes differ.
         resize: ``crop`` (shorter side to N, then the centre) or ``squash`` (both sides to N).
         skip_bad: leave out files that cannot be read, instead of refusing the set.
+        labels: False where labels do not matter, as for `screen`: a folder of pictures without class folders, or of one
+            class, will do.
         name: what to call the set; by default the source's own name.
 
     Returns:
@@ -78,7 +81,7 @@ def load_images(
     """
     if split not in ("train", "test"):
         raise DoorwardError(f"split {show(split)!r}; expected train or test")
-    values = {"split": split, "size": size, "resize": resize, "skip_bad": skip_bad}
+    values = {"split": split, "size": size, "resize": resize, "skip_bad": skip_bad, "any_labels": not labels}
     return load_as(source, build_settings(Reading, "load_images", values), name)
 
 

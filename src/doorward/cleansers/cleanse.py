@@ -26,7 +26,7 @@ from doorward.core.progress import Progress
 from doorward.core.results import ClassifierRecord, Finding, ImagesRecord, RateRecord
 from doorward.core.stats import Rate
 
-DEFAULT_METHODS = ("impurity", "activation", "spectral")
+DEFAULT_METHODS = ("impurity", "activation", "spectral", "scan")
 
 
 @dataclass(frozen=True, eq=False)

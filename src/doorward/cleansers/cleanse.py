@@ -7,12 +7,14 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from doorward.cleansers.observe import Look, Observations, observe
+from doorward.cleansers.parts.filters import candidates, widest
 from doorward.cleansers.results import CleanseRecord, Cleansing, GroupRecord, MethodRecord
 from doorward.cleansers.samples import Samples
 from doorward.cleansers.suspicion import Suspicion
@@ -84,8 +86,13 @@ def cleanse(
     for name in set(settings or {}) - set(configured):
         raise DoorwardError(f"cleanse: settings for {name!r}, which does not run; methods: {', '.join(configured)}")
     known = registry.check_knowledge("cleanse", knowledge or {}, chosen, images.classes)
-    filters = {str(getattr(configured[m.name], "filter")) for m in chosen if "filtered_logits" in m.given}  # noqa: B009
-    observations = look(images, model, sorted(filters), seed=seed, folder=folder, progress=progress)
+    filters = {m.name: _filters(configured[m.name], images) for m in chosen if "filtered_logits" in m.given}
+    observations = look(
+        images, model, sorted(set(chain(*filters.values()))), seed=seed, folder=folder, progress=progress
+    )
+    for name, names in filters.items():
+        used = widest(observations.logits, observations.filtered_logits, names)
+        configured[name] = _under(configured[name], used)
     ran = []
     for number, method in enumerate(chosen):
         if progress:
@@ -94,6 +101,17 @@ def cleanse(
     if progress:
         progress("done", len(chosen), len(chosen))
     return _result(images, model, observations, ran, level)
+
+
+def _filters(settings: Settings, images: ImageSet) -> tuple[str, ...]:
+    """Filters to look through for a method; several where its setting leaves the choice to the pictures."""
+    return candidates(str(getattr(settings, "filter")), min(images.shape[1:]))  # noqa: B009
+
+
+def _under(settings: Settings, name: str) -> Settings:
+    """The settings with the filter that was chosen, so that the record tells it."""
+    under = getattr(settings, "under", None)
+    return under(name) if under else settings.model_copy(update={"filter": name})
 
 
 def _result(

@@ -17,15 +17,23 @@ from doorward.core.methods import Settings, method
 from doorward.core.stats import Rate
 
 Floats = NDArray[np.float32]
+_WIDE_THRESHOLD = 0.5  # the authors': under a window that was chosen to leave the other images' decisions alone
 _BLUR = 0.05  # of S, which a filter moves by so much in any class: below it classes do not differ
 
 
 class ImpuritySettings(Settings):
     """Settings of cluster impurity."""
 
-    filter: str = Field("mean2", description=f"one of {', '.join(FILTERS)}")
+    filter: str = Field(
+        "mean",
+        description="mean: of two pixels, and on pictures from 48 pixels on the widest of mean2 and means over a 24th, "
+        f"16th and 12th of the side that leaves 95 % of all decisions; or one of {', '.join(FILTERS)}",
+    )
     threshold: float = Field(
-        1.61, gt=0, description="a cluster is flagged when S is above this: 1.61 is p < .2; the authors' code has .5"
+        1.61,
+        gt=0,
+        description="a cluster is flagged when S is above this: 1.61 is p < .2; the authors' code has .5, "
+        "which is taken under a wider window unless another is given",
     )
     clusters: int = Field(10, ge=1, description="most clusters tried per class")
     dimensions: int = Field(
@@ -41,6 +49,11 @@ class ImpuritySettings(Settings):
         False, description="in such a class, flag what changes under the filter and lies nearer to the flagged ones too"
     )
     fit_limit: int = Field(10_000, ge=100, description="images per class used to fit the mixture; all are assigned")
+
+    def under(self, name: str) -> ImpuritySettings:
+        """The same under the filter of that name, with the threshold that goes with it."""
+        wide = name.startswith("mean-") and "threshold" not in self.model_fields_set
+        return self.model_copy(update={"filter": name, **({"threshold": _WIDE_THRESHOLD} if wide else {})})
 
 
 @method(
@@ -74,6 +87,12 @@ def impurity(
     principal components, and a warning says so. How many (8 images per parameter) was chosen on seeds 0 to 5, 21 and
     24 of the demo's attacks, which no table reports: with 1 per parameter the penalty of the criterion outweighs a
     small cluster, which then stays merged in one of eight seeds.
+
+    Also a deviation: the poster's pictures are of 28 and 32 pixels and its filter of two. On larger pictures a larger
+    trigger survives it, so wider windows are tried (`doorward.cleansers.parts.filters`) and the widest is taken that
+    leaves 95 % of all decisions, poisoned or not; there the threshold is the authors' .5, since a sticker of a sixth of
+    the side still decides some images when it is blurred. Seen on CIFAR-10 classes, enlarged to 96 pixels, that no
+    table reports.
 
     Also a deviation: the mixture is fitted in 16 principal components of each class. In all features (``s.dimensions``
     0, the poster) a cluster must hold several hundred images to be worth its covariance: 150 images of CIFAR-10 with a

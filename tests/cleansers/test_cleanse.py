@@ -93,6 +93,16 @@ def test_folded_batch_norm_changes_no_observation_and_no_classifier(images: Imag
     np.testing.assert_allclose(seen.features, features[0].numpy(), rtol=1e-3, atol=1e-4)
 
 
+def test_the_filter_follows_the_side_and_the_record_tells_it(tmp_path: Path) -> None:
+    for side, looked in ((32, {"mean2"}), (48, {"mean2", "mean-24th", "mean-16th", "mean-12th"})):
+        images = make_images(shape=(side, side, 3))
+        classifier = train(images, "two-layer", TrainSettings(epochs=1, batch=16))
+        (tmp_path / str(side)).mkdir()
+        found = cleanse(images, classifier, ["impurity"], folder=tmp_path / str(side))
+        assert found.observations is not None and set(found.observations.filtered_logits) == looked
+        assert found.record.methods["impurity"].settings["filter"] in looked
+
+
 def test_observe_once_looks_again_only_for_something_new(images: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
     module = importlib.import_module("doorward.cleansers.observe")
     looked: list[list[str]] = []

@@ -19,7 +19,15 @@ from doorward.cleansers.methods.impurity import (
     impurity,
     principal_components,
 )
-from doorward.cleansers.parts.filters import FILTERS, mean_filter, median_filter, quantise
+from doorward.cleansers.parts.filters import (
+    FILTERS,
+    candidates,
+    mean_filter,
+    mean_share,
+    median_filter,
+    quantise,
+    widest,
+)
 from doorward.cleansers.parts.leftovers import lookalikes, misfits
 from doorward.cleansers.parts.mixture import fit_mixture, poster_bic
 
@@ -207,3 +215,37 @@ def test_a_small_cluster_is_found_in_few_dimensions_and_not_in_all() -> None:
     )
     assert not whole.flag.any(), "the criterion charges 861 parameters for a cluster of 60 images"
     assert (reduced.flag == few).all() and not reduced.warnings
+
+
+def test_a_wide_mean_in_two_passes_is_the_mean_of_the_window() -> None:
+    image = torch.rand(2, 3, 20, 17, generator=torch.Generator().manual_seed(0))
+    for size in (4, 5, 8):
+        padded = torch.nn.functional.pad(image, ((size - 1) // 2, size // 2) * 2, mode="replicate")
+        windows = padded.unfold(2, size, 1).unfold(3, size, 1)
+        assert torch.allclose(mean_filter(image, size), windows.mean(dim=(4, 5)), atol=1e-6)
+    assert torch.equal(mean_share(image, 24), mean_filter(image, 2))
+    assert torch.equal(mean_share(image, 3), mean_filter(image, 6)), "a third of the shorter side, 17"
+
+
+@pytest.mark.parametrize("side", [28, 32, 47])
+def test_small_pictures_have_one_filter_of_two_pixels(side: int) -> None:
+    assert candidates("mean", side) == ("mean2",) and candidates("median3", 224) == ("median3",)
+    assert len(candidates("mean", 48)) == 4
+
+
+def test_the_widest_window_that_leaves_most_decisions_is_taken() -> None:
+    logits = np.eye(2, dtype=np.float32)[np.zeros(100, int)]
+
+    names = ("a", "b", "c")
+    filtered = {
+        name: np.eye(2, dtype=np.float32)[(np.arange(100) < n).astype(int)]
+        for name, n in (("a", 1), ("b", 5), ("c", 6))
+    }
+    assert widest(logits, filtered, names) == "b"
+    assert widest(logits, dict.fromkeys(names, filtered["c"]), names) == "a"
+
+
+def test_a_wider_window_has_the_threshold_of_the_authors_unless_one_is_given() -> None:
+    assert ImpuritySettings().under("mean2").threshold == ImpuritySettings().threshold == 1.61
+    assert ImpuritySettings().under("mean-16th").threshold == 0.5
+    assert ImpuritySettings(threshold=1.0).under("mean-16th").threshold == 1.0

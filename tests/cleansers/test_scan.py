@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -45,6 +47,15 @@ def test_untangling_on_sums_equals_the_em_image_by_image() -> None:
     found = untangle(features[keep], labels[keep], ScanSettings(iterations=5, tolerance=1e-30))
     identity, variation = plain_untangle(features[keep], labels[keep], 5)
     assert found.identity == pytest.approx(identity, abs=1e-6) and found.variation == pytest.approx(variation, abs=1e-6)
+
+
+def test_untangling_piece_by_piece_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, labels, *_ = world(size=30)
+    whole = untangle(features, labels, ScanSettings())
+    monkeypatch.setattr(sys.modules["doorward.cleansers.methods.scan"], "_ROWS", 77)
+    pieces = untangle(features, labels, ScanSettings())
+    assert np.allclose(pieces.variation, whole.variation) and np.allclose(pieces.identity, whole.identity)
+    assert np.allclose(pieces.centre, whole.centre)
 
 
 def test_untangling_recovers_the_variation() -> None:

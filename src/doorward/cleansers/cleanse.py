@@ -7,12 +7,14 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from doorward.cleansers.observe import Look, Observations, observe
+from doorward.cleansers.parts.filters import candidates, widest
 from doorward.cleansers.results import CleanseRecord, Cleansing, GroupRecord, MethodRecord
 from doorward.cleansers.samples import Samples
 from doorward.cleansers.suspicion import Suspicion
@@ -27,7 +29,7 @@ from doorward.core.progress import Progress
 from doorward.core.results import ClassifierRecord, Finding, ImagesRecord, RateRecord
 from doorward.core.stats import Rate
 
-DEFAULT_METHODS = ("impurity", "activation", "spectral")
+DEFAULT_METHODS = ("impurity", "activation", "spectral", "scan")
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,8 +89,13 @@ def cleanse(
     for name in set(settings or {}) - set(configured):
         raise DoorwardError(f"cleanse: settings for {name!r}, which does not run; methods: {', '.join(configured)}")
     known = registry.check_knowledge("cleanse", knowledge or {}, chosen, images.classes)
-    filters = filters_of(chosen, configured)
-    observations = look(images, model, filters, seed=seed, folder=folder, progress=progress)
+    filters = filters_of(chosen, configured, images)
+    observations = look(
+        images, model, sorted(set(chain(*filters.values()))), seed=seed, folder=folder, progress=progress
+    )
+    for name, names in filters.items():
+        used = widest(observations.logits, observations.filtered_logits, names)
+        configured[name] = _under(configured[name], used, large=len(names) > 1)
     ran = []
     for number, method in enumerate(chosen):
         if progress:
@@ -99,9 +106,19 @@ def cleanse(
     return _result(images, model, observations, ran, level)
 
 
-def filters_of(chosen: Sequence[Method], configured: Mapping[str, Settings]) -> list[str]:
-    """Names of the filters under which the methods want the net's answers."""
-    return sorted({str(getattr(configured[m.name], "filter")) for m in chosen if "filtered_logits" in m.given})  # noqa: B009
+def filters_of(
+    chosen: Sequence[Method], configured: Mapping[str, Settings], images: ImageSet
+) -> dict[str, tuple[str, ...]]:
+    """Filters to look through, by method; several where a setting leaves the choice to the pictures."""
+    side = min(images.shape[1:])
+    wanted = {m.name: str(getattr(configured[m.name], "filter")) for m in chosen if "filtered_logits" in m.given}  # noqa: B009
+    return {name: candidates(filter, side) for name, filter in wanted.items()}
+
+
+def _under(settings: Settings, name: str, *, large: bool) -> Settings:
+    """The settings with the filter that was chosen, so that the record tells it."""
+    under = getattr(settings, "under", None)
+    return under(name, large) if under else settings.model_copy(update={"filter": name})
 
 
 def _result(

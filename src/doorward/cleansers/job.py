@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -74,5 +75,7 @@ def plan_to_cleanse(request: CleanseRequest) -> Plan:
     images = request.read(request.source, request.split or "train")
     classifier, images, notes, _ = request.open_on_its_set(images)
     configured = {m.name: m.configure(request.settings.get(m.name)) for m in methods}
-    plan = plan_cleansing(classifier, images, chosen, filters_of(methods, configured))
+    plan = plan_cleansing(
+        classifier, images, chosen, sorted(set(chain(*filters_of(methods, configured, images).values())))
+    )
     return replace(plan, lines=(*plan.lines, *notes))

@@ -14,7 +14,6 @@ from typing import Any
 from doorward.attacks.job import AttackRequest, attack_to_folder
 from doorward.certification.job import certify_to_folder
 from doorward.certification.request import CertifyRequest
-from doorward.cleansers.cleanse import DEFAULT_METHODS
 from doorward.cleansers.job import CleanseRequest, cleanse_to_folder
 from doorward.cleansers.results import Cleansing
 from doorward.core.errors import OutputExistsError
@@ -27,6 +26,7 @@ from doorward.reports.page import report
 from doorward.scoring.cleansing import score_cleansing
 
 SOURCE = "mnist-5k"
+METHODS = ("impurity", "activation", "spectral")
 RATE = 0.02
 EPOCHS = 8
 TRAINING = {"epochs": EPOCHS, "batch": 64, "lr": 0.05}
@@ -63,7 +63,7 @@ SCENARIOS = (
 
 def steps(scenarios: Sequence[Scenario] = SCENARIOS) -> int:
     """How many stages `demo` tells about."""
-    return sum((4 if s.recipe else 3) + len(DEFAULT_METHODS) + STAGES * s.audited for s in scenarios) + 2
+    return sum((4 if s.recipe else 3) + len(METHODS) + STAGES * s.audited for s in scenarios) + 2
 
 
 def demo(
@@ -110,11 +110,11 @@ def _scenario(folder: Path, scenario: Scenario, seed: int, told: Told) -> Path:
     training = TrainRequest(source=source, training=TRAINING, seed=seed)
     once(folder / "model", partial(train_to_folder, training), seed)
     told(f"{scenario.name}: cleanse")
-    cleansing = CleanseRequest(source=source, model=str(folder / "model"), seed=seed)
+    cleansing = CleanseRequest(source=source, model=str(folder / "model"), methods=METHODS, seed=seed)
     once(folder / "cleanse", partial(cleanse_to_folder, cleansing), seed)
     models = [("poisoned set" if scenario.recipe else "whole set", folder / "model")]
     flagged = Cleansing.load(folder / "cleanse").record.methods
-    for method in DEFAULT_METHODS:
+    for method in METHODS:
         told(f"{scenario.name}: retrain without what {method} flags")
         if flagged[method].flagged:
             again = training.model_copy(update={"without": str(folder / "cleanse"), "by": method})

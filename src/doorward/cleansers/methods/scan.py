@@ -17,6 +17,7 @@ Floats = NDArray[np.float32]
 Matrix = NDArray[np.float64]
 Labels = NDArray[np.int64]
 _FEWEST_CLASSES = 4  # a median over fewer says little
+_ROWS = 1 << 16  # at a time, so that features of a million images need no second copy
 _LEAST = 1e-3  # a likelihood ratio per image below it says nothing
 
 
@@ -115,16 +116,17 @@ def untangle(features: Floats, labels: Labels, s: ScanSettings) -> Untangled:
     E-step: the mean of class k is S_mu (n_k S_mu + S_eps)^-1 times the sum of its centred features. M-step: S_mu and
     S_eps are the covariances of the class means, counted once per image, and of what is left.
 
-    Works on sums per class; a pass costs the same for any number of images.
+    Works on sums per class; a pass costs the same for any number of images, and features may be a memory map.
     """
-    values = features.astype(np.float64)
-    centre = values.mean(axis=0)
-    values -= centre
+    starts = range(0, len(features), _ROWS)
+    centre = sum(features[at : at + _ROWS].astype(np.float64).sum(axis=0) for at in starts) / len(features)
     present, index = np.unique(labels, return_inverse=True)
     counts = np.bincount(index).astype(np.float64)
-    sums = np.zeros((len(present), values.shape[1]))
-    np.add.at(sums, index, values)
-    total = values.T @ values
+    sums, total = np.zeros((len(present), features.shape[1])), np.zeros((features.shape[1],) * 2)
+    for at in starts:
+        values = features[at : at + _ROWS].astype(np.float64) - centre
+        np.add.at(sums, index[at : at + _ROWS], values)
+        total += values.T @ values
     means = sums / counts[:, None]
     identity, variation = _covariances(means, counts, sums, total)
     for _ in range(s.iterations):

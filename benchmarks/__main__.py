@@ -18,6 +18,7 @@ NAMES = (
     "million_images",
     "open_files",
     "decode_speed",
+    "large",
 )
 
 

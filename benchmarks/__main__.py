@@ -9,6 +9,7 @@ import os
 NAMES = (
     "train_throughput",
     "cleanse_speed",
+    "cleanse_large",
     "clean_sets",
     "invert_speed",
     "invert_scan",
@@ -17,6 +18,7 @@ NAMES = (
     "million_images",
     "open_files",
     "decode_speed",
+    "large",
 )
 
 

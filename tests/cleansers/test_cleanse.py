@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from doorward.cleansers.cleanse import cleanse
 from doorward.cleansers.observe import observe
 from doorward.cleansers.parts.filters import mean_filter
 from doorward.cleansers.results import Cleansing
+from doorward.core.classifier import Classifier, forward_batch
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
 from doorward.core.pixels import to_float
@@ -39,6 +42,46 @@ def test_observations_equal_one_by_one_calls(images: ImageSet, tmp_path: Path) -
     assert np.allclose(linear(torch.from_numpy(seen.features)).detach().numpy(), seen.logits, atol=1e-4)
     on_disk = observe(images, classifier, ["mean2"], batch=7, folder=tmp_path)
     assert isinstance(on_disk.features, np.memmap) and (on_disk.features == seen.features).all()
+
+
+class Told(torch.nn.Module):
+    """Tells how many images come at a time, and where its weights lie."""
+
+    images: ClassVar[list[int]] = []
+    weights: ClassVar[set[int]] = set()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = torch.nn.Conv2d(3, 4, 3, stride=2), torch.nn.Linear(4, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        Told.images.append(len(images))
+        Told.weights.add(self.head.weight.data_ptr())
+        return self.head(self.conv(images).relu().mean((2, 3)))
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_large_images_come_few_at_a_time_and_are_seen_the_same(two_threads: None) -> None:
+    torch.manual_seed(0)
+    large = make_images(count=40, shape=(150, 160, 3))
+    classifier = Classifier.from_module(Told(), large)
+    fixed = observe(large, classifier, ["mean2"], batch=128)
+    Told.images.clear()
+    Told.weights.clear()
+    seen = observe(large, classifier, ["mean2"])
+    few = forward_batch(torch.device("cpu"), large.shape)
+    assert few < 8 and max(Told.images[-16:]) == few, "the first calls are of the probe"
+    assert sum(Told.images[-16:]) == 2 * len(large), "two passes, no image twice"
+    assert len(Told.weights) == 1, "threads share the weights"
+    np.testing.assert_allclose(seen.features, fixed.features, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(seen.filtered_logits["mean2"], fixed.filtered_logits["mean2"], rtol=1e-4, atol=1e-6)
 
 
 def test_wrong_size_and_constant_features_are_refused(images: ImageSet) -> None:

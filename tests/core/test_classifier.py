@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from doorward.core.classifier import Classifier
+from doorward.core.classifier import Classifier, forward_batch
 from doorward.core.errors import DoorwardError
 from doorward.core.pixels import as_bytes
 from doorward.models.nets.catalogue import build
@@ -101,3 +101,13 @@ def test_a_module_that_does_not_fit_is_one_line(net: Any, options: dict[str, Any
     with pytest.raises(DoorwardError, match=message) as caught:
         Classifier.from_module(net, like=make_images(20, shape=(12, 10, 3)), **options)
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_batches_have_the_same_number_of_pixels_whatever_their_size(device: str) -> None:
+    small, *larger = (forward_batch(torch.device(device), (3, side, side)) for side in (32, 64, 96, 128, 160, 1000))
+    assert forward_batch(torch.device(device), (1, 28, 28)) == small == (128 if device == "cpu" else 2048)
+    assert larger == sorted(larger, reverse=True) and larger[-1] >= 4, "a pass over the weights is not for one image"
+    most = small * 32 * 32 * (1 if device == "cpu" else 4)
+    for side, batch in zip((64, 96, 128, 160), larger, strict=False):
+        assert most - side * side < batch * side * side <= most or batch == small

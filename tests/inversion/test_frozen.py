@@ -45,6 +45,23 @@ def test_answers_are_those_of_the_classifier(name: str) -> None:
     assert all(p.requires_grad for p in original.net.parameters())
 
 
+class Same(nn.Conv2d):
+    """Pads its images itself, as TensorFlow's convolutions do."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return nn.functional.conv2d(nn.functional.pad(input, (0, 1, 0, 1)), self.weight, self.bias, self.stride)
+
+
+def test_batch_norm_is_folded_into_convolutions_that_pad_themselves() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(Same(3, 4, 3, 2, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.LazyLinear(5))
+    images = torch.randn(6, *SHAPE)
+    net(images)  # statistics move
+    folded = fold_batch_norm(net.eval(), images)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in folded.modules())
+    assert torch.allclose(folded(images), net(images), atol=1e-5)
+
+
 def test_a_batch_norm_that_cannot_be_folded_stays() -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor
 
 from doorward.core.errors import DoorwardError
-from doorward.inversion.search.loop import Lanes, LoopSettings, Objective, Tensors, Watch, halving_steps, optimise
+from doorward.inversion.search.loop import (
+    Lanes,
+    LoopSettings,
+    Objective,
+    Tensors,
+    Watch,
+    halving_steps,
+    images_per_pass,
+    optimise,
+)
 
 
 class Towards(Objective):
@@ -149,3 +159,15 @@ def test_weights_get_no_gradients_and_values_stay_on_the_device(monkeypatch: pyt
         counts.append(len(asked))
     assert counts[1] - counts[0] <= 2 * 3, f"two more checks may ask, the 40 steps between may not: {counts}"
     assert all(p.grad is None and not p.requires_grad for p in looked.model.net.parameters())
+
+
+def test_of_large_images_fewer_go_through_the_net_at_once() -> None:
+    def asked(side: int, device: str = "cpu", *, in_a_scene: bool = True) -> int:
+        model, objective = SimpleNamespace(shape=(3, side, side)), Objective()
+        vars(objective).update({"scene": SimpleNamespace(model=model)} if in_a_scene else {"model": model})
+        return images_per_pass(torch.device(device), objective)
+
+    assert [asked(side) for side in (28, 112, 224, 5000)] == [128, 128, 32, 1]
+    assert asked(224, in_a_scene=False) == 32, "margin has no scene"
+    assert images_per_pass(torch.device("cpu"), Objective()) == 128
+    assert asked(224, "cuda") == 16_384, "a GPU says itself when it is full"

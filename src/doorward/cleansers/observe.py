@@ -69,7 +69,7 @@ def observe(
     Args:
         filters: names from `doorward.cleansers.parts.filters`.
         seed: for the ``noise`` filter.
-        batch: images at a time; 0 chooses by the device.
+        batch: images at a time; 0 chooses by the device and the size of the images.
         folder: keep the arrays in files there (memory-mapped) instead of in memory.
         progress: called with ("features", images done, images in all).
 
@@ -80,7 +80,7 @@ def observe(
         found, expected = ("x".join(map(str, s)) for s in (images.shape, classifier.shape))
         raise DoorwardError(f"{images.name}: images of {found}; the classifier takes {expected}")
     named = {name: get_filter(name) for name in filters}
-    batch = batch or forward_batch(classifier.device)
+    batch = batch or forward_batch(classifier.device, classifier.shape)
     looking = _folded(classifier, images, batch)
     store: dict[str, Floats] = {}
 
@@ -113,12 +113,13 @@ def _batches(
     """
     threads = torch.get_num_threads()
     on_cpu = classifier.device.type == "cpu"
-    own = threading.local()  # a copy of the net per thread: features are caught by a hook on it
+    own = threading.local()  # a copy of the net per thread, of the same weights: a hook on it catches the features
+    weights = {id(p): p for p in classifier.net.parameters()}
 
     def begin() -> None:
         if on_cpu:
             torch.set_num_threads(1)
-        own.classifier = replace(classifier, net=copy.deepcopy(classifier.net))
+        own.classifier = replace(classifier, net=copy.deepcopy(classifier.net, dict(weights)))
 
     def look(start: int) -> tuple[int, dict[str, Floats]]:
         return start, _look(images.pixels[start : start + batch], own.classifier, filters, seed + start)

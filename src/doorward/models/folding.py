@@ -9,6 +9,14 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from doorward.core.outputs import logits_of
 
 
+class _Tracer(torch.fx.Tracer):
+    """Leaves convolutions whole that pad their images themselves, as TensorFlow does ("same")."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Whether the module is called as it is."""
+        return isinstance(m, nn.Conv2d) or super().is_leaf_module(m, module_qualified_name)
+
+
 def fold_batch_norm(net: nn.Module, probe: Tensor) -> nn.Module:
     """The net with each batch norm that follows a convolution folded into it; the net itself where it cannot be traced.
 
@@ -17,7 +25,7 @@ def fold_batch_norm(net: nn.Module, probe: Tensor) -> nn.Module:
         probe: normalised images ``[B, C, H, W]``; a folded net that answers otherwise on them is dropped.
     """
     try:
-        traced = torch.fx.symbolic_trace(net)
+        traced = torch.fx.GraphModule(net, _Tracer().trace(net))
         with torch.no_grad():
             expected = net(probe)
             _keep_logits(traced, traced(probe))

@@ -21,6 +21,7 @@ from doorward.core.methods import Settings
 from doorward.inversion.search.checkpoint import load_checkpoint, save_checkpoint
 
 Tensors = dict[str, Tensor]
+_PIXELS_PER_PASS = 128 * 112 * 112
 
 
 class LoopSettings(Settings):
@@ -159,7 +160,7 @@ def optimise(objective: Objective, lanes: Lanes, s: LoopSettings, *, seed: int, 
     everything, first, alive, state = _begin(lanes, watch)
     active = everything.take(alive)
     optimiser = make_optimiser(objective, active, state)
-    per_pass = s.images_per_pass or (128 if device.type == "cpu" else 16_384)  # 128: see `forward_batch`
+    per_pass = s.images_per_pass or images_per_pass(device, objective)
     room = Room(max(1, per_pass // s.batch), s.batch)
     rungs = halving_steps(len(lanes), s)
     for step in range(first, s.steps if len(alive) else 0):
@@ -190,6 +191,18 @@ def optimise(objective: Objective, lanes: Lanes, s: LoopSettings, *, seed: int, 
         if ended:
             break
     return everything
+
+
+def images_per_pass(device: torch.device, objective: Objective) -> int:
+    """How many images go through the net at once. On a GPU many, for `Room` shrinks where they do not fit.
+
+    On a CPU 128 where they are small (see `forward_batch`), of larger ones as many as have the pixels of 128 of 112 x
+    112: with what the backward pass keeps, an image of 224 x 224 takes some 80 MiB in EfficientNet-lite0.
+    """
+    if device.type != "cpu":
+        return 16_384
+    model = getattr(getattr(objective, "scene", objective), "model", None)
+    return 128 if model is None else max(1, min(128, _PIXELS_PER_PASS // (model.shape[1] * model.shape[2])))
 
 
 def _begin(lanes: Lanes, watch: Watch) -> tuple[Lanes, int, Tensor, list[Tensors] | None]:

@@ -109,8 +109,8 @@ def test_given_weights_keep_or_change_their_head(images: ImageSet, tmp_path: Pat
         replace_head(dw.Classifier(torch.nn.Conv2d(3, 4, 3), "odd", tuple("abcd"), (3, 8, 8)), 3, 0)
     images.save(tmp_path)
     request = TrainRequest(source=str(tmp_path), weights=str(tmp_path / "model"), size=12, training={"epochs": 1})
-    with pytest.raises(DoorwardError, match="--mean, --std or --range without weights"):
-        train_to_folder(TrainRequest(source=str(tmp_path), mean=(0.1,)), tmp_path / "run")
+    train_to_folder(TrainRequest(source=str(tmp_path), mean=(0.1,), training={"epochs": 1}), tmp_path / "own")
+    assert load_classifier(tmp_path / "own").mean == (0.1,) and load_classifier(tmp_path / "own").std == (1.0,)
     made = train_to_folder(request, tmp_path / "run")
     assert made is not None and made.notes
     assert load_classifier(tmp_path / "run").shape == images.shape

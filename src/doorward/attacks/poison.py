@@ -20,7 +20,7 @@ from doorward.core.pixels import to_float, to_uint8
 from doorward.core.progress import printable
 from doorward.core.triggers import Stamp
 
-_BATCH = 2048
+_BATCH, _LARGE_BATCH = 2048, 256  # images at a time: up to 96 x 96, and larger ones
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,8 +149,9 @@ def _names(images: ImageSet, layout: NDArray[np.int64], mode: str) -> Sequence[s
 def _copy_pixels(images: ImageSet, layout: NDArray[np.int64], file: Path | str | None) -> NDArray[np.uint8]:
     shape = (len(layout), *images.pixels.shape[1:])
     pixels: NDArray[np.uint8] = np.empty(shape, np.uint8) if file is None else create(file, np.uint8, shape)
-    for start in range(0, len(layout), _BATCH):
-        rows = layout[start : start + _BATCH]
+    many = _batch(images.pixels)
+    for start in range(0, len(layout), many):
+        rows = layout[start : start + many]
         contiguous = rows[-1] - rows[0] == len(rows) - 1 and bool((np.diff(rows) == 1).all())
         pixels[start : start + len(rows)] = images.pixels[rows[0] : rows[-1] + 1] if contiguous else images.pixels[rows]
         release(pixels)
@@ -158,10 +159,15 @@ def _copy_pixels(images: ImageSet, layout: NDArray[np.int64], file: Path | str |
     return pixels
 
 
+def _batch(pixels: NDArray[np.uint8]) -> int:
+    return _BATCH if pixels.shape[1] * pixels.shape[2] <= 96 * 96 else _LARGE_BATCH
+
+
 def stamp_rows(
     pixels: NDArray[np.uint8], rows: NDArray[np.int64], stamp: Stamp, generator: torch.Generator | None
 ) -> None:
     """Stamp some images of ``[N, H, W, C]`` in place, on the 8-bit grid."""
-    for start in range(0, len(rows), _BATCH):
-        batch = rows[start : start + _BATCH]
+    many = _batch(pixels)
+    for start in range(0, len(rows), many):
+        batch = rows[start : start + many]
         pixels[batch] = to_uint8(stamp.apply(to_float(pixels[batch]), generator))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -23,6 +24,7 @@ from doorward.data.reading import Reading
 from doorward.data.sources import load_as, load_for_test
 from doorward.data.summary import conversions
 from doorward.models.files import save_classifier
+from doorward.models.open.foreign import conventions
 from doorward.models.open.load import has_conventions
 from doorward.models.open.matching import fit_pictures
 from doorward.models.open.together import Opening
@@ -30,7 +32,7 @@ from doorward.models.train.doubts import doubt_learning, estimate_seconds
 from doorward.models.train.loop import BatchAttack, Epoch, train
 from doorward.models.train.results import TrainRecord
 from doorward.models.train.settings import TrainSettings
-from doorward.models.train.start import from_weights
+from doorward.models.train.start import fresh, from_weights
 from doorward.models.train.workers import process_number
 
 _LONG = 60  # seconds; a longer training is announced
@@ -164,8 +166,6 @@ def _prepared(request: TrainRequest) -> _Asked:
     settings = build_settings(TrainSettings, "train", request.training)
     if request.by is not None and request.without is None:
         raise DoorwardError(f"train: --by {request.by} without a cleanse run; expected --without RUN with it")
-    if request.weights is None and any((request.mean, request.std, request.value_range)):
-        raise DoorwardError("train: --mean, --std or --range without weights; expected --weights with it")
     reading = _reading(request)
     images = load_as(request.source, reading)
     if request.without is not None:
@@ -192,6 +192,16 @@ def _announce(tell: Callable[[str], None], seconds: float) -> None:
         tell(f"{duration(seconds)} on this machine; Ctrl-C stops it, the same command goes on after its last epoch")
 
 
+def _scaled(request: TrainRequest, images: ImageSet) -> Classifier | None:
+    """A fresh net under the mean and deviation that were asked for; None where those of the images will do."""
+    if not any((request.mean, request.std, request.value_range)):
+        return None
+    scaled = conventions(
+        request.mean or (0.0,), request.std or (1.0,), request.value_range or (0.0, 1.0), images.shape[0]
+    )
+    return replace(fresh(images, request.net, request.seed), mean=scaled[0], std=scaled[1])
+
+
 def _reading(request: TrainRequest) -> Reading:
     """How the pictures are read: in the size that is asked for, or that the given weights' configuration says."""
     given = {name: getattr(request, name) for name in Reading.model_fields}
@@ -210,7 +220,7 @@ def _net(request: TrainRequest) -> str | None:
 def _start(request: TrainRequest, images: ImageSet) -> tuple[Classifier | None, ImageSet, tuple[str, ...]]:
     """The classifier to train on, if weights are given, the images as the net takes them, and what was done."""
     if request.weights is None:
-        return None, images, conversions(images)
+        return _scaled(request, images), images, conversions(images)
     start, notes = from_weights(
         Path(request.weights),
         _net(request),

@@ -142,8 +142,9 @@ def test_the_filter_follows_the_side_and_the_record_tells_it(tmp_path: Path) -> 
         classifier = train(images, "two-layer", TrainSettings(epochs=1, batch=16))
         (tmp_path / str(side)).mkdir()
         found = cleanse(images, classifier, ["impurity"], folder=tmp_path / str(side))
-        assert found.observations is not None and set(found.observations.filtered_logits) == looked
-        assert found.record.methods["impurity"].settings["filter"] in looked
+        used = found.record.methods["impurity"].settings["filter"]
+        assert used in looked and found.record.methods["impurity"].settings["relative"] == (side == 48)
+        assert found.observations is not None and set(found.observations.filtered_logits) == {used}
 
 
 def test_observe_once_looks_again_only_for_something_new(images: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from doorward.core.results import ClassifierRecord, Finding, ImagesRecord, RateR
 from doorward.core.stats import Rate
 
 DEFAULT_METHODS = ("impurity", "activation", "spectral", "scan")
+_ASKED = 512  # images by which a filter is chosen
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,13 +89,11 @@ def cleanse(
     for name in set(settings or {}) - set(configured):
         raise DoorwardError(f"cleanse: settings for {name!r}, which does not run; methods: {', '.join(configured)}")
     known = registry.check_knowledge("cleanse", knowledge or {}, chosen, images.classes)
-    filters = filters_of(chosen, configured, images)
-    observations = look(
-        images, model, sorted(set(chain(*filters.values()))), seed=seed, folder=folder, progress=progress
-    )
-    for name, names in filters.items():
-        used = widest(observations.logits, observations.filtered_logits, names)
-        configured[name] = _under(configured[name], used, large=len(names) > 1)
+    for name, names in filters_of(chosen, configured, images).items():
+        filter = names[0] if len(names) == 1 else choose_filter(images, model, names, seed)
+        configured[name] = _under(configured[name], filter, large=len(names) > 1)
+    filters = {str(getattr(configured[m.name], "filter")) for m in chosen if "filtered_logits" in m.given}  # noqa: B009
+    observations = look(images, model, sorted(filters), seed=seed, folder=folder, progress=progress)
     ran = []
     for number, method in enumerate(chosen):
         if progress:
@@ -113,6 +111,13 @@ def filters_of(
     side = min(images.shape[1:])
     wanted = {m.name: str(getattr(configured[m.name], "filter")) for m in chosen if "filtered_logits" in m.given}  # noqa: B009
     return {name: candidates(filter, side) for name, filter in wanted.items()}
+
+
+def choose_filter(images: ImageSet, model: Classifier, names: Sequence[str], seed: int) -> str:
+    """The widest of several filters that leaves most decisions alone, by a look at up to 512 of the images."""
+    some = images.subset(np.random.default_rng(seed).permutation(len(images))[:_ASKED])
+    seen = observe(some, model, names, seed=seed)
+    return widest(seen.logits, seen.filtered_logits, names)
 
 
 def _under(settings: Settings, name: str, *, large: bool) -> Settings:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +74,6 @@ def plan_to_cleanse(request: CleanseRequest) -> Plan:
     images = request.read(request.source, request.split or "train")
     classifier, images, notes, _ = request.open_on_its_set(images)
     configured = {m.name: m.configure(request.settings.get(m.name)) for m in methods}
-    plan = plan_cleansing(
-        classifier, images, chosen, sorted(set(chain(*filters_of(methods, configured, images).values())))
-    )
+    filters = sorted({names[-1] for names in filters_of(methods, configured, images).values()})
+    plan = plan_cleansing(classifier, images, chosen, filters)
     return replace(plan, lines=(*plan.lines, *notes))

@@ -137,7 +137,7 @@ def impurity(
     for label, rows in members_by_class(labels):
         values = features[rows].astype(np.float64)
         values = values if whitener is None else values @ whitener
-        affordable = affordable_dimensions(len(rows), values.shape[1], s.images_per_parameter)
+        affordable = affordable_dimensions(len(rows), values.shape[1], s.images_per_parameter, always=bool(s.relative))
         if affordable < wanted:
             projected[label] = affordable
         values = principal_components(values, min(affordable, wanted))
@@ -211,13 +211,13 @@ def within_classes(features: Floats, labels: NDArray[np.int64]) -> NDArray[np.fl
     return total / len(features)
 
 
-def affordable_dimensions(count: int, dimensions: int, images_per_parameter: float) -> int:
+def affordable_dimensions(count: int, dimensions: int, images_per_parameter: float, *, always: bool = False) -> int:
     """Dimensions in which to cluster ``count`` images.
 
     All of them when a full covariance, t (t + 1) / 2 parameters, has no more parameters than there are images, as in
-    the poster; else as many as leave ``images_per_parameter`` images for each parameter.
+    the poster; else, or ``always``, as many as leave ``images_per_parameter`` images for each parameter.
     """
-    if count >= dimensions * (dimensions + 1) // 2:
+    if not always and count >= dimensions * (dimensions + 1) // 2:
         return dimensions
     affordable = int((np.sqrt(1 + 8 * count / images_per_parameter) - 1) / 2)
     return max(1, min(dimensions, affordable))

@@ -10,6 +10,7 @@ NAMES = (
     "train_throughput",
     "cleanse_speed",
     "clean_sets",
+    "newcomer",
     "invert_speed",
     "invert_scan",
     "invert_validation",

@@ -11,6 +11,7 @@ NAMES = (
     "cleanse_speed",
     "cleanse_large",
     "clean_sets",
+    "newcomer",
     "invert_speed",
     "invert_scan",
     "invert_validation",

@@ -137,10 +137,7 @@ def examine(item: Item) -> Arrays:
     place = "fixed" if item["place"] == "none" else item["place"]
     success = model.predict(stamped(given.test.pixels[others], given.sticker, place, rng)) == TARGET
     found = cleanse(given.images, model, seed=int(item["seed"]))
-    flags = found.samples.flags
-    suspects = np.zeros(len(given.images), bool)
-    for name in found.targets:
-        suspects |= np.any(list(flags.values()), axis=0) & (given.images.labels == given.images.classes.index(name))
+    flags, suspects = found.samples.flags, found.suspected()
     return {
         "accuracy": np.array([(model.predict(given.test.pixels) == given.test.labels).mean()]),
         "learned": np.array([(model.predict(given.images.pixels) == given.images.labels).mean()]),

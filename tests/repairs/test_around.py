@@ -66,7 +66,7 @@ def test_supersets_of_the_core_are_among_the_draws_and_so_are_parts() -> None:
 def test_larger_images_are_grown_further_and_large_triggers_not_at_all() -> None:
     alpha = torch.zeros(1, 96, 96)
     alpha[0, 40, 40] = 1
-    reach = changed(Around(Trigger(torch.ones(1, 96, 96), alpha)), grey(side=96)).any(0).nonzero()
+    reach = changed(Around(Trigger(torch.ones(1, 96, 96), alpha)), grey(200, side=96)).any(0).nonzero()
     assert reach.amin(0).tolist() == [31, 31] and reach.amax(0).tolist() == [49, 49], "three times three pixels"
     half = torch.zeros(1, 20, 20)
     half[0, 2:16, 2:16] = 1

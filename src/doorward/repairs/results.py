@@ -115,6 +115,16 @@ class ProofRecord(Record):
     standings: tuple[StandingRecord, ...] = ()
     variations: tuple[VariationRecord, ...] = ()
 
+    @property
+    def p_value(self) -> float | None:
+        """The smallest of the targets' p-values."""
+        return min((p for p in self.p_values.values() if p is not None), default=None)
+
+    @property
+    def varied(self) -> float | None:
+        """The most that variations into one target succeed."""
+        return max((v.success.value or 0.0 for v in self.variations), default=None)
+
 
 class ArmRecord(Record):
     """One arm of the comparison.
@@ -216,7 +226,7 @@ def judged_arm(arms: Sequence[ArmRecord]) -> ArmRecord:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Repair(Result):
-    """What `repair` gives: classifiers without their backdoor side by side, and whether the triggers still work.
+    """What `repair` gives: classifiers without their backdoor side by side, and and what shows whether it is gone.
 
     Args:
         arms: with their classifiers, the one as given first; empty when the result was read from a folder.
@@ -267,6 +277,8 @@ class Repair(Result):
                 "arm": arm.name,
                 "role": arm.role,
                 "accuracy": arm.accuracy.value,
+                "variations_succeed": None if arm.proof is None else arm.proof.varied,
+                "p": None if arm.proof is None else arm.proof.p_value,
                 "triggers_succeed": None if arm.asr is None else arm.asr.value,
                 "seconds": arm.seconds,
             }

@@ -66,7 +66,8 @@ class Around:
         content = _content(pattern, kind, drawn)
         core = alpha >= _CORE * alpha.amax((1, 2, 3), keepdim=True)
         opacity = torch.where(drawn.share() < _OPAQUE, 1.0, 0.4 + 0.6 * drawn.share())
-        mask = opacity * _shape(core, form, self.grow * _unit(images), drawn)
+        moves = isinstance(self.trigger, TriggerDistribution) or self.trigger.placement.kind != "fixed" or self.shift
+        mask = opacity * _shape(core, form, self.grow * _unit(images), drawn, same=not moves)
         as_found = (form == _FOUND) & (kind <= _NOISY)
         mask = torch.where(as_found, (alpha * (0.6 + 0.9 * drawn.share())).clamp(0, 1), mask)
         return (1 - mask) * images + mask * content
@@ -122,16 +123,22 @@ class _Draws:
         return torch.randn(like.shape, generator=self.generator, device=self.device)
 
 
-def _shape(core: Tensor, form: Tensor, grow: int, drawn: _Draws) -> Tensor:
-    """Where an image is stamped, 0 or 1, ``[B, 1, H, W]``; ``core``: the trigger's own pixels."""
+def _shape(core: Tensor, form: Tensor, grow: int, drawn: _Draws, *, same: bool) -> Tensor:
+    """Where an image is stamped, 0 or 1, ``[B, 1, H, W]``.
+
+    Args:
+        core: the trigger's own pixels.
+        same: whether they are the same ones for all images, which are then grown once.
+    """
     height, width = core.shape[2:]
     rows, columns = core.any(3)[:, 0], core.any(2)[:, 0]
     (top, bottom), (left, right) = _ends(rows), _ends(columns)
     small = ((bottom - top) * (right - left) <= _SMALL * height * width)[:, None, None, None]
     most = drawn.whole(grow + 1) * small  # pixels
-    grown = core.clone()
+    grown, wider = core, core[:1] if same else core
     for size in range(1, grow + 1):
-        grown |= _dilated(core, size) & (most >= size)
+        wider = _dilated(wider)
+        grown = torch.where(most >= size, wider, grown)
     sides = [(drawn.share() * (most + 1)).floor()[:, 0, 0] for _ in range(4)]  # 0 .. most, each its own
     y, x = torch.arange(height, device=core.device), torch.arange(width, device=core.device)
     across = (x >= left[:, None] - sides[0]) & (x < right[:, None] + sides[1])
@@ -142,10 +149,9 @@ def _shape(core: Tensor, form: Tensor, grow: int, drawn: _Draws) -> Tensor:
     return shape.float()
 
 
-def _dilated(core: Tensor, size: int) -> Tensor:
-    """Every pixel at most ``size`` rows and columns from one of the core."""
-    wide = functional.max_pool2d(core.float(), (1, 2 * size + 1), 1, (0, size))
-    return functional.max_pool2d(wide, (2 * size + 1, 1), 1, (size, 0)) > 0
+def _dilated(core: Tensor) -> Tensor:
+    """Every pixel at most one row and one column from one of the core."""
+    return functional.max_pool2d(core.float(), 3, 1, 1) > 0
 
 
 def _ends(any_of: Tensor) -> tuple[Tensor, Tensor]:

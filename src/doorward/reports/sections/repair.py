@@ -152,10 +152,7 @@ def _arms(results: RepairRecord) -> list[dict[str, Any]]:
 
 def _overview(results: RepairRecord, subject: str) -> dict[str, Cell]:
     given, first = results.given, results.first
-    varied = [
-        percent(max((v.success.value or 0.0 for v in arm.proof.variations), default=None) if arm.proof else None)
-        for arm in (given, first)
-    ]
+    varied = [percent(arm.proof.varied if arm.proof else None) for arm in (given, first)]
     before, after = (percent(arm.asr.value if arm.asr else None) for arm in (given, first))
     return {
         "Model": Cell(name(subject)),

@@ -35,7 +35,7 @@ def test_audit_a_folder(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_audit_a_model(tmp_path: Path) -> None:
     printed = run("audit_a_model.py", tmp_path)
-    assert "A backdoor into class “0”" in printed and "<Repair: The triggers succeed on" in printed
+    assert "A backdoor into class “0”" in printed and "<Repair: After hold" in printed
     assert len(list(tmp_path.glob("doorward-*/repaired.pt"))) == 1
 
 

@@ -24,7 +24,8 @@ from tests.inversion.records import target, write_inversion
 from tests.inversion.worlds import SPOT, TARGET, row_classifier, row_images
 from tests.repairs.world import make_world
 
-QUICK = ("--set", "retrain.epochs=3", "--set", "retrain.precision=fp32")
+EXACT = ("--method", "retrain", "--set", "retrain.around=false", "--no-proof")
+QUICK = (*EXACT, "--set", "retrain.epochs=3", "--set", "retrain.precision=fp32")
 FACTORY = """
 import torch
 def rows(shape, classes):
@@ -61,7 +62,9 @@ def repaired(place: Path) -> Path:
         model=str(place / "model"),
         source="mnist-5k",
         triggers=str(place / "found"),
-        settings={"retrain": {"epochs": 2, "precision": "fp32"}},
+        methods=("retrain",),
+        settings={"retrain": {"epochs": 2, "precision": "fp32", "around": False}},
+        proof=False,
     )
     repair_to_folder(request, place / "repaired")
     return place / "repaired"
@@ -70,7 +73,7 @@ def repaired(place: Path) -> Path:
 def test_it_writes_the_repaired_model_beside_its_controls(place: Path, call: Call, tmp_path: Path) -> None:
     out = tmp_path / "repaired"
     answer = call(*command(place, "--triggers", place / "found", *QUICK, "-o", out, "--json"))
-    assert answer.code == 0
+    assert answer.code == 3, "not proved"
     told = answer.json
     assert told == Run.read(out, "repair")["results"]
     arms = {arm["name"]: arm for arm in told["arms"]}
@@ -79,9 +82,11 @@ def test_it_writes_the_repaired_model_beside_its_controls(place: Path, call: Cal
     assert arms["as given"]["asr"]["value"] > 0.9 and arms["retrain"]["asr"]["value"] < 0.1
     assert arms["fine-tune"]["asr"]["value"] > 0.5 and arms["fine-tune"]["settings"]["epochs"] == 3
     assert told["images"]["fitted"] == 320 and told["images"]["held_out"] == 80 == arms["retrain"]["accuracy"]["trials"]
-    assert told["triggers"]["targets"] == [{"class_name": "0", "label": 0, "method": "mask", "stamps": 1}]
+    assert told["triggers"]["targets"] == [
+        {"class_name": "0", "label": 0, "method": "mask", "stamps": 1, "accused": True}
+    ]
     assert arms["retrain"]["knowledge"] == ["clean_images"] and len(arms["retrain"]["steps"]) == 2
-    assert told["judgement"]["level"] == "repaired" == Run.read(out)["verdict"]
+    assert told["judgement"]["level"] == "undecided" == Run.read(out)["verdict"]
     for folder, name in ((out, "retrain"), (out / "arms/fine-tune", "fine-tune")):
         hits = arms[name]["accuracy"]["hits"]
         held = load_images(str(place / "clean")).split(0.2, 0)[1]
@@ -91,7 +96,7 @@ def test_it_writes_the_repaired_model_beside_its_controls(place: Path, call: Cal
     )
     again = tmp_path / "again"
     answer = call(*command(place, "--triggers", place / "found", "--no-controls", *QUICK, "-o", again))
-    assert answer.code == 0 and "retrain" in answer.out and "fine-tune" not in answer.out
+    assert answer.code == 3 and "retrain" in answer.out and "fine-tune" not in answer.out
     assert (again / "weights.safetensors").read_bytes() == (out / "weights.safetensors").read_bytes()
     assert not (again / "arms").exists()
 
@@ -119,10 +124,10 @@ def test_an_interrupted_repair_goes_on_with_the_arm_it_was_in(
     monkeypatch.setattr(arms.Bench, "run", stopping)
     asked = command(place, "--triggers", place / "found", *QUICK, "-o", tmp_path / "out")
     assert call(*asked).code == 130 and not (tmp_path / "out").exists()
-    assert call(*asked).code == 0
+    assert call(*asked).code == 3
     assert run == ["retrain", "fine-tune", "refresh", "refresh"], "finished arms are not run again"
     assert len(read_json(tmp_path / "out" / "run.json")["results"]["arms"]) == 4
-    assert not list((tmp_path / "out").rglob("arm.json"))
+    assert not list((tmp_path / "out").rglob("arm.json")) and not (tmp_path / "out" / "given.json").exists()
 
 
 def test_scoring_measures_every_arm_with_the_true_trigger(place: Path, repaired: Path, call: Call) -> None:
@@ -155,8 +160,10 @@ def test_weights_of_others_with_triggers_of_a_real_inversion(call: Call, tmp_pat
     quick = ("--set", "mask.steps=200", "--set", "mask.precision=fp32", "--method", "mask")
     assert call("invert", *model, *quick, "-o", tmp_path / "run").code == 1
     settings = ("--set", "retrain.epochs=20", "--set", "retrain.lr=20", "--set", "retrain.precision=fp32")
+    settings += ("--method", "retrain", "--set", "retrain.around=false")
     answer = call("repair", *model, "--triggers", tmp_path / "run", *settings, "-o", tmp_path / "out", "--json")
-    assert answer.code == 0, answer.err
+    assert answer.code in (0, 1, 3), answer.err
+    assert [bool(row["proof"]) for row in answer.json["arms"]] == [True, True, False, False]
     rows = {row["name"]: row for row in answer.json["arms"]}
     assert rows["as given"]["asr"]["value"] > 0.8 and rows["retrain"]["asr"]["value"] < 0.2
     assert rows["fine-tune"]["asr"]["value"] > 0.8, "clean images never light the spot"
@@ -196,7 +203,7 @@ def test_mistakes_are_one_line_and_write_nothing(place: Path, call: Call, tmp_pa
     failing("keeps no trigger for class 4", "--triggers", place / "found", "--target", "4")
     failing("a target or an inversion without triggers", "--target", "0")
     failing("no method 'polish'", "--method", "polish")
-    failing("setting 'share' = 3", "--triggers", place / "found", "--set", "retrain.share=3")
+    failing("setting 'share' = 3", "--triggers", place / "found", *EXACT, "--set", "retrain.share=3")
     failing("settings for 'mask', which is not run", "--triggers", place / "found", "--set", "mask.steps=3")
     failing("holds no run.json", "--triggers", place / "model")
     failing("--mean: is for weights of others", "--mean", "0.5")
@@ -212,4 +219,4 @@ def test_mistakes_are_one_line_and_write_nothing(place: Path, call: Call, tmp_pa
 def test_a_class_named_by_hand_takes_the_place_of_the_verdict(place: Path, call: Call, tmp_path: Path) -> None:
     asked = command(place, "--triggers", place / "silent", "--target", "0", "--no-controls", *QUICK)
     answer = call(*asked, "-o", tmp_path / "out", "--json")
-    assert answer.code == 0 and json.loads(answer.out)["triggers"]["targets"][0]["class_name"] == "0"
+    assert answer.code == 3 and json.loads(answer.out)["triggers"]["targets"][0]["class_name"] == "0"

@@ -60,6 +60,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "invert-pairwise": {"steps": 10},
     "invert-universal": {"steps": 10},
     "invert-window": {"thorough.steps": 12, "thorough.grain": 2, "window": 4, "heat.steps": 2, "complete.steps": 2},
+    "repair-hold": {"rounds": 1, "epochs": 2, "search": 5},
     "repair-ibau": {"rounds": 1, "batches": 2},
 }
 

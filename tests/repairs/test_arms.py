@@ -16,7 +16,7 @@ from doorward.core.stats import Paired, Rate
 from doorward.core.triggers import Placement, Trigger
 from doorward.inversion.results import Inversion
 from doorward.inversion.triggers import load_inverted
-from doorward.repairs.arms import Planned, Role, plan_arms
+from doorward.repairs.arms import Planned, Role, default_methods, plan_arms, wants_all
 from doorward.repairs.doubts import doubts
 from doorward.repairs.repair import repair
 from doorward.repairs.results import ArmRecord, CostRecord, Repair
@@ -25,7 +25,8 @@ from doorward.scoring.repairs import score_arms
 from tests.inversion.records import target, write_inversion
 from tests.repairs.world import TARGET, World
 
-QUICK: dict[str, Any] = {"epochs": 2, "precision": "fp32"}
+QUICK: dict[str, Any] = {"epochs": 2, "precision": "fp32", "around": False}
+TUNING: dict[str, Any] = {"epochs": 2, "precision": "fp32"}
 
 
 def dot(value: float = 1.0) -> Trigger:
@@ -57,6 +58,8 @@ def test_controls_have_the_budget_of_the_methods_beside_them() -> None:
     assert "held_out" not in pruned["prune"].settings, "pruning decides on images of its own"
     assert [a.name for a in plan_arms(["fine-tune", "refresh"])] == ["fine-tune", "refresh"], "not twice"
     assert [a.name for a in plan_arms(["ibau"], controls=False)] == ["ibau"]
+    (oracle,) = (a for a in plan_arms(["ibau"], oracle=triggers) if a.role == "oracle")
+    assert oracle.settings["around"] is False, "it is told the trigger itself"
 
 
 def test_plans_that_cannot_be_run_are_refused() -> None:
@@ -80,9 +83,11 @@ def test_all_arms_are_measured_on_images_that_none_saw(world: World) -> None:
         world.classifier,
         world.clean,
         world.triggers,
+        "retrain",
         oracle=world.triggers,
         settings={"retrain": QUICK},
         held_out=0.25,
+        proof=False,
         seed=1,
         progress=lambda *step: told.append(step),
     )
@@ -102,8 +107,9 @@ def test_all_arms_are_measured_on_images_that_none_saw(world: World) -> None:
     row = found.record.first
     assert row.settings["share"] == 0.2 and row.knowledge == ("clean_images",) and row.role == "repair"
     assert row.asr is not None and row.asr.hits == retrained.success[TARGET].hits
-    assert found.record.given.settings == {} and row.folder == "." and found.verdict == "repaired"
-    assert any("trained against" in reason and "may survive" in reason for reason in found.record.judgement.reasons)
+    assert found.record.given.settings == {} and row.folder == "." and row.proof is None
+    assert found.verdict == "undecided", "without a proof the triggers that it trained against show nothing"
+    assert TRAINED_AGAINST in found.record.judgement.reasons[-1]
     assert found.classifier is retrained.repaired.classifier
     scored = score_arms({a.planned.name: a.repaired.classifier for a in arms[:2]}, world.test, world.attack)
     assert [r.name for r in scored] == ["as given", "retrain"]
@@ -124,19 +130,19 @@ def row(
 
 def test_the_verdict_is_about_the_first_repair() -> None:
     before, tuned = row("as given", "given", (930, 1000)), row("fine-tune", "control", (900, 1000))
-    for hits, level in ((80, "repaired"), (400, "not repaired")):
+    for hits, level in ((80, "undecided"), (400, "not repaired")):
         judgement, findings = judge((before, tuned, row("retrain", "repair", (hits, 1000))), "ab")
-        assert judgement.level == level and TRAINED_AGAINST in judgement.reasons
+        assert judgement.level == level and TRAINED_AGAINST in judgement.reasons[-1]
         assert judgement.targets == (("a",) if hits == 400 else ()) == tuple(f.class_name for f in findings)
-    assert findings[0].sentence == "After retrain the triggers into “a” still succeed on 40.0 % of held-out images."
+    assert findings[0].sentence == "After retrain: The triggers into “a” themselves still succeed on 40.0 %."
     judgement, findings = judge((before, row("ibau", "repair", (10, 1000))), "ab")
-    assert NOT_THE_ATTACKERS in judgement.reasons and not findings
+    assert NOT_THE_ATTACKERS in judgement.reasons[-1] and not findings
     judgement, findings = judge((row("as given", "given", None), row("ibau", "repair", None)), "ab")
     assert judgement.level == "undecided" and not findings
 
 
 def test_a_repair_is_the_same_after_the_disk(world: World, tmp_path: Path) -> None:
-    options = {"settings": {"retrain": QUICK}, "seed": 1}
+    options = {"methods": "retrain", "settings": {"retrain": QUICK}, "proof": False, "seed": 1}
     found = repair(world.classifier, world.clean, world.triggers, **options)  # type: ignore[arg-type]
     again = Repair.load(found.save(tmp_path / "run"))
     assert again.record == found.record and again.rows() == found.rows() and not again.arms
@@ -157,7 +163,7 @@ def test_a_repair_is_the_same_after_the_disk(world: World, tmp_path: Path) -> No
 def test_triggers_come_in_memory_and_from_a_folder(world: World, tmp_path: Path) -> None:
     names, kept = world.clean.classes, {f"mask_{TARGET}_0.safetensors": world.triggers[TARGET][0]}
     run = write_inversion(tmp_path / "run", names, {"mask": {TARGET: 0.9}}, [target(names, TARGET)], [kept])  # type: ignore[list-item]
-    options = {"settings": {"retrain": QUICK}, "controls": False}
+    options = {"methods": "retrain", "settings": {"retrain": QUICK}, "controls": False, "proof": False}
     given = [run, str(run), Inversion.load(run), world.triggers]
     found = [repair(world.classifier, world.clean, triggers, **options) for triggers in given]  # type: ignore[arg-type]
     weights = [one.classifier.net.state_dict() for one in found]
@@ -202,7 +208,7 @@ def test_accuracy_within_the_noise_of_few_images_is_no_cost() -> None:
 
 
 def test_the_cost_is_counted_image_by_image(world: World) -> None:
-    found = repair(world.classifier, world.clean, methods="fine-tune", settings={"fine-tune": QUICK}, controls=False)
+    found = repair(world.classifier, world.clean, methods="fine-tune", settings={"fine-tune": TUNING}, controls=False)
     given, tuned = found.arms
     held = world.clean.split(0.2, 0)[1]
     knew, knows = (a.repaired.classifier.predict(held.pixels) == held.labels for a in (given, tuned))
@@ -234,6 +240,19 @@ def test_triggers_come_from_the_verdict_or_from_the_class_that_is_named(tmp_path
     rounds = load_inverted(inversion(tmp_path / "rounds", (1, 0), rounds=True), "abc")
     assert [float(s.pattern.mean()) for s in rounds.stamps[1]] == [0.25, 0.5], "of every round that found it"  # type: ignore[attr-defined]
     assert [float(s.pattern.mean()) for s in rounds.stamps[0]] == [0.25], "round 1 found another class"  # type: ignore[attr-defined]
+
+
+def test_a_repair_that_draws_around_triggers_takes_those_of_all_inversions(tmp_path: Path) -> None:
+    run = inversion(tmp_path / "run", (1,))
+    assert load_inverted(run, "abc").accused == (1,) and load_inverted(run, "abc", targets=["a"]).accused == ()
+    one, every = (load_inverted(run, "abc", all_methods=k) for k in (False, True))
+    assert one.methods == {1: ("mask",)} and len(one.stamps[1]) == 1
+    assert every.methods == {1: ("mask", "pixel")} and len(every.stamps[1]) == 2, "the surest one's first"
+    assert load_inverted(run, "abc", targets=["a"], all_methods=True).methods == {0: ("mask",)}
+    named = load_inverted(run, "abc", method="pixel", all_methods=True)
+    assert named.methods == {1: ("pixel",)}, "what is named decides"
+    assert wants_all(("hold",), {}) and wants_all(("retrain",), {}) and not wants_all(("unlearn", "prune"), {})
+    assert not wants_all(("retrain",), {"retrain": {"around": False}}) and default_methods(True) == ("hold",)
 
 
 def test_a_distribution_is_taken_before_single_triggers(tmp_path: Path) -> None:

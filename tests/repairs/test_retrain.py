@@ -19,11 +19,14 @@ from doorward.inversion.distribution.triggers import TriggerDistribution
 from doorward.repairs.apply import apply_repair
 from doorward.repairs.methods.controls import FineTuneSettings, RefreshSettings, fine_tune, refresh
 from doorward.repairs.methods.retrain import AUTHORS, RetrainSettings, UnlearnSettings, retrain, unlearn
+from doorward.repairs.parts.around import Around
+from doorward.repairs.parts.retraining import retrained
 from doorward.repairs.parts.stamping import Mixed, TrueLabelStamping, checked, success_by_target, total
 from tests.repairs.world import TARGET, World
 
 BUDGET: dict[str, Any] = {"epochs": 4, "precision": "fp32"}
 QUICK: dict[str, Any] = {"epochs": 1, "precision": "fp32"}
+EXACT: dict[str, Any] = {"around": False}
 
 
 class Paint:
@@ -131,13 +134,13 @@ def test_it_repeats_and_the_seed_matters(world: World, method: str) -> None:
 def test_unlearning_uses_the_one_trigger_that_succeeds_most(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     used: list[TrueLabelStamping] = []
     blank = Trigger(torch.zeros(1, 1, 1), torch.zeros(1, 1, 1))
-    tune = retrain.__globals__["tune"]
+    tune = retrained.__globals__["tune"]
 
     def spy(*args: Any, stamping: TrueLabelStamping, **kwargs: Any) -> Any:
         used.append(stamping)
         return tune(*args, stamping=stamping, **kwargs)
 
-    monkeypatch.setitem(retrain.__globals__, "tune", spy)
+    monkeypatch.setitem(retrained.__globals__, "tune", spy)
     several = {TARGET: [blank, world.trigger, blank]}
     settings = UnlearnSettings(**QUICK, draws=4)
     unlearn(world.classifier, world.clean, several, settings, seed=0)
@@ -148,14 +151,22 @@ def test_unlearning_uses_the_one_trigger_that_succeeds_most(world: World, monkey
     unlearn(world.classifier, world.clean, {TARGET: [cloud]}, settings, seed=0)
     ((_, drawn),) = used[1].targets
     assert len(drawn.stamps) == 1 and isinstance(drawn.stamps[0], Trigger), "one trigger of the distribution"
-    found = retrain(world.classifier, world.clean, {TARGET: [cloud]}, RetrainSettings(**QUICK), seed=0)
+    found = retrain(world.classifier, world.clean, {TARGET: [cloud]}, RetrainSettings(**QUICK, **EXACT), seed=0)
     assert used[2].targets[0][1].stamps == (cloud,) and found.details["stamps"] == [1]
+    retrain(world.classifier, world.clean, {TARGET: [cloud]}, RetrainSettings(**QUICK), seed=0)
+    (drawn_around,) = used[3].targets[0][1].stamps
+    assert isinstance(drawn_around, Around) and drawn_around.trigger is cloud
 
 
 def test_all_images_are_used_and_nothing_measured_without_a_held_out_share(world: World) -> None:
     found = retrain(world.classifier, world.clean, world.triggers, RetrainSettings(**QUICK, held_out=0), seed=0)
     assert found.details["fitted_images"] == 400
     assert [step.accuracy.trials for step in found.steps] == [0, 0]
+
+
+def test_the_share_is_larger_where_stamps_are_drawn_around_the_triggers() -> None:
+    assert RetrainSettings().share == 0.5 and RetrainSettings(**EXACT).share == UnlearnSettings().share == 0.2
+    assert RetrainSettings(**EXACT, share=0.3).share == RetrainSettings(share=0.3).share == 0.3
 
 
 def test_the_authors_values() -> None:

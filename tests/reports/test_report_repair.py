@@ -14,18 +14,27 @@ from doorward.repairs.arms import Role
 from doorward.repairs.files import arm_folder
 from doorward.repairs.results import (
     ArmRecord,
+    ProofRecord,
     Repair,
     RepairedRecord,
     RepairRecord,
+    StandingRecord,
     StepRecord,
     TargetRecord,
     TriggersRecord,
     UsedImages,
+    VariationRecord,
 )
 from doorward.repairs.verdict import judge
 from doorward.reports.page import compose
 from doorward.reports.sarif import sarif
 from tests.reports.conftest import write_run
+
+
+def shown(p: float, varied: int, size: float) -> ProofRecord:
+    standing = StandingRecord(method="mask", label=0, size=size, others=50, smallest=40, p_value=p)
+    variation = VariationRecord(label=0, success=RateRecord.of(Rate(varied, 180)), natural=0.01)
+    return ProofRecord(seed=9, images=1000, p_values={0: p}, standings=(standing,), variations=(variation,))
 
 
 def arm(
@@ -37,7 +46,8 @@ def arm(
         name=name, role=role, method=name if method is None else method, accuracy=RateRecord.of(Rate(accuracy, 200)),
         asr=rate, targets={0: rate} if rate else {}, seconds=1.5, settings={"epochs": 10},
         given=("classifier", "clean_images", "triggers"), knowledge=("clean_images",), steps=steps,
-        folder=arm_folder(number, name),
+        folder=arm_folder(number, name), proof=shown(0.9, 2, 61.5) if role == "repair" and asr is not None else
+        shown(0.001, 90, 4.25) if role == "given" and asr is not None else None,
     )  # fmt: skip
 
 
@@ -68,21 +78,26 @@ def test_all_arms_stand_in_the_table_with_their_intervals(tmp_path: Path) -> Non
     page = compose(repair_run(tmp_path / "repaired"))
     (section,) = page.sections
     assert page.title == "Repair of model" and section.verdict.level == "repaired" and not page.has_findings
-    assert section.verdict.headline == "The triggers succeed on 93.3 % of images before and on 1.1 % after retrain"
-    assert "Without triggers, fine-tune leaves 88.9 %." in section.verdict.reasons
+    assert section.verdict.headline == "After retrain the target stands out no more (p = 0.9)"
+    assert "Without triggers, fine-tune leaves the found ones at 88.9 %." in section.verdict.reasons
+    assert "The found triggers succeed on 93.3 % before and 1.1 % after" in section.verdict.reasons[-1]
+    place = [page.html.index(words) for words in ("The proof", "Before and after", "Triggers that were used")]
+    assert place == sorted(place), "the proof leads"
+    assert "61.5" in page.html and "4.25" in page.html, "the target's size after and before"
     for words in ("before any repair", "control arm: no triggers", "oracle: told the true trigger", "found by", "mesa"):
         assert words.lower() in page.html.lower()
     assert page.html.count('class="interval"') == 4 * 2 + 2, "a rate each for success and accuracy, and the axes"
     assert "&lt;b&gt;beware" in page.html and "<b>beware" not in page.html
     assert "Fails when" in page.html and "Backdoors asleep" in page.html
     assert "Against the ground truth" not in page.html and "Step by step" not in page.html, "nothing was measured there"
-    assert section.overview["Triggers succeed"].text == "1.1 %"
+    assert section.overview["Variations succeed"].text == "1.1 %"
+    assert section.overview["Trained-against triggers succeed"].text == "1.1 %"
 
 
 def test_triggers_that_still_work_are_a_finding(tmp_path: Path) -> None:
     page = compose(repair_run(tmp_path / "repaired", after=90))
     assert page.has_findings and page.sections[0].verdict.level == "not repaired"
-    assert "the triggers still succeed on 50.0 % of images; before, on 93.3 %" in page.html
+    assert "After retrain “cat” is still a target" in page.html and "themselves still succeed on 50.0 %" in page.html
 
 
 def test_without_triggers_nothing_is_claimed(tmp_path: Path) -> None:

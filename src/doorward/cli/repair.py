@@ -20,13 +20,11 @@ def repair_command(
     images: Annotated[str, typer.Option(help="Clean images with their labels.", rich_help_panel=common.PICTURES)],
     triggers: Annotated[
         Path | None,
-        typer.Option(metavar="RUN", help="Folder written by 'doorward invert': what retrain and unlearn use."),
+        typer.Option(metavar="RUN", help="Folder written by 'doorward invert': what hold, retrain and unlearn use."),
     ] = None,
     method: Annotated[
         list[str] | None,
-        typer.Option(
-            help="May be repeated; default retrain with --triggers, else ibau. See 'doorward methods repair'."
-        ),
+        typer.Option(help="May be repeated; default hold with --triggers, else ibau. See 'doorward methods repair'."),
     ] = None,
     setting: common.Set = None,
     target: Annotated[
@@ -40,6 +38,9 @@ def repair_command(
     held_out: Annotated[
         float, typer.Option(help="Share of the images that no arm sees; all are measured on it.")
     ] = 0.2,
+    proof: Annotated[
+        bool, typer.Option("--proof/--no-proof", help="Invert the repaired models afresh; the verdict rests on it.")
+    ] = True,
     share: Annotated[
         float, typer.Option(help="Use this share of --images, drawn by --seed.", rich_help_panel=common.PICTURES)
     ] = 1.0,
@@ -52,10 +53,11 @@ def repair_command(
 ) -> None:
     """Take a backdoor out of a model, and show how much of it is due to the triggers.
 
-    Ends with exit code 1 when the triggers still work, 0 when they do not, 3 without triggers to measure with.
+    Ends with exit code 1 when a fresh inversion or variations of the triggers show that the backdoor is still there, 0
+    when they do not, 3 where nothing can be decided, such as without triggers to measure with.
     Settings are given as --set METHOD.NAME=VALUE, such as --set retrain.share=0.01.
 
-    Example: doorward repair model/ --images mnist-5k --triggers run/ --method retrain -o repaired/
+    Example: doorward repair model/ --images mnist-5k --triggers run/ -o repaired/
     """
     from doorward.core.methods import build_settings
     from doorward.repairs.job import RepairRequest, plan_to_repair, repair_to_folder
@@ -71,6 +73,7 @@ def repair_command(
         "settings": common.parse_method_settings(setting),
         "controls": controls,
         "held_out": held_out,
+        "proof": proof,
         "seed": seed,
     }
     request = build_settings(RepairRequest, "repair", asked, options=True)
@@ -86,6 +89,8 @@ def repair_command(
 
 
 def _show(record: RepairRecord, output: Path) -> None:
+    from doorward.repairs.proof_text import proof_cells
+
     if record.triggers:
         told = [f"{t.class_name} (by {t.method}, {t.stamps} kept)" for t in record.triggers.targets]
         common.out.print(f"triggers into {common.escape(common.printable(', '.join(told)))}", soft_wrap=True)
@@ -93,8 +98,12 @@ def _show(record: RepairRecord, output: Path) -> None:
     for row in record.arms:
         seconds = "-" if row.role == "given" else f"{row.seconds:.1f}"
         success = "-" if row.asr is None else str(row.asr.rate())
-        rows.append([row.name, row.role, str(row.accuracy.rate()), success, seconds])
-    columns = ["arm", "role", "clean accuracy %", "inverted triggers succeed %", "seconds"]
+        varied, size, p = proof_cells(row, record.given)
+        rows.append([row.name, row.role, str(row.accuracy.rate()), varied, size, p, success, seconds])
+    columns = [
+        "arm", "role", "clean accuracy %", "variations succeed %", "target's size before -> after", "p after",
+        "trained-against triggers succeed %", "seconds",
+    ]  # fmt: skip
     title = f"On {record.images.held_out} held-out clean images, with 95 % intervals"
     common.print_table(title, columns, rows)
     common.show_notes(record.warnings)

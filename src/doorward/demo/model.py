@@ -30,7 +30,14 @@ def audit_model(folder: Path, source: str, seed: int, told: Callable[[str], None
     told(f"{folder.name}: repair the model")
     if not Inversion.load(inverted).targets:
         return [inverted]
-    repair = RepairRequest(model=model, source=source, triggers=str(inverted), methods=("retrain",), seed=seed)
+    repair = RepairRequest(
+        model=model,
+        source=source,
+        triggers=str(inverted),
+        methods=("retrain",),
+        settings={"retrain": {"around": False}},
+        seed=seed,
+    )
     once(repaired, partial(repair_to_folder, repair), seed)
     score_repair(repaired, folder / "poisoned" / "truth.parquet", load_images(source, split="test"))
     return [inverted, repaired]

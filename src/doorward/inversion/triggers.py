@@ -14,11 +14,16 @@ from doorward.inversion.results import Inversion, InvertRecord, MethodRecord
 
 @dataclass(frozen=True, eq=False)
 class InvertedTriggers:
-    """Stamps per target class, per target the inversions they are of, and the run's folder where there is one."""
+    """Stamps per target class, per target the inversions they are of, and the run's folder where there is one.
+
+    Args:
+        accused: those of the classes that the inversion's verdict names.
+    """
 
     stamps: dict[int, list[Stamp]]
     methods: dict[int, tuple[str, ...]]
     run: str = ""
+    accused: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +33,12 @@ class _Look:
     number: int
     methods: Mapping[str, MethodRecord]
     surest: dict[int, str]
+
+    def every(self, label: int, method: str | None) -> list[str]:
+        """All inversions whose triggers of a class work, the one that `choose` takes first."""
+        first = self.choose(label, method)
+        others = [m for m, found in self.methods.items() if found.triggers.get(label) and found.classes[label].works]
+        return [] if first is None else [first, *(m for m in others if method is None and m != first)]
 
     def choose(self, label: int, method: str | None) -> str | None:
         """The inversion to take a class's triggers from: a distribution that works, the verdict's, the best."""
@@ -48,7 +59,12 @@ class _Look:
 
 
 def load_inverted(
-    found: Inversion | Path | str, classes: Sequence[str], *, targets: Sequence[str] = (), method: str | None = None
+    found: Inversion | Path | str,
+    classes: Sequence[str],
+    *,
+    targets: Sequence[str] = (),
+    method: str | None = None,
+    all_methods: bool = False,
 ) -> InvertedTriggers:
     """The triggers of the classes that an inversion found to be targets, or of those that are named.
 
@@ -60,6 +76,7 @@ def load_inverted(
         targets: names or numbers of classes, instead of those of the verdict.
         method: the inversion whose triggers to take; by default a distribution of all triggers where one was found
             that works, else those of the method that is surest (or, of a named class, most successful).
+        all_methods: those of every inversion whose trigger of the class works, the default's first.
 
     Raises:
         DoorwardError: no target found and none named, a class that is not there, or one without triggers.
@@ -75,9 +92,10 @@ def load_inverted(
         raise DoorwardError(f"{told}: found no target class; expected one to be named with --target CLASS")
     if method is not None and method not in looks[0].methods:
         raise DoorwardError(f"{told}: has no triggers of {method!r}; expected one of {', '.join(looks[0].methods)}")
-    triggers = InvertedTriggers({}, {}, "" if inversion is found else told)
+    accused = tuple(label for label in inversion.target_labels if label in labels)
+    triggers = InvertedTriggers({}, {}, "" if inversion is found else told, accused)
     for label in dict.fromkeys(labels):
-        _collect(triggers, inversion, looks, label, method)
+        _collect(triggers, inversion, looks, label, method, all_methods)
         if not triggers.stamps[label]:
             expected = "expected an inversion that makes triggers for it"
             raise DoorwardError(f"{told}: keeps no trigger for class {classes[label]}; {expected}")
@@ -94,13 +112,17 @@ def _looks(record: InvertRecord) -> list[_Look]:
 
 
 def _collect(
-    triggers: InvertedTriggers, inversion: Inversion, looks: Sequence[_Look], label: int, method: str | None
+    triggers: InvertedTriggers,
+    inversion: Inversion,
+    looks: Sequence[_Look],
+    label: int,
+    method: str | None,
+    all_methods: bool,
 ) -> None:
     """The triggers of one class: of the rounds that found it a target, else of the first one."""
     triggers.stamps[label], names = [], []
     for look in [one for one in looks if label in one.surest] or looks[:1]:
-        chosen = look.choose(label, method)
-        if chosen is not None:
+        for chosen in look.every(label, method)[: None if all_methods else 1]:
             triggers.stamps[label] += inversion.stamps(chosen, label, look.number)
             names.append(chosen)
     triggers.methods[label] = tuple(dict.fromkeys(names))

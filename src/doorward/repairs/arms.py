@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -69,6 +69,7 @@ class Bench:
     Args:
         triggers: target class to inverted triggers; empty without.
         knowledge: declared beside the clean images.
+        prove: whether the arms are proved (`doorward.repairs.proof`).
     """
 
     classifier: Classifier
@@ -77,6 +78,7 @@ class Bench:
     triggers: Triggers
     seed: int
     knowledge: dict[str, Any] = field(default_factory=dict)
+    prove: bool = True
 
     @cached_property
     def knew(self) -> NDArray[np.bool_]:
@@ -122,6 +124,7 @@ def make_bench(
     held_out: float,
     seed: int,
     knowledge: dict[str, Any] | None = None,
+    prove: bool = True,
 ) -> Bench:
     """Split the clean images: no arm sees the held-out ones, on which all are measured."""
     if not 0 < held_out < 1:
@@ -130,12 +133,18 @@ def make_bench(
     assert held is not None
     if triggers:
         checked("arms", triggers, classifier)
-    return Bench(classifier, fitted, held, triggers or {}, seed, knowledge or {})
+    return Bench(classifier, fitted, held, triggers or {}, seed, knowledge or {}, prove)
 
 
 def default_methods(triggers: bool) -> tuple[str, ...]:
     """What runs when no method is asked for."""
-    return ("retrain",) if triggers else ("ibau",)
+    return ("hold",) if triggers else ("ibau",)
+
+
+def wants_all(methods: Sequence[str], settings: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether a method draws around its triggers, and so wants those of all inversions and not of one."""
+    configured = [registry.get("repair", name).configure(dict(settings.get(name, {}))) for name in methods]
+    return "hold" in methods or any(getattr(s, "around", False) for s in configured)
 
 
 def plan_arms(
@@ -166,7 +175,8 @@ def plan_arms(
     if controls:
         arms += _controls(arms, asked)
     if oracle:
-        arms.append(_planned(ORACLE, "oracle", "retrain", asked.get("retrain", {}), oracle))
+        exact = {"around": False, **asked.get("retrain", {})}  # it is told the trigger itself
+        arms.append(_planned(ORACLE, "oracle", "retrain", exact, oracle))
     return tuple(arms)
 
 

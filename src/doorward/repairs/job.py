@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -19,11 +20,14 @@ from doorward.core.results import parse
 from doorward.core.runs import Run
 from doorward.inversion.triggers import InvertedTriggers, load_inverted
 from doorward.models.open.together import Opening
-from doorward.repairs.arms import Bench, Planned, default_methods, make_bench, plan_arms
+from doorward.repairs.arms import Bench, Planned, default_methods, make_bench, plan_arms, wants_all
 from doorward.repairs.files import replace_path, save_arm, save_as_it_came
 from doorward.repairs.plan import plan_repair
+from doorward.repairs.proof import proved
 from doorward.repairs.results import ArmRecord, Repair
-from doorward.repairs.summary import row_of, summarise
+from doorward.repairs.summary import summarise
+
+_GIVEN = "given.json"  # the row of the classifier as given, while the run goes on
 
 
 class RepairRequest(Opening):
@@ -38,6 +42,7 @@ class RepairRequest(Opening):
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
     controls: bool = True
     held_out: float = Field(0.2, gt=0, lt=1)
+    proof: bool = True
     seed: int = 0
 
 
@@ -59,11 +64,11 @@ def repair_to_folder(
     arms = {arm.name: arm.settings for arm in planned}
     resolved = {**request.model_dump(mode="json"), "methods": list(asked.methods), "arms": arms, "sha256": source.hash}
     with Run(Path(output), "repair", resolved, overwrite, command) as run:
-        rows = [row_of(bench.as_given())]
+        rows = [_as_given(bench, run.work)]
         for number, arm in enumerate(planned):
             if progress:
                 progress(arm.name, number, len(planned))
-            rows.append(_run_arm(bench, arm, run.work, request))
+            rows.append(_run_arm(bench, arm, planned, run.work, request))
         _to_root(run.work, rows[1].name)
         about = {"model": request.model, "source": request.source}
         record = summarise(bench, rows, source, inverted, asked.warnings).model_copy(update=about)
@@ -97,11 +102,15 @@ def _prepared(request: RepairRequest) -> _Asked:
     inverted = None
     if request.triggers:
         inverted = load_inverted(
-            Path(request.triggers), classifier.classes, targets=request.targets, method=request.trigger_method
+            Path(request.triggers),
+            classifier.classes,
+            targets=request.targets,
+            method=request.trigger_method,
+            all_methods=request.trigger_method is None and wants_all(chosen, request.settings),
         )
     triggers = inverted.stamps if inverted else None
     planned = plan_arms(chosen, triggers=triggers, settings=request.settings, controls=request.controls)
-    bench = make_bench(classifier, images, triggers, held_out=request.held_out, seed=request.seed)
+    bench = make_bench(classifier, images, triggers, held_out=request.held_out, seed=request.seed, prove=request.proof)
     return _Asked(chosen, bench, planned, source, inverted, warnings)
 
 
@@ -118,7 +127,17 @@ def _methods(request: RepairRequest) -> tuple[str, ...]:
     return chosen
 
 
-def _run_arm(bench: Bench, planned: Planned, work: Path, request: RepairRequest) -> ArmRecord:
+def _as_given(bench: Bench, work: Path) -> ArmRecord:
+    """The row of the classifier as it was given, unless an interrupted run has kept it already."""
+    path = work / _GIVEN
+    if path.exists():
+        return parse(ArmRecord, read_json(path), path)
+    row = proved(bench, bench.as_given())
+    write_json(path, row.model_dump(mode="json"))
+    return row
+
+
+def _run_arm(bench: Bench, planned: Planned, every: Sequence[Planned], work: Path, request: RepairRequest) -> ArmRecord:
     """Run an arm and keep it, unless an interrupted run has kept it already; its row."""
     folder = work / "arms" / planned.name
     if (folder / "arm.json").exists():
@@ -126,7 +145,7 @@ def _run_arm(bench: Bench, planned: Planned, work: Path, request: RepairRequest)
     arm = bench.run(planned)
     save_arm(arm.repaired.classifier, folder)
     file, notes = save_as_it_came(arm.repaired.classifier, folder, Path(request.model), request.arch)
-    row = row_of(arm)
+    row = proved(bench, arm, every)
     row = row.model_copy(update={"file": file, "warnings": (*row.warnings, *notes)})
     write_json(folder / "arm.json", row.model_dump(mode="json"))
     return row
@@ -135,6 +154,7 @@ def _run_arm(bench: Bench, planned: Planned, work: Path, request: RepairRequest)
 def _to_root(work: Path, name: str) -> None:
     """Move an arm from its folder to the root of the run, where models lie."""
     folder = work / "arms" / name
+    (work / _GIVEN).unlink()
     (folder / "arm.json").unlink()
     for path in folder.iterdir():
         replace_path(path, work / path.name)

@@ -15,10 +15,11 @@ from doorward.core.progress import Progress
 from doorward.core.triggers import Stamp
 from doorward.inversion.results import Inversion
 from doorward.inversion.triggers import InvertedTriggers, load_inverted
-from doorward.repairs.arms import default_methods, make_bench, plan_arms
+from doorward.repairs.arms import default_methods, make_bench, plan_arms, wants_all
 from doorward.repairs.parts.stamping import Triggers, checked
+from doorward.repairs.proof import proved
 from doorward.repairs.results import Repair
-from doorward.repairs.summary import row_of, summarise
+from doorward.repairs.summary import summarise
 
 
 def repair(
@@ -31,6 +32,7 @@ def repair(
     oracle: Triggers | None = None,
     controls: bool = True,
     held_out: float = 0.2,
+    proof: bool = True,
     knowledge: dict[str, Any] | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -44,10 +46,12 @@ def repair(
         images: images known to be clean, with their labels; ``held_out`` of every class is for measuring.
         triggers: what `invert` gave, a folder that ``doorward invert`` wrote, or target class to stamps; for methods
             that need them, and to measure all arms with.
-        methods: names of registered repairs; by default ``retrain`` with triggers, else ``ibau``.
+        methods: names of registered repairs; by default ``hold`` with triggers, else ``ibau``.
         settings: per method.
         oracle: the attacker's own triggers, for an arm that retrains with them. Truth: for scoring alone.
         controls: run ``fine-tune`` with the budget of each method that trains, and ``refresh``.
+        proof: with triggers, invert the classifier as given and every repaired one afresh, which the verdict rests on
+            (`doorward.repairs.proof`); without, the verdict is undecided unless the triggers still work.
         knowledge: what an auditor may not have and the caller declares to have, beside the clean images.
         seed: of everything random; the same for all arms.
         progress: called with (arm, arms done, arms in all).
@@ -61,28 +65,31 @@ def repair(
     """
     check_model("repair", model)
     check_images("repair", "images", images)
-    used = None if triggers is None else as_inverted(triggers, model)
+    chosen = registry.as_names(methods) or default_methods(triggers is not None)
+    every = triggers is not None and wants_all(chosen, settings or {})
+    used = None if triggers is None else as_inverted(triggers, model, every)
     stamps = None if used is None else used.stamps
-    chosen = registry.as_names(methods) or default_methods(used is not None)
     planned = plan_arms(chosen, triggers=stamps, settings=settings, oracle=oracle, controls=controls)
     known = {"clean_images": images, **(knowledge or {})}
     running = [registry.get("repair", arm.method) for arm in planned]
     known = registry.check_knowledge("repair", known, running, model.classes)
-    bench = make_bench(model, images, stamps, held_out=held_out, seed=seed, knowledge=known)
+    bench = make_bench(model, images, stamps, held_out=held_out, seed=seed, knowledge=known, prove=proof)
     arms = [bench.as_given()]
+    rows = [proved(bench, arms[0])]
     for number, arm in enumerate(planned):
         if progress:
             progress(arm.name, number, len(planned))
         arms.append(bench.run(arm))
-    return Repair(summarise(bench, [row_of(arm) for arm in arms], images, used), tuple(arms))
+        rows.append(proved(bench, arms[-1], planned))
+    return Repair(summarise(bench, rows, images, used), tuple(arms))
 
 
 def as_inverted(
-    triggers: Inversion | Path | str | Mapping[int, Sequence[Stamp]], model: Classifier
+    triggers: Inversion | Path | str | Mapping[int, Sequence[Stamp]], model: Classifier, all_methods: bool = False
 ) -> InvertedTriggers:
-    """Triggers by target class, wherever they come from."""
+    """Triggers by target class, wherever they come from; ``all_methods``: of every inversion that has some."""
     if isinstance(triggers, Inversion | Path | str):
-        return load_inverted(triggers, model.classes)
+        return load_inverted(triggers, model.classes, all_methods=all_methods)
     if not isinstance(triggers, Mapping):
         told = f"triggers of type {type(triggers).__name__}"
         raise DoorwardError(f"repair: {told}; expected what doorward.invert returned, or the folder of its run")

@@ -63,6 +63,69 @@ class CostRecord(Record):
         return str(Paired(self.lost, self.gained, self.trials))
 
 
+class StandingRecord(Record):
+    """A target class in a fresh inversion, by one method (`doorward.repairs.proof`).
+
+    Args:
+        size: of its smallest trigger, in the method's unit; None where none was found.
+        others, smallest: median and smallest of the other classes' sizes.
+        p_value: of the class by this method; None where it allows no verdict, and ``undecided`` says why.
+        success: of its fresh trigger on the held-out images; None without one.
+    """
+
+    method: str
+    label: Count
+    size: Number = None
+    others: Number = None
+    smallest: Number = None
+    p_value: Number = None
+    undecided: str = ""
+    success: RateRecord | None = None
+
+
+class VariationRecord(Record):
+    """Success of variations of the found triggers of a target: of a family wider than what repairs train on.
+
+    Args:
+        success: on the held-out images of other classes, each under several draws, counted as so many images.
+        natural: the largest share that the same stamped images give to a class that is no target.
+    """
+
+    label: Count
+    success: RateRecord
+    natural: float = Field(ge=0, le=1, allow_inf_nan=False)
+
+
+class ProofRecord(Record):
+    """What is shown without the triggers that a repair trained against: a fresh inversion, and variations.
+
+    Args:
+        seed, images: of the inversion; no repair used that seed.
+        p_values: of the targets, over all methods; None where no method allows a verdict.
+        beside: classes that were no target and stand out, with their p-values.
+        standings: per target and method.
+        variations: per target.
+    """
+
+    seed: Count
+    images: Count
+    level: float = Field(0.05, gt=0, lt=1)
+    p_values: dict[Count, Number] = Field(default_factory=dict)
+    beside: dict[Count, float] = Field(default_factory=dict)
+    standings: tuple[StandingRecord, ...] = ()
+    variations: tuple[VariationRecord, ...] = ()
+
+    @property
+    def p_value(self) -> float | None:
+        """The smallest of the targets' p-values."""
+        return min((p for p in self.p_values.values() if p is not None), default=None)
+
+    @property
+    def varied(self) -> float | None:
+        """The most that variations into one target succeed."""
+        return max((v.success.value or 0.0 for v in self.variations), default=None)
+
+
 class ArmRecord(Record):
     """One arm of the comparison.
 
@@ -73,6 +136,7 @@ class ArmRecord(Record):
         settings, given, knowledge: what the method was configured with and handed.
         folder: of its classifier in the run; None for the classifier as it was given.
         file: in that folder, its weights in the form that the model came in; None for a model of Doorward's own.
+        proof: of repairs and of the classifier as given; None for controls, without triggers, and in older runs.
     """
 
     name: str
@@ -91,15 +155,21 @@ class ArmRecord(Record):
     warnings: tuple[str, ...] = ()
     folder: str | None = None
     file: str | None = None
+    proof: ProofRecord | None = None
 
 
 class TargetRecord(Record):
-    """A class whose inverted triggers were used: the inversions they are of, and how many."""
+    """A class whose inverted triggers were used: the inversions they are of, and how many.
+
+    Args:
+        accused: whether the inversion's verdict named it; None in older runs.
+    """
 
     class_name: str
     label: Count
     method: str
     stamps: Count
+    accused: bool | None = None
 
 
 class TriggersRecord(Record):
@@ -156,7 +226,7 @@ def judged_arm(arms: Sequence[ArmRecord]) -> ArmRecord:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Repair(Result):
-    """What `repair` gives: classifiers without their backdoor side by side, and whether the triggers still work.
+    """What `repair` gives: classifiers without their backdoor side by side, and and what shows whether it is gone.
 
     Args:
         arms: with their classifiers, the one as given first; empty when the result was read from a folder.
@@ -207,6 +277,8 @@ class Repair(Result):
                 "arm": arm.name,
                 "role": arm.role,
                 "accuracy": arm.accuracy.value,
+                "variations_succeed": None if arm.proof is None else arm.proof.varied,
+                "p": None if arm.proof is None else arm.proof.p_value,
                 "triggers_succeed": None if arm.asr is None else arm.asr.value,
                 "seconds": arm.seconds,
             }

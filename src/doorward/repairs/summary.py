@@ -69,7 +69,8 @@ def summarise(
     """
     classes = bench.classifier.classes
     placed = [row.model_copy(update={"folder": arm_folder(number, row.name)}) for number, row in enumerate(rows)]
-    judgement, findings = judge(placed, classes)
+    accused = used is not None and bool(used.accused)
+    judgement, findings = judge(placed, classes, accused=accused)
     return RepairRecord(
         judgement=judgement,
         findings=findings,
@@ -91,7 +92,13 @@ def summarise(
 
 def _triggers(used: InvertedTriggers, classes: Sequence[str]) -> TriggersRecord:
     targets = tuple(
-        TargetRecord(class_name=classes[k], label=k, method=", ".join(used.methods[k]), stamps=len(stamps))
+        TargetRecord(
+            class_name=classes[k],
+            label=k,
+            method=", ".join(used.methods[k]),
+            stamps=len(stamps),
+            accused=k in used.accused,
+        )
         for k, stamps in used.stamps.items()
     )
     return TriggersRecord(run=used.run, targets=targets)

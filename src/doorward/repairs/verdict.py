@@ -1,81 +1,187 @@
-"""The verdict of a repair, decided here alone: whether the triggers still work, and what that is worth."""
+"""The verdict of a repair, decided here alone: whether the backdoor is shown to be gone, and what that is worth."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from doorward.core.results import Finding, Judgement
-from doorward.core.text import extent, name, percent, plural, quoted
-from doorward.repairs.results import ArmRecord, judged_arm
+from doorward.core.text import extent, listing, name, number, percent, plural, quoted
+from doorward.repairs.results import ArmRecord, StandingRecord, judged_arm
 
 STILL = 0.1  # success above which, beyond chance, the triggers still work
 
+SMALL = 1.5  # times the size before: up to there a fresh trigger is as small as the one that was found
+
 RULE = (
-    "Every arm starts from the same classifier and is measured on the same clean images, which none of them saw. What "
-    "a repair does beyond the control arms is due to its triggers; what fine-tuning or fresh batch-norm statistics do "
-    f"as well is not. Not repaired: the triggers succeed on more than {percent(STILL, 0)} of the images, beyond chance."
+    "Not repaired: in a fresh inversion of the repaired copy, with another seed, the target still stands out among the "
+    "classes; or a fresh trigger as small as the one before still works; or variations of the triggers (other places, "
+    f"shapes and colours than a repair trains on) succeed on more than {percent(STILL, 0)} of the held-out images, "
+    "beyond chance and beyond what the same images give to a class that is no target; or the triggers themselves do. "
+    "Repaired: none of these. Undecided: there is nothing to measure with, or the inversion allows no verdict. Every "
+    "arm starts from the same classifier and is measured on the same clean images, which none of them saw; what "
+    "fine-tuning or fresh batch-norm statistics do as well is not due to the triggers."
 )
-TRAINED_AGAINST = (
-    "Success is measured with the same triggers that the repair trained against. The attacker's own trigger is another "
-    "one and may survive."
-)
-NOT_THE_ATTACKERS = (
-    "Success is measured with the triggers that the inversion found. The attacker's own trigger is another one and may "
-    "survive."
-)
+WORTH = "The attacker's own trigger is not known: one that no inversion sees, far from those found, may survive."
+TRAINED_AGAINST = "the repair trained against these very ones, which by itself shows little."
+NOT_THE_ATTACKERS = "they are the inversion's, not the attacker's."
+UNTOLD = "There were no triggers to measure with: nothing here tells whether a backdoor was there or is gone."
 
 
-def judge(arms: Sequence[ArmRecord], classes: Sequence[str]) -> tuple[Judgement, tuple[Finding, ...]]:
-    """The verdict with its reasons, and a finding for every class whose triggers still work.
+def judge(
+    arms: Sequence[ArmRecord], classes: Sequence[str], *, accused: bool = True
+) -> tuple[Judgement, tuple[Finding, ...]]:
+    """The verdict with its reasons, and a finding for every class that is not repaired.
 
     Args:
         arms: the classifier as given first.
         classes: names.
+        accused: whether the verdict of an inversion came with the triggers.
     """
     given, first = arms[0], judged_arm(arms)
+    called = name(first.name or first.method)
     if given.asr is None or first.asr is None:
         headline = f"Repaired by {name(first.method)}; its effect on a backdoor was not measured"
-        untold = "There were no triggers to measure with: nothing here tells whether a backdoor was there or is gone."
         steps = [s for s in first.steps if s.accuracy.value is not None]
-        reasons = (untold, *(f"{name(s.name)}: clean accuracy {percent(s.accuracy.value)}." for s in steps))
+        reasons = (UNTOLD, *(f"{name(s.name)}: clean accuracy {percent(s.accuracy.value)}." for s in steps))
         return Judgement(level="undecided", headline=headline, reasons=reasons), ()
-    before, after = percent(given.asr.value), percent(first.asr.value)
-    reasons = (
-        f"After it: {extent(first.asr.low, first.asr.high)}, on {plural(first.asr.trials, 'held-out image')}.",
-        TRAINED_AGAINST if "triggers" in first.given else NOT_THE_ATTACKERS,
-        *(
-            f"Without triggers, {name(arm.name)} leaves {percent(arm.asr.value)}."
-            for arm in arms
-            if arm.role == "control" and arm.asr is not None
-        ),
-        f"Clean accuracy: {percent(given.accuracy.value)} before, {percent(first.accuracy.value)} after "
-        f"({extent(first.accuracy.low, first.accuracy.high)}).",
+    failed = failures(first, given, classes)
+    told = (*proof_told(first, given, classes), WORTH, *_beside_the_proof(arms, first))
+    if failed:
+        labels = [label for label in failed if label is not None]
+        targets = tuple(classes[label] for label in labels)
+        headline = (
+            f"After {called} {listing([quoted(t) for t in targets])} is still a target"
+            if targets
+            else (f"After {called} the triggers still succeed")
+        )
+        why = tuple(sentence for sentences in failed.values() for sentence in sentences)
+        judgement = Judgement(level="not repaired", headline=headline, targets=targets, reasons=(*why, *told))
+        return judgement, _findings(first, failed, classes)
+    if first.proof is None or given.proof is None:
+        headline = f"Repaired by {called}; not proved, since no fresh inversion was asked for"
+        return Judgement(level="undecided", headline=headline, reasons=told), ()
+    if any(p is None for p in first.proof.p_values.values()):
+        why = tuple(dict.fromkeys(f"{name(s.method)}: {s.undecided}." for s in first.proof.standings if s.undecided))
+        headline = f"Repaired by {called}; a fresh inversion allows no verdict on it"
+        return Judgement(level="undecided", headline=headline, reasons=(*why, *told)), ()
+    if not accused and not stands_out(given):
+        headline = "Nothing to repair was shown: no class of the model as given stands out"
+        why = ("No verdict came with the triggers, and a fresh inversion of the model as given finds no target.",)
+        return Judgement(level="undecided", headline=headline, reasons=(*why, *told)), ()
+    over = ", ".join(number(p) for p in first.proof.p_values.values())
+    headline = f"After {called} the target stands out no more (p = {over})"
+    return Judgement(level="repaired", headline=headline, reasons=told), ()
+
+
+def stands_out(arm: ArmRecord) -> bool:
+    """Whether any class of an arm stands out in its fresh inversion."""
+    proof = arm.proof
+    return proof is not None and (
+        bool(proof.beside) or any(p is not None and p <= proof.level for p in proof.p_values.values())
     )
-    if first.asr.low <= STILL:
-        headline = f"The triggers succeed on {before} of images before and on {after} after {name(first.name)}"
-        return Judgement(level="repaired", headline=headline, reasons=reasons), ()
-    headline = f"After {name(first.name)} the triggers still succeed on {after} of images; before, on {before}"
-    found = _findings(first, classes)
-    targets = tuple(f.class_name for f in found if f.label is not None)
-    return Judgement(level="not repaired", headline=headline, targets=targets, reasons=reasons), found
 
 
-def _findings(arm: ArmRecord, classes: Sequence[str]) -> tuple[Finding, ...]:
-    """One per class whose triggers still work; one about none where they do only taken together."""
+def failures(arm: ArmRecord, given: ArmRecord, classes: Sequence[str]) -> dict[int | None, list[str]]:
+    """Why an arm is not repaired, in sentences, by target; None: the triggers of all targets taken together."""
+    found: dict[int | None, list[str]] = {}
+    proof = arm.proof
+
+    def add(label: int | None, sentence: str) -> None:
+        found.setdefault(label, []).append(sentence)
+
+    for label, p in (proof.p_values if proof else {}).items():
+        if proof and p is not None and p <= proof.level:
+            add(label, f"{quoted(classes[label])} still stands out in a fresh inversion: p = {number(p)}.")
+    before = {(s.method, s.label): s for s in given.proof.standings} if given.proof else {}
+    for s in proof.standings if proof else ():
+        old = before.get((s.method, s.label))
+        stood_out = proof and old and old.p_value is not None and old.p_value <= proof.level
+        if stood_out and old and s.success and _small(s, old):
+            sizes = f"{number(s.size)}; {number(old.size)}"
+            add(
+                s.label,
+                f"A fresh trigger of {name(s.method)} into {quoted(classes[s.label])}, as small as before ({sizes}), "
+                f"succeeds on {percent(s.success.value)}.",
+            )
+    for v in proof.variations if proof else ():
+        if v.success.low > STILL + v.natural:
+            told = f"{percent(v.success.value)} of held-out images"
+            add(v.label, f"Variations of the triggers into {quoted(classes[v.label])} succeed on {told}.")
+    for label, rate in arm.targets.items():
+        if rate.low > STILL:
+            add(label, f"The triggers into {quoted(classes[label])} themselves still succeed on {percent(rate.value)}.")
+    if not found and arm.asr is not None and arm.asr.low > STILL:
+        add(None, f"The triggers themselves still succeed on {percent(arm.asr.value)} of held-out images.")
+    return found
+
+
+def _small(after: StandingRecord, before: StandingRecord) -> bool:
+    """Whether a fresh trigger works that is no larger than the one before, give or take."""
+    if after.size is None or before.size is None or after.success is None:
+        return False
+    return after.size <= SMALL * before.size and after.success.low > STILL
+
+
+def proof_told(arm: ArmRecord, given: ArmRecord, classes: Sequence[str]) -> Iterator[str]:
+    """The proof in sentences: sizes before and after, p, variations, classes beside the targets."""
+    if arm.proof is None:
+        return
+    before = {(s.method, s.label): s.size for s in given.proof.standings} if given.proof else {}
+    varied = {v.label: v.success.value for v in given.proof.variations} if given.proof else {}
+    old_p = given.proof.p_values if given.proof else {}
+    for label, p in arm.proof.p_values.items():
+        sizes = "; ".join(
+            f"{name(s.method)} {number(before.get((s.method, label)))} before, {number(s.size)} after "
+            f"(other classes {number(s.others)}, smallest {number(s.smallest)})"
+            for s in arm.proof.standings
+            if s.label == label and s.size is not None
+        )
+        p_told = f"p = {number(p)}, {number(old_p.get(label))} before"
+        yield f"Smallest triggers into {quoted(classes[label])} in a fresh inversion: {sizes or 'none'}; {p_told}."
+    for v in arm.proof.variations:
+        yield (
+            f"Variations of the triggers into {quoted(classes[v.label])} succeed on {percent(varied.get(v.label))} "
+            f"before and {percent(v.success.value)} after ({extent(v.success.low, v.success.high)}, "
+            f"{plural(v.success.trials, 'held-out image')}); no other class gets more than {percent(v.natural)} of "
+            "the same images."
+        )
+    for label, p in arm.proof.beside.items():
+        yield f"{quoted(classes[label])}, which was no target, stands out after it: p = {number(p)}."
+
+
+def _beside_the_proof(arms: Sequence[ArmRecord], first: ArmRecord) -> Iterator[str]:
+    """Accuracy, controls, and last the success of the triggers that were trained against."""
+    given = arms[0]
+    yield (
+        f"Clean accuracy: {percent(given.accuracy.value)} before, {percent(first.accuracy.value)} after "
+        f"({extent(first.accuracy.low, first.accuracy.high)})."
+    )
+    for arm in arms:
+        if arm.role == "control" and arm.asr is not None and arm is not first:
+            yield f"Without triggers, {name(arm.name)} leaves the found ones at {percent(arm.asr.value)}."
+    if given.asr is not None and first.asr is not None:
+        worth = TRAINED_AGAINST if "triggers" in first.given else NOT_THE_ATTACKERS
+        span = extent(first.asr.low, first.asr.high)
+        yield (
+            f"The found triggers succeed on {percent(given.asr.value)} before and {percent(first.asr.value)} after "
+            f"({span}); {worth}"
+        )
+
+
+def _findings(
+    arm: ArmRecord, failed: Mapping[int | None, Sequence[str]], classes: Sequence[str]
+) -> tuple[Finding, ...]:
+    """One per class that is not repaired; one about none where the triggers work only taken together."""
     file = "weights.safetensors" if arm.folder in (None, ".") else f"{arm.folder}/weights.safetensors"
-    still = {label: rate for label, rate in arm.targets.items() if rate.low > STILL}
-    if not still and arm.asr is not None:
-        told = f"After {name(arm.name)} the triggers still succeed on {percent(arm.asr.value)} of held-out images."
-        return (Finding(method=arm.method, level="not repaired", sentence=told, file=file),)
     return tuple(
         Finding(
             method=arm.method,
             label=label,
-            class_name=classes[label],
+            class_name="" if label is None else classes[label],
             level="not repaired",
-            sentence=f"After {name(arm.name)} the triggers into {quoted(classes[label])} still succeed on "
-            f"{percent(rate.value)} of held-out images.",
+            sentence=f"After {name(arm.name)}: {sentences[0]}",
+            p_value=None if label is None or arm.proof is None else arm.proof.p_values.get(label),
             file=file,
         )
-        for label, rate in still.items()
+        for label, sentences in failed.items()
     )

@@ -51,7 +51,7 @@ BLIND_SPOTS = {
     "repair": (
         (
             "The attacker's own trigger",
-            "Success is that of triggers that the inversion found; another one of the same backdoor may be left.",
+            "Measured were fresh inversions and variations of the found triggers; one far from both may be left.",
         ),
         ("Other backdoors", "Target classes that no inversion pointed to were not repaired and not measured."),
         (

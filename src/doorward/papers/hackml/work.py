@@ -174,8 +174,9 @@ def repair_net(plan: Plan, case: Case, folder: Path, told: Told) -> None:
             triggers or None,
             methods,
             oracle={p.target: (p.stamp,) for p in attack.pairings if p.target is not None} if attack else None,
-            settings={m: plan.repair[m] for m in methods},
+            settings={m: {**plan.repair[m], **({"around": False} if m == "retrain" else {})} for m in methods},
             held_out=plan.held_out,
+            proof=False,
             seed=plan.seed,
             progress=telling(told, f"{case.name}: repair "),
         ).arms

@@ -23,7 +23,7 @@ from doorward.models.nets.catalogue import NETS
 from doorward.models.train.settings import TrainSettings
 from doorward.papers.mesa.patterns import COLOURS, SIDE, black_white, black_white_masks, random_colour, spread_over
 from doorward.papers.mesa.profiles import PROFILES, TABLE, Profile
-from doorward.repairs.methods.retrain import RetrainSettings
+from doorward.repairs.parts.retraining import StampedSettings
 
 Shape = tuple[int, int, int]
 Kind = Literal["black-white", "colour"]
@@ -34,7 +34,7 @@ PARTS: dict[str, type[Settings]] = {
     "mesa": MesaSettings,
     "pixel": PixelSettings,
     "mask": MaskSettings,
-    "repair": RetrainSettings,
+    "repair": StampedSettings,
 }
 
 
@@ -102,7 +102,7 @@ class Plan(Settings):
     mesa: MesaSettings
     pixel: PixelSettings
     mask: MaskSettings
-    repair: RetrainSettings
+    repair: StampedSettings
     target: int
     evaluated: float = Field(gt=0, lt=1)
     seed: int

@@ -9,7 +9,8 @@ from doorward.inversion.methods.mesa import MesaSettings
 from doorward.inversion.methods.pixel import PixelSettings
 from doorward.models.train.settings import TrainSettings
 from doorward.papers.mesa.patterns import COLOURS, black_white_masks, spread_over
-from doorward.repairs.methods.retrain import AUTHORS, RetrainSettings
+from doorward.repairs.methods.retrain import AUTHORS
+from doorward.repairs.parts.retraining import StampedSettings
 
 PROFILES = ("cpu", "gpu", "quick")
 
@@ -24,7 +25,7 @@ class Profile:
     attack: TrainSettings
     mesa: MesaSettings
     pixel: PixelSettings
-    repair: RetrainSettings
+    repair: StampedSettings
     black_white: tuple[int, ...]
     colour: tuple[int, ...]
     beyond: tuple[int, int]  # how many triggers of each kind are also tried without the crutches
@@ -47,7 +48,7 @@ _GPU = Profile(
     attack=TrainSettings(epochs=10, lr=1e-3, weight_decay=0, schedule="constant"),
     mesa=MesaSettings(width=512, lr=2e-4, average=1e-3, **_EQUAL),
     pixel=PixelSettings(runs=10),
-    repair=RetrainSettings(**AUTHORS, held_out=0),
+    repair=StampedSettings(**AUTHORS, held_out=0),
     black_white=tuple(range(len(black_white_masks()))),
     colour=tuple(range(COLOURS)),
     beyond=(3, 2),
@@ -62,7 +63,7 @@ _CPU = Profile(
     mesa=MesaSettings(**_EQUAL),
     pixel=PixelSettings(runs=3),
     # half the epochs at twice the rate with twice the share: as many stamped images as the authors'
-    repair=RetrainSettings(epochs=5, lr=2e-3, share=0.02, held_out=0),
+    repair=StampedSettings(epochs=5, lr=2e-3, share=0.02, held_out=0),
     black_white=spread_over(len(black_white_masks()), 6),
     colour=(0, 1, 2),
     beyond=(1, 1),
@@ -77,7 +78,7 @@ _QUICK = Profile(
     probability=0.1,
     mesa=MesaSettings(steps=300, batch=64, **_EQUAL),
     pixel=PixelSettings(runs=3),
-    repair=RetrainSettings(epochs=10, batch=64, lr=2e-3, share=0.1, held_out=0),
+    repair=StampedSettings(epochs=10, batch=64, lr=2e-3, share=0.1, held_out=0),
     mask=MaskSettings(steps=200),
     black_white=(34, 38),
     colour=(),

@@ -34,6 +34,7 @@ from doorward.papers.mesa.results import ArmScore, AttackedRecord, SamplesRecord
 from doorward.repairs.apply import apply_repair
 from doorward.repairs.methods.controls import FineTuneSettings, RefreshSettings, fine_tune, refresh
 from doorward.repairs.methods.retrain import RetrainSettings, retrain
+from doorward.repairs.parts.retraining import StampedSettings
 from doorward.repairs.repaired import Repaired
 
 ENOUGH = 0.95  # of training images: an attack that succeeds on so many is not trained further
@@ -150,13 +151,14 @@ def _repaired(plan: Plan, arm: Arm, here: Path, classifier: Classifier, known: I
         )
     settings = plan.repair
     if arm.by_default:
-        own = RetrainSettings()
+        own = StampedSettings()
         settings = settings.model_copy(update={"lr": own.lr, "share": own.share})
     if arm.method == "fine-tune":
         tuning = FineTuneSettings(**settings.model_dump(exclude={"share"}))
         return fine_tune(classifier, known, tuning, seed=plan.seed)
     triggers = stamps(plan, arm, here)
-    return retrain(classifier, known, triggers, settings, seed=plan.seed) if triggers else None
+    as_published = RetrainSettings(**settings.model_dump(), around=False)
+    return retrain(classifier, known, triggers, as_published, seed=plan.seed) if triggers else None
 
 
 def show(plan: Plan, case: Case, folder: Path) -> None:

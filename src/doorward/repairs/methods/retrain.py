@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from typing import Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from doorward.core.classifier import Classifier
 from doorward.core.images import ImageSet
@@ -14,26 +14,33 @@ from doorward.core.methods import method
 from doorward.core.triggers import Stamp
 from doorward.inversion.distribution.triggers import TriggerDistribution
 from doorward.inversion.search.measure import success
-from doorward.repairs.parts.stamping import Mixed, TrueLabelStamping, checked
-from doorward.repairs.parts.tuning import TuneSettings, divide, tune
+from doorward.repairs.parts.retraining import SHARE, SHARE_AROUND, StampedSettings, families, retrained
+from doorward.repairs.parts.stamping import Mixed, checked
+from doorward.repairs.parts.tuning import divide
 from doorward.repairs.repaired import Repaired
 
 _TRIED_IMAGES = 500  # on which candidates for a single trigger are compared
 
 
-class RetrainSettings(TuneSettings):
-    """Settings of retraining.
+class RetrainSettings(StampedSettings):
+    """Settings of retraining. The share is 0.5 where stamps are drawn around the triggers, else 0.2."""
 
-    ``share`` is the authors' r' = 0.01. Of a few hundred clean images that stamps a handful, and the repair hangs on
-    their luck; 0.2 is Neural Cleanse's share. On digits it costs no clean accuracy that could be measured; of CIFAR-10
-    see results/mesa.
-    """
+    share: float = Field(
+        SHARE_AROUND, gt=0, le=1, description="chance that an image of a batch is stamped; the authors: 0.01"
+    )
+    around: bool = Field(
+        True, description="stamp what is drawn around the triggers; false: the triggers as found, and a share of 0.2"
+    )
 
-    share: float = Field(0.2, gt=0, le=1, description="chance that an image of a batch is stamped; the authors: 0.01")
+    @model_validator(mode="after")
+    def _share_of_one_trigger(self) -> Self:
+        if not self.around and "share" not in self.model_fields_set:
+            object.__setattr__(self, "share", SHARE)
+        return self
 
 
-class UnlearnSettings(RetrainSettings):
-    """Settings of unlearning: those of retraining, and how the one trigger is chosen."""
+class UnlearnSettings(StampedSettings):
+    """Settings of unlearning: those of training on, and how the one trigger is chosen."""
 
     draws: int = Field(16, ge=1, description="triggers drawn from a distribution, of which the most successful is used")
 
@@ -56,6 +63,9 @@ def retrain(
     distribution, placed as the distribution says, and keeps its label. The net is in training mode, so that
     batch-norm statistics move; compare with the arms ``fine-tune`` and ``refresh``.
 
+    Deviation: by default every found trigger stands for the family around it (`doorward.repairs.parts.around`), since
+    a net that forgets the found trigger may well keep the attacker's. ``around=False`` is the paper's form.
+
     Args:
         classifier: left as it was.
         clean_images: images known to be clean, with their labels.
@@ -68,13 +78,12 @@ def retrain(
     Raises:
         DoorwardError: images or triggers that do not fit the classifier, or weights that diverged.
 
-    Fails when: the inverted triggers are not those of the attacker, or cover a part of them alone.
+    Fails when: the attacker's triggers are not among those drawn around the inverted ones. One round may not do: `hold`
+    looks again and goes on.
     """
-    targets = checked("retrain", triggers, classifier)
+    targets = (families if s.around else checked)("retrain", triggers, classifier)
     done = f"retrained for {s.epochs} epochs, {100 * s.share:g} % of images stamped"
-    stamping = TrueLabelStamping(targets, s.share)
-    repaired = tune("retrain", classifier, clean_images, s, seed=seed, stamping=stamping, done=done)
-    return _told(repaired, {"targets": [t for t, _ in targets], "stamps": [len(m.stamps) for _, m in targets]})
+    return retrained("retrain", classifier, clean_images, targets, s, s.share, seed=seed, done=done)
 
 
 @method("repair", "unlearn", settings=UnlearnSettings, given={"classifier", "clean_images", "triggers", "seed"})
@@ -100,9 +109,7 @@ def unlearn(
     fitted, _ = divide("unlearn", classifier, clean_images, s.held_out, seed)
     single = tuple((t, Mixed((_best(classifier, fitted, t, m.stamps, s.draws, seed),))) for t, m in targets)
     done = f"unlearned for {s.epochs} epochs, {100 * s.share:g} % of images under one trigger"
-    stamping = TrueLabelStamping(single, s.share)
-    repaired = tune("unlearn", classifier, clean_images, s, seed=seed, stamping=stamping, done=done)
-    return _told(repaired, {"targets": [t for t, _ in targets], "stamps": [1] * len(targets)})
+    return retrained("unlearn", classifier, clean_images, single, s, s.share, seed=seed, done=done)
 
 
 def _best(
@@ -122,7 +129,3 @@ def _best(
     pixels, labels = images.pixels[rows], images.labels[rows]
     hits = [success(classifier, pixels, labels, c, target, seed=seed).hits for c in candidates]
     return candidates[hits.index(max(hits))]
-
-
-def _told(repaired: Repaired, details: dict[str, object]) -> Repaired:
-    return replace(repaired, details={**repaired.details, **details})

@@ -15,6 +15,7 @@ NAMES = (
     "invert_speed",
     "invert_scan",
     "invert_validation",
+    "repair_holds",
     "certify_throughput",
     "million_images",
     "open_files",
@@ -27,13 +28,17 @@ def main() -> None:
     """Run what was asked for, in this process, one after another."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; default all")
-    asked = parser.parse_args().names or NAMES
+    parser.add_argument("--jobs", type=int, default=1, help="processes, of repair_holds")
+    parser.add_argument("--rows", type=int, help="so many nets alone, of repair_holds")
+    given = parser.parse_args()
+    asked = given.names or NAMES
+    own = {"repair_holds": {"jobs": given.jobs, "rows": given.rows}}
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for name in asked:
         if name not in NAMES:
             parser.error(f"no benchmark {name!r}; expected one of {', '.join(NAMES)}")
     for name in asked:
-        importlib.import_module(f"benchmarks.{name}").main()
+        importlib.import_module(f"benchmarks.{name}").main(**own.get(name, {}))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Nets of files, as a user has them."""

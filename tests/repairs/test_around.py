@@ -63,6 +63,13 @@ def test_supersets_of_the_core_are_among_the_draws_and_so_are_parts() -> None:
     assert reach.amin(0).tolist() == [2, 3] and reach.amax(0).tolist() == [10, 11], "3 pixels more on every side"
 
 
+def test_the_whole_box_of_pixels_that_lie_apart_is_among_the_draws() -> None:
+    alpha = torch.zeros(1, 20, 20)
+    alpha[0, 3, 3] = alpha[0, 12, 12] = 1
+    where = changed(Around(Trigger(torch.ones(1, 20, 20), alpha)), grey())
+    assert 0.15 < where[:, 3:13, 3:13].flatten(1).all(1).float().mean() < 0.35, "one shape of four is a rectangle"
+
+
 def test_larger_images_are_grown_further_and_large_triggers_not_at_all() -> None:
     alpha = torch.zeros(1, 96, 96)
     alpha[0, 40, 40] = 1

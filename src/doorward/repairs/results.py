@@ -226,7 +226,7 @@ def judged_arm(arms: Sequence[ArmRecord]) -> ArmRecord:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Repair(Result):
-    """What `repair` gives: classifiers without their backdoor side by side, and and what shows whether it is gone.
+    """What `repair` gives: classifiers without their backdoor side by side, and what shows whether it is gone.
 
     Args:
         arms: with their classifiers, the one as given first; empty when the result was read from a folder.

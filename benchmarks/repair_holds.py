@@ -1,0 +1,250 @@
+"""Does a repair hold against the attacker's own trigger, and does the tool say so when it does not?
+
+Resumable: every net's figures are kept under ``runs/repair-holds`` and not computed again. ``--jobs 2`` takes two
+processes, ``--rows 3`` the first three nets alone (no page is written then).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.table import RESULTS, write
+from doorward.attacks.attack import attack
+from doorward.attacks.plan import Attack, Pairing
+from doorward.attacks.poison import poison
+from doorward.attacks.rate import asr
+from doorward.attacks.stamps import make_stamp
+from doorward.core.classifier import Classifier, measure_accuracy
+from doorward.core.images import ImageSet
+from doorward.core.stats import Rate
+from doorward.data.sources import load_images
+from doorward.inversion.invert import invert
+from doorward.inversion.results import Inversion
+from doorward.inversion.triggers import load_inverted
+from doorward.jobs.tasks import Arrays, Item, run_tasks
+from doorward.models.train.loop import train
+from doorward.models.train.settings import TrainSettings
+from doorward.papers.rows import write_rows
+from doorward.repairs.arms import make_bench, plan_arms
+from doorward.repairs.proof import proved
+from doorward.repairs.verdict import judge
+
+STORE = Path("runs/repair-holds")
+VGG = "benchmarks/nets/vgg_elu.py:make"
+NETS = ("small-cnn", VGG)
+SEEDS, CLEAN, GIVEN = 3, 6, 500  # nets per attack and architecture; clean nets; clean digits of the auditor
+ATTACKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "patch 3": ("patch", {"size": 3}),
+    "patch 5, white": ("patch", {"size": 5, "colours": "white"}),
+    "patch 3, roaming": ("patch", {"size": 3, "place": "random"}),
+    "patch 5, roaming": ("patch", {"size": 5, "colours": "random", "place": "random"}),
+    "pixel": ("pixel", {"size": 1.0, "row": 4, "column": 4}),
+    "blend": ("blend", {"alpha": 0.15}),
+    "sinusoid": ("sinusoid", {"strength": 0.15}),
+    "accessory": ("accessory", {}),
+    "warp": ("warp", {}),
+    "two targets": ("patch", {"size": 3}),
+}
+ARMS: dict[str, tuple[str, dict[str, Any]]] = {
+    "hold": ("hold", {}),
+    "around": ("retrain", {}),
+    "single": ("retrain", {"around": False}),
+}
+SAID = ("repaired", "not repaired", "undecided", "nothing to repair")
+_ADAM = TrainSettings(optimiser="adam", lr=1e-3, epochs=10, batch=64)
+
+
+def items() -> list[Item]:
+    """Nets with every attack, then clean ones; the arms beside ``hold`` on the first seed of small-cnn."""
+    nets = [
+        {"net": net, "attack": name, "arms": list(ARMS) if seed == 0 and net == "small-cnn" else ["hold"]}
+        for seed in range(SEEDS)
+        for net in NETS
+        for name in ATTACKS
+    ]
+    nets += [{"net": NETS[n % 2], "attack": "clean", "arms": ["hold"]} for n in range(CLEAN)]
+    return [{**item, "seed": n, "target": (3 * n + 1) % 10} for n, item in enumerate(nets)]
+
+
+def measure(item: Item) -> Arrays:
+    """Train one net, invert it, repair it by every arm; what is left of the attack, and what is said."""
+    seed, rng = item["seed"], np.random.default_rng(item["seed"])
+    training, test = load_images("mnist-5k"), load_images("mnist-5k", split="test")
+    order = rng.permutation(len(test))
+    clean, truth = test.subset(np.sort(order[:GIVEN])), test.subset(np.sort(order[GIVEN:]))
+    model, twin, plan = _suspect(item, training)
+    found = invert(model, clean, seed=seed)
+    labels = _targets(found, plan)
+    inverted, single = (
+        load_inverted(found, model.classes, targets=[str(k) for k in labels], all_methods=every)
+        for every in (True, False)
+    )
+    accused = set(labels) <= set(found.target_labels)
+    figures: dict[str, Any] = {"found": accused, "accuracy": measure_accuracy(model, truth).value}
+    if plan is not None:
+        figures |= {"asr": asr(model, truth, plan).value, "natural": asr(twin, truth, plan).value}
+    bench = make_bench(model, clean, inverted.stamps, held_out=0.2, seed=seed)
+    given = proved(bench, bench.as_given())
+    for name in item["arms"]:
+        method, settings = ARMS[name]
+        triggers = single.stamps if name == "single" else inverted.stamps
+        (planned,) = plan_arms(method, triggers=triggers, settings={method: settings}, controls=False)
+        started = time.monotonic()
+        arm = bench.run(planned)
+        row = proved(bench, arm)
+        judgement, _ = judge((given, row), model.classes, accused=accused)
+        nothing = judgement.headline.startswith("Nothing to repair")
+        repaired = arm.repaired.classifier
+        figures |= {
+            f"{name}-accuracy": measure_accuracy(repaired, truth).value,
+            f"{name}-said": SAID.index("nothing to repair" if nothing else judgement.level),
+            f"{name}-seconds": time.monotonic() - started,
+            f"{name}-rounds": len(arm.repaired.details.get("rounds", [0])),  # type: ignore[arg-type]
+        }
+        if plan is not None:
+            figures[f"{name}-asr"] = asr(repaired, truth, plan).value
+    return {name: np.asarray(value, np.float64) for name, value in figures.items()}
+
+
+def _targets(found: Inversion, plan: Attack | None) -> list[int]:
+    """Classes whose triggers are repaired: the true ones, named by hand where the verdict misses them.
+
+    Of a clean net the class that stands out most, so that there is something to try.
+    """
+    if plan is not None:
+        return [p.target for p in plan.pairings if p.target is not None]
+    return [int(np.argmin([1.0 if c.p_value is None else c.p_value for c in found.record.classes]))]
+
+
+def _suspect(item: Item, training: ImageSet) -> tuple[Classifier, Classifier, Attack | None]:
+    """The net, one without the poison (for the natural rate; the net itself where it is clean), the attack."""
+    seed, settings = item["seed"], _ADAM if item["net"] == VGG else TrainSettings(epochs=8, batch=64, lr=0.05)
+    clean = train(training, item["net"], settings, seed=seed)
+    if item["attack"] == "clean":
+        return clean, clean, None
+    recipe, options = ATTACKS[item["attack"]]
+    rate: float = 0.1 if recipe == "warp" or item["attack"] == "two targets" else 0.05
+    if recipe == "accessory":
+        options = {"picture": _picture()}
+    if item["attack"] == "two targets":
+        stamps = [make_stamp(recipe, training.shape, seed + shift, **options) for shift in (0, 500)]
+        plan = Attack(recipe, tuple(Pairing(s, (item["target"] + 5 * n) % 10) for n, s in enumerate(stamps)))
+        poisoned = poison(training, plan, rate=rate, seed=seed)
+    else:
+        poisoned = attack(training, recipe, target=item["target"], rate=rate, seed=seed, settings=options)
+    return train(poisoned.images, item["net"], settings, seed=seed), clean, poisoned.attack
+
+
+def _picture() -> str:
+    """A pair of glasses, 5 x 14 pixels."""
+    from PIL import Image
+
+    rgba = np.zeros((5, 14, 4), np.uint8)
+    rgba[1, :, 3] = 255
+    rgba[:, 1:6, 3] = rgba[:, 8:13, 3] = 255
+    rgba[..., :3] = 200
+    STORE.mkdir(parents=True, exist_ok=True)
+    path = STORE / "glasses.png"
+    Image.fromarray(rgba, "RGBA").save(path)
+    return str(path)
+
+
+def summary(nets: Sequence[Item], found: Sequence[dict[str, NDArray[Any]]], arm: str) -> list[str]:
+    """What an arm comes to: held, accuracy lost, wrong words."""
+    pairs = [(n, f) for n, f in zip(nets, found, strict=True) if arm in n["arms"] and n["attack"] != "clean"]
+    after = [(float(f[f"{arm}-asr"]), int(f[f"{arm}-said"]), float(f["natural"])) for _, f in pairs]
+    held = sum(rate <= natural + 0.02 for rate, _, natural in after)
+    worked = [(rate, said) for rate, said, _ in after if rate > 0.2]
+    gone = [(rate, said) for rate, said, _ in after if rate < 0.05]
+    lost = 100 * float(np.mean([float(f["accuracy"] - f[f"{arm}-accuracy"]) for _, f in pairs]))
+    flattering = sum(said == 0 for _, said in worked)
+    harsh = sum(said == 1 for _, said in gone)
+    seconds = float(np.median([float(f[f"{arm}-seconds"]) for _, f in pairs]))
+    return [
+        arm,
+        str(len(pairs)),
+        str(Rate(held, len(after))),
+        f"{lost:.1f}",
+        f"{flattering} of {len(worked)}",
+        f"{harsh} of {len(gone)}",
+        f"{seconds:.0f}",
+    ]
+
+
+def each(nets: Sequence[Item], found: Sequence[dict[str, NDArray[Any]]]) -> list[dict[str, Any]]:
+    """A row per net and arm."""
+    rows = []
+    for item, f in zip(nets, found, strict=True):
+        for arm in item["arms"]:
+            shared: dict[str, Any] = {k: item[k] for k in ("net", "attack", "seed", "target")}
+            own = {k: f[k].item() if k in f else None for k in ("found", "accuracy", "asr", "natural")}
+            named = ("asr", "accuracy", "said", "seconds", "rounds")
+            after = {f"{k}_after" if k in own else k: f[f"{arm}-{k}"].item() for k in named if f"{arm}-{k}" in f}
+            rows.append({**shared, "arm": arm, **own, **after, "said": SAID[int(after["said"])]})
+    return rows
+
+
+def table(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """The same in words, for the page."""
+
+    def rate(value: float | None) -> str:
+        return "–" if value is None or not np.isfinite(value) else f"{100 * value:.1f}"
+
+    return [
+        [
+            f"{Path(r['net'].split(':')[0]).stem}, {r['attack']}, seed {r['seed']}",
+            r["arm"],
+            "yes" if r["found"] else "no",
+            *(rate(r.get(k)) for k in ("natural", "asr", "asr_after", "accuracy", "accuracy_after")),
+            r["said"],
+            f"{r['seconds']:.0f}",
+        ]
+        for r in rows
+    ]
+
+
+def main(jobs: int = 1, rows: int | None = None) -> None:
+    """Measure every net that was not measured yet; write the page when all are there."""
+    nets = items()[:rows]
+    found: list[Any] = [None] * len(nets)
+    for position, arrays in run_tasks(measure, nets, STORE, workers=jobs):
+        found[position] = arrays
+        for words in table(each([nets[position]], [arrays])):
+            print(f"{sum(f is not None for f in found)} of {len(nets)}: {' | '.join(words)}", flush=True)
+    if rows is not None:
+        return
+    every = each(nets, found)
+    write_rows(RESULTS / "bench-repair-holds.parquet", every, {"seed", "target"})
+    clean = [f for n, f in zip(nets, found, strict=True) if n["attack"] == "clean"]
+    nothing = sum(int(f["hold-said"]) == SAID.index("nothing to repair") for f in clean)
+    lost = 100 * float(np.mean([float(f["accuracy"] - f["hold-accuracy"]) for f in clean]))
+    heads = (
+        "arm", "nets", "true ASR at most natural + 2 points, %", "mean accuracy lost, points",
+        "said repaired, of those with ASR above 20 %", "said not repaired, of those with ASR below 5 %",
+        "median seconds, proof included",
+    )  # fmt: skip
+    lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
+    lines += [f"| {' | '.join(summary(nets, found, arm))} |" for arm in ARMS]
+    told = (
+        f"{len(nets) - CLEAN} backdoored nets for digits (mnist-5k), {GIVEN} clean digits for the auditor (a fifth "
+        f"held out); the attacker's own trigger and clean accuracy are measured on {1000 - GIVEN} others. `hold` is "
+        "`doorward repair`; `around` one round of it; `single` trains against the found trigger alone. Where the "
+        "inversion's verdict missed the target (found: no) it was named by hand. Natural: the trigger's success on a "
+        "net trained without poison. "
+        f"Of {CLEAN} clean nets, whose most suspicious class was named, {nothing} are said to have nothing to repair; "
+        f"the repair cost them {lost:.1f} points of accuracy on average.\n\n" + "\n".join(lines)
+    )
+    columns = [
+        "net", "arm", "found", "natural %", "ASR before %", "ASR after %", "accuracy before %", "after %", "said", "s",
+    ]  # fmt: skip
+    write("repair_holds", "Does a repair hold against the attacker's own trigger?", told, columns, table(every))
+
+
+if __name__ == "__main__":
+    main()

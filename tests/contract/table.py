@@ -48,6 +48,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "invert-mesa": {"steps": 20, "batch": 16, "width": 16},
     "invert-universal": {"batch": 32},
     "invert-window": {"thorough.steps": 25, "heat.steps": 5, "complete.steps": 20, "thorough.grain": 2, "window": 4},
+    "repair-anp": {"iterations": 100},
     "certify-sklearn": {"estimator": "BernoulliNB"},
     "certify-nearest-neighbours": {"k": 9},
 }
@@ -62,6 +63,9 @@ QUICK: dict[str, dict[str, Any]] = {
     "invert-window": {"thorough.steps": 12, "thorough.grain": 2, "window": 4, "heat.steps": 2, "complete.steps": 2},
     "repair-hold": {"rounds": 1, "epochs": 2, "search": 5},
     "repair-ibau": {"rounds": 1, "batches": 2},
+    "repair-anp": {"iterations": 10, "number": 6, "drop": 1.0},
+    "repair-nad": {"epochs": 1},
+    "repair-ft-sam": {"epochs": 1},
 }
 
 
@@ -100,6 +104,7 @@ FLAGS_ANYWAY = {
 LEAVES_THE_BACKDOOR = {
     "repair-fine-tune": "a control arm: plain training on clean images, which never show the trigger",
     "repair-refresh": "a control arm: batch statistics alone",
+    "repair-anp": "no mask of its 48 channels falls to the threshold, and without the 20 lowest most is left",
 }
 DOES_NOT_SEE = {
     "screen-ada": "the net has learnt the patch as a feature of the target: both agree on stamped images",

@@ -34,6 +34,19 @@ def batch_statistics(net: nn.Module) -> Iterator[None]:
             norm.eval()
 
 
+@contextmanager
+def still_statistics(net: nn.Module) -> Iterator[None]:
+    """Within the block no running statistic moves; batch norms in training mode still use those of their batch."""
+    norms = batch_norms(net)
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
+
+
 @torch.no_grad()
 def estimate_statistics(classifier: Classifier, source: BatchSource, passes: int = 1) -> int:
     """Make every running statistic the average over the batches of so many passes; returns the number of layers."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
@@ -121,34 +122,70 @@ def tune(
 ) -> Repaired:
     """Train a copy of the classifier on, in training mode, each batch passing through ``stamping`` first.
 
-    A net without batch norm can forget its classes at a rate that suits others: when the copy is right on clearly fewer
-    of the clean images that it was trained on than before, it is trained again from the start at a third of the rate.
-
-    Order and augmentation of the batches depend on the seed alone, so that arms of one seed see the same images.
+    Order and augmentation of the batches depend on the seed alone, so that arms of one seed see the same images. When
+    the net forgets its classes, see `back_off`.
 
     Args:
         what: the method's name, for errors.
         done: what the record says was done.
     """
-    fitted, held = divide(what, classifier, clean_images, s.held_out, seed)
+    device = str(classifier.device)
+
+    def attempt(repaired: Classifier, fitted: ImageSet, rate: float) -> None:
+        training = s.training(rate)
+        train(fitted, classifier.arch, training, seed=seed, device=device, batch_attack=stamping, start=repaired)
+
+    done = done or f"{what}: {s.epochs} epochs"
+    return back_off(what, classifier, clean_images, attempt, s.rate, held_out=s.held_out, seed=seed, done=done)
+
+
+def back_off(
+    what: str,
+    classifier: Classifier,
+    clean_images: ImageSet,
+    attempt: Callable[[Classifier, ImageSet, float], None],
+    rate_for: Callable[[int], float],
+    *,
+    held_out: float,
+    seed: int,
+    done: str,
+    price: float | None = None,
+) -> Repaired:
+    """Train a copy of the classifier on, at a rate that does not make it forget its classes.
+
+    A net without batch norm can forget them at a rate that suits others: when the copy is right on clearly fewer of the
+    clean images that it was trained on than before, it is trained again from the start at a third of the rate.
+
+    Args:
+        what: the method's name, for errors.
+        attempt: trains the copy it is handed on these images at this rate, in place.
+        rate_for: the first rate, for so many images.
+        done: what the record says was done.
+        price: so much accuracy on held-out images (where there are none: on those it is trained on) may be lost, in
+            place of 0.2 on those it is trained on.
+    """
+    fitted, held = divide(what, classifier, clean_images, held_out, seed)
     if len(fitted) < 2:
         raise DoorwardError(f"repair {what}: {len(fitted)} clean image to train on; expected at least 2")
-    asked = sample(fitted, seed)
+    asked = sample(fitted if price is None or held is None else held, seed)
     given, knew = step("as given", classifier, held), measure_accuracy(classifier, asked).value
-    device, rate, tries = str(classifier.device), s.rate(len(fitted)), []
+    forgot, forget = "forgot the classes", "forget its classes"
+    if price is not None:
+        forgot, forget = (f"{word} more than {100 * price:g} points of accuracy" for word in ("lost", "lose"))
+    first, tries = rate_for(len(fitted)), []
     for number in range(_TRIES):
-        repaired, training = trainable_copy(classifier), s.training(rate / BACK_OFF**number)
-        train(fitted, classifier.arch, training, seed=seed, device=device, batch_attack=stamping, start=repaired)
-        kept = knows(repaired, asked, knew, _FORGOTTEN)
+        repaired, rate = trainable_copy(classifier), first / BACK_OFF**number
+        attempt(repaired, fitted, rate)
+        kept = knows(repaired, asked, knew, _FORGOTTEN if price is None else price)
         if kept:
             break
-        tries.append(step(f"{what}: forgot the classes at a rate of {training.lr:.2g}", repaired, held))
-    check_finite(what, repaired, training.lr)
-    after = step(done or f"{what}: {s.epochs} epochs", repaired, held)
-    details: dict[str, object] = {"fitted_images": len(fitted), "lr": training.lr}
+        tries.append(step(f"{what}: {forgot} at a rate of {rate:.2g}", repaired, held))
+    check_finite(what, repaired, rate)
+    after = step(done, repaired, held)
+    details: dict[str, object] = {"fitted_images": len(fitted), "lr": rate}
     told: tuple[str, ...] = ()
     if not kept:
-        told = (f"the net forgets its classes at all rates from {rate:g} down to {training.lr:.2g}",)
+        told = (f"all rates from {first:g} down to {rate:.2g} made the net {forget}",)
     elif tries:
-        told = (f"a rate of {rate:g} made the net forget its classes; {training.lr:.2g} was used",)
+        told = (f"a rate of {first:g} made the net {forget}; {rate:.2g} was used",)
     return Repaired(repaired, (given, *tries, after), details, told)

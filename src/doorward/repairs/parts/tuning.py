@@ -169,9 +169,11 @@ def back_off(
         raise DoorwardError(f"repair {what}: {len(fitted)} clean image to train on; expected at least 2")
     asked = sample(fitted if price is None or held is None else held, seed)
     given, knew = step("as given", classifier, held), measure_accuracy(classifier, asked).value
-    forgot, forget = "forgot the classes", "forget its classes"
+    forgot, forget, forgets = "forgot the classes", "forget its classes", "forgets its classes"
     if price is not None:
-        forgot, forget = (f"{word} more than {100 * price:g} points of accuracy" for word in ("lost", "lose"))
+        forgot, forget, forgets = (
+            f"{w} more than {100 * price:g} points of accuracy" for w in ("lost", "lose", "loses")
+        )
     first, tries = rate_for(len(fitted)), []
     for number in range(_TRIES):
         repaired, rate = trainable_copy(classifier), first / BACK_OFF**number
@@ -185,7 +187,7 @@ def back_off(
     details: dict[str, object] = {"fitted_images": len(fitted), "lr": rate}
     told: tuple[str, ...] = ()
     if not kept:
-        told = (f"all rates from {first:g} down to {rate:.2g} made the net {forget}",)
+        told = (f"the net {forgets} at all rates from {first:g} down to {rate:.2g}",)
     elif tries:
         told = (f"a rate of {first:g} made the net {forget}; {rate:.2g} was used",)
     return Repaired(repaired, (given, *tries, after), details, told)

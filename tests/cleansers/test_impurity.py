@@ -239,13 +239,13 @@ def test_the_widest_window_that_leaves_most_decisions_is_taken() -> None:
     names = ("a", "b", "c")
     filtered = {
         name: np.eye(2, dtype=np.float32)[(np.arange(100) < n).astype(int)]
-        for name, n in (("a", 1), ("b", 5), ("c", 6))
+        for name, n in (("a", 1), ("b", 20), ("c", 21))
     }
     assert widest(logits, filtered, names) == "b"
     assert widest(logits, dict.fromkeys(names, filtered["c"]), names) == "a"
 
 
 def test_a_wider_window_has_the_threshold_of_the_authors_unless_one_is_given() -> None:
-    assert ImpuritySettings().under("mean2").threshold == ImpuritySettings().threshold == 1.61
-    assert ImpuritySettings().under("mean-16th").threshold == 0.5
-    assert ImpuritySettings(threshold=1.0).under("mean-16th").threshold == 1.0
+    assert ImpuritySettings().under("mean2", False).threshold == ImpuritySettings().threshold == 1.61
+    assert ImpuritySettings().under("mean-16th", True).threshold == 0.5
+    assert ImpuritySettings(threshold=1.0).under("mean-16th", True).threshold == 1.0

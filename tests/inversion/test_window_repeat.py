@@ -34,7 +34,7 @@ from tests.inversion.worlds import row_classifier, row_images
 
 CHECKS = ((torch.arange(TALL)[:, None] + torch.arange(WIDE)) % 2).float()[None]
 TRUE = Trigger(CHECKS, torch.ones(1, TALL, WIDE), Placement("fixed", TOP, LEFT))
-QUICK = {"mask": {"steps": 120, "precision": "fp32"}}
+QUICK = {"mask": {"steps": 300, "precision": "fp32"}}
 
 
 def test_a_blindfolded_net_does_not_see_the_region_and_sees_the_rest() -> None:

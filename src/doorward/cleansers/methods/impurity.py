@@ -100,10 +100,10 @@ def impurity(
     24 of the demo's attacks, which no table reports: with 1 per parameter the penalty of the criterion outweighs a
     small cluster, which then stays merged in one of eight seeds.
 
-    Also a deviation: a large trigger survives the poster's filter of two pixels. So on larger pictures the widest window
-    is taken that leaves 80 % of all decisions. It changes decisions on clean images too: there (``s.relative``) a
-    cluster is held against the rest of its class (`excess`), the threshold is the authors' .5, and clusters are looked
-    for in whitened features, of which a sticker is the first in its class. Seen on CIFAR-10 that no table reports.
+    Also a deviation: a large trigger survives the poster's filter of two pixels. So on larger pictures the widest
+    window is taken that leaves 80 % of all decisions. It changes decisions on clean images too: there (``s.relative``)
+    a cluster is held against the rest of its class (`excess`), the threshold is the authors' .5, and clusters are
+    looked for in whitened features, of which a sticker is the first in its class.
 
     Also a deviation: the mixture is fitted in 16 principal components of each class. In all features (``s.dimensions``
     0, the poster) a cluster must hold several hundred images to be worth its covariance: 150 images of CIFAR-10 with a

@@ -13,6 +13,15 @@ if TYPE_CHECKING:
     from doorward.inversion.results import InvertRecord
 
 
+TrainReferences = Annotated[
+    int, typer.Option(help="Train so many clean models of the same architecture on --images as references; 2 or 3 do.")
+]
+ReferenceNet = Annotated[
+    str | None,
+    typer.Option(metavar="ARCH", help="Another architecture for them, as --arch has it; else the model's own."),
+]
+
+
 @models.takes_model
 def invert_command(
     model: models.Model,
@@ -42,16 +51,8 @@ def invert_command(
         list[str] | None,
         typer.Option(metavar="MODEL", help="A clean model for the same classes; may be repeated. Sharpens p-values."),
     ] = None,
-    train_references: Annotated[
-        int,
-        typer.Option(help="Train so many clean models of the same architecture on --images as references; 2 or 3 do."),
-    ] = 0,
-    reference_net: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ARCH", help="Another architecture for them, as --arch names it; default the model's own."
-        ),
-    ] = None,
+    train_references: TrainReferences = 0,
+    reference_net: ReferenceNet = None,
     prescreen: Annotated[
         int, typer.Option(help="Invert only so many classes, those of the largest margin; 0 for all.")
     ] = 0,

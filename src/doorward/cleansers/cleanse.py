@@ -29,7 +29,7 @@ from doorward.core.results import ClassifierRecord, Finding, ImagesRecord, RateR
 from doorward.core.stats import Rate
 
 DEFAULT_METHODS = ("impurity", "activation", "spectral", "scan")
-_ASKED = 512  # images by which a filter is chosen
+_ASKED = 200  # images by which a filter is chosen
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +114,7 @@ def filters_of(
 
 
 def choose_filter(images: ImageSet, model: Classifier, names: Sequence[str], seed: int) -> str:
-    """The widest of several filters that leaves most decisions alone, by a look at up to 512 of the images."""
+    """The widest of several filters that leaves most decisions alone, by a look at up to 200 of the images."""
     some = images.subset(np.random.default_rng(seed).permutation(len(images))[:_ASKED])
     seen = observe(some, model, names, seed=seed)
     return widest(seen.logits, seen.filtered_logits, names)

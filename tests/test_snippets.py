@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ import pytest
 from PIL import Image
 
 import doorward as dw
+from doorward.repairs import proof
+from doorward.repairs.methods import hold
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -62,6 +66,10 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+def _briefly(look: Callable[..., Any], model: Any, images: Any, seed: int, _: Any) -> Any:
+    return look(model, images, seed, {"mask": {"steps": 150, "batch": 16}, "universal": {"steps": 100, "batch": 32}})
+
+
 def make_scored_run() -> None:
     """What the page about score tells to make on the command line."""
     from doorward.attacks.job import AttackRequest, attack_to_folder
@@ -78,6 +86,10 @@ def make_scored_run() -> None:
 def test_blocks_run(page: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(pictures, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        proof, "look", partial(_briefly, proof.look)
+    )  # a repair's fresh inversions take most of the time
+    monkeypatch.setattr(hold, "look", partial(_briefly, hold.look))
     Path("mine.py").write_text(MINE)
     if page.name == "score.md":
         make_scored_run()

@@ -15,7 +15,7 @@ from doorward.data.export import export_images
 from doorward.data.sources import load_images
 from tests.cli.conftest import Call
 
-METHODS = ("impurity", "activation", "spectral")
+METHODS = ("impurity", "activation", "spectral", "scan")
 
 
 @pytest.fixture(scope="module")

@@ -29,8 +29,6 @@ def test_the_run_holds_a_classifier_and_the_record(tmp_path: Path) -> None:
     count, order = arm.details["pruned"], arm.details["order"]
     weight = load_classifier(tmp_path / "repaired").net.hidden.weight.reshape(64, 32, -1)
     assert count > 0 and (weight[:, order[:count]] == 0).all()
-    with pytest.raises(
-        DoorwardError, match="repair: no method 'polish'; expected one of fine-tune, refresh, ibau, prune"
-    ):
+    with pytest.raises(DoorwardError, match="repair: no method 'polish'; expected one of .*fine-tune, .*prune"):
         prune_to_folder(request.model_copy(update={"method": "polish"}), tmp_path / "other")
     assert not (tmp_path / "other").exists()

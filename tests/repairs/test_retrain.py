@@ -16,12 +16,14 @@ from doorward.core.images import ImageSet
 from doorward.core.triggers import Placement, Trigger
 from doorward.inversion.distribution.generators import make_generators
 from doorward.inversion.distribution.triggers import TriggerDistribution
+from doorward.models.nets.catalogue import build
 from doorward.repairs.apply import apply_repair
 from doorward.repairs.methods.controls import FineTuneSettings, RefreshSettings, fine_tune, refresh
 from doorward.repairs.methods.retrain import AUTHORS, RetrainSettings, UnlearnSettings, retrain, unlearn
 from doorward.repairs.parts.around import Around
 from doorward.repairs.parts.retraining import retrained
 from doorward.repairs.parts.stamping import Mixed, TrueLabelStamping, checked, success_by_target, total
+from doorward.repairs.parts.tuning import TuneSettings, affordable
 from tests.repairs.world import TARGET, World
 
 BUDGET: dict[str, Any] = {"epochs": 4, "precision": "fp32"}
@@ -230,3 +232,12 @@ def test_a_rate_at_which_the_net_forgets_is_tried_again_smaller_and_said(world: 
     hopeless = {**BUDGET, "lr": 40.0}
     lost = apply_repair(world.classifier, "fine-tune", settings=hopeless, knowledge={"clean_images": world.clean})
     assert "at all rates from 40 down to 1.5" in lost.warnings[0]
+
+
+def test_batches_of_large_images_are_what_a_cpu_has_memory_for() -> None:
+    small, large = (
+        Classifier(build("small-cnn", (3, side, side), 2), "small-cnn", ("a", "b"), (3, side, side))
+        for side in (96, 224)
+    )
+    assert affordable(TuneSettings(), small).batch == 128 and affordable(TuneSettings(), large).batch == 32
+    assert affordable(TuneSettings(batch=16), large).batch == 16

@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from pydantic import Field
@@ -22,6 +22,7 @@ from doorward.repairs.repaired import Repaired, Step
 
 _TRIES, BACK_OFF = 4, 3.0  # trainings at most, each at a third of the rate before
 _MOST_RATE = 0.01
+_CPU_PIXELS = 32 * 224 * 224  # of a batch; more than 128 images of 96 x 96
 _MOVEMENT = 0.62  # rate times steps of Qiao, Yang and Li 2019: 0.001, 10 epochs, 8,000 images in batches of 128
 _FORGOTTEN = 0.2  # so many fewer right answers on clean images that it was trained on are not the repair's price
 _ASKED = 1000  # of these images; a share of them has a standard error of at most .016
@@ -64,6 +65,9 @@ class TuneSettings(HeldOutSettings):
         """The same for the training loop, at a rate."""
         shared = {k: v for k, v in self.model_dump().items() if k in TrainSettings.model_fields}
         return TrainSettings(**shared | {"lr": lr})
+
+
+Tuned = TypeVar("Tuned", bound=TuneSettings)
 
 
 def divide(
@@ -129,7 +133,7 @@ def tune(
         what: the method's name, for errors.
         done: what the record says was done.
     """
-    device = str(classifier.device)
+    device, s = str(classifier.device), affordable(s, classifier)
 
     def attempt(repaired: Classifier, fitted: ImageSet, rate: float) -> None:
         training = s.training(rate)
@@ -137,6 +141,13 @@ def tune(
 
     done = done or f"{what}: {s.epochs} epochs"
     return back_off(what, classifier, clean_images, attempt, s.rate, held_out=s.held_out, seed=seed, done=done)
+
+
+def affordable(s: Tuned, classifier: Classifier) -> Tuned:
+    """The settings with batches that a computer without a GPU has memory for: at 224 x 224 at most 32 images."""
+    _, height, width = classifier.shape
+    most = max(2, _CPU_PIXELS // (height * width))
+    return s if classifier.device.type != "cpu" or s.batch <= most else s.model_copy(update={"batch": most})
 
 
 def back_off(

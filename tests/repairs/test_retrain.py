@@ -235,9 +235,7 @@ def test_a_rate_at_which_the_net_forgets_is_tried_again_smaller_and_said(world: 
 
 
 def test_batches_of_large_images_are_what_a_cpu_has_memory_for() -> None:
-    small, large = (
-        Classifier(build("small-cnn", (3, side, side), 2), "small-cnn", ("a", "b"), (3, side, side))
-        for side in (96, 224)
-    )
+    shapes = [(3, side, side) for side in (96, 224)]
+    small, large = (Classifier(build("small-cnn", shape, 2), "small-cnn", ("a", "b"), shape) for shape in shapes)
     assert affordable(TuneSettings(), small).batch == 128 and affordable(TuneSettings(), large).batch == 32
     assert affordable(TuneSettings(batch=16), large).batch == 16

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from doorward.core.classifier import Classifier
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
+from doorward.core.stats import Rate
+from doorward.models.open import conventions
 from doorward.models.open.conventions import check_conventions, measure_fit
 from doorward.models.train.loop import train
 from doorward.models.train.settings import TrainSettings
@@ -75,3 +78,21 @@ def test_information_of_certain_and_of_constant_answers(trained: tuple[ImageSet,
 
     assert measure_fit(replace(classifier, net=Constant()), images, False, "").information == pytest.approx(0, abs=1e-4)
     assert measure_fit(classifier, images, False, "").information > 1.4  # log 5 = 1.61 at most
+
+
+def test_a_net_that_no_convention_could_beat_is_asked_once(
+    trained: tuple[ImageSet, Classifier], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def counted(classifier: Classifier, images: ImageSet, labelled: bool, convention: str) -> conventions.Fit:
+        asked.append(convention)
+        return measure_fit(classifier, images, labelled, convention)
+
+    monkeypatch.setattr(conventions, "measure_fit", counted)
+    images, classifier = trained
+    assert measure_fit(classifier, images, True, "as given").accuracy == Rate(400, 400)
+    check_conventions(classifier, images, labelled=True, name="model")
+    assert asked == ["as given"]
+    check_conventions(classifier, images.subset(np.arange(3)), labelled=True, name="model")
+    assert len(asked) > 2  # three right answers are hardly more than a guess: all are asked

@@ -56,7 +56,7 @@ Size = Annotated[
         "--size",
         min=1,
         metavar="N",
-        help="Make every picture N x N; needed where sizes differ.",
+        help="Make every picture N x N, as the net takes them; needed where sizes differ.",
         rich_help_panel=PICTURES,
     ),
 ]

@@ -51,16 +51,6 @@ Range = Annotated[
         rich_help_panel=common.MODEL,
     ),
 ]
-Size = Annotated[
-    int | None,
-    typer.Option(
-        "--size",
-        min=1,
-        metavar="N",
-        help="The net takes images of N x N; pictures are resized.",
-        rich_help_panel=common.PICTURES,
-    ),
-]
 FeatureLayer = Annotated[
     str | None,
     typer.Option(
@@ -85,7 +75,7 @@ Split = Annotated[
 
 
 _SPELLED: dict[str, Any] = {
-    "arch": Arch, "mean": Mean, "std": Std, "value_range": Range, "size": Size, "resize": common.Resize,
+    "arch": Arch, "mean": Mean, "std": Std, "value_range": Range, "size": common.Size, "resize": common.Resize,
     "skip_bad": common.SkipBad, "feature_layer": FeatureLayer, "classes": Classes, "split": Split,
     "device": common.Device,
 }  # fmt: skip

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from doorward.core.progress import Progress
 from doorward.inversion.results import Inversion
 from doorward.inversion.search.runner import Bench, Outcome
 from doorward.inversion.summary import summarise
+from doorward.models.open.matching import decided
 
 DEFAULT_METHODS = ("mask", "universal")
 FEWEST_IMAGES = 10
@@ -126,5 +126,4 @@ def _prepared(classifier: Classifier, images: ImageSet, labelled: bool) -> Image
         )
     if labelled:
         return images
-    decided = classifier.predict(images.pixels)
-    return replace(images, labels=decided, classes=classifier.classes)
+    return decided(images, classifier)

@@ -75,6 +75,10 @@ def check_conventions(
     was_training = classifier.net.training
     classifier.net.eval()
     given = measure_fit(classifier, images, labelled, "as given")
+    guessing = min(0.5, 2 / len(classifier.classes))
+    if given.accuracy is not None and given.accuracy.interval[0] >= guessing and _unbeatable(given.accuracy):
+        classifier.net.train(was_training)
+        return ()  # what the other conventions come to could change nothing
     others = [
         measure_fit(replace(classifier, mean=mean, std=std), images, labelled, words)
         for words, (mean, std) in alternatives(classifier.shape[0]).items()
@@ -90,7 +94,6 @@ def check_conventions(
             )
         return ()
     low = replace(best.accuracy, confidence=0.999).interval[0]
-    guessing = min(0.5, 2 / len(classifier.classes))
     if low > max(guessing, replace(given.accuracy, confidence=0.999).interval[1]):
         return _told(
             refuse,
@@ -101,6 +104,12 @@ def check_conventions(
         told = f"classifies {given.accuracy} % of the clean images rightly, hardly more than by guessing"
         return (f"{told}; no verdict on it says much until --mean, --std, --range and the labels fit",)
     return ()
+
+
+def _unbeatable(accuracy: Rate) -> bool:
+    """Whether even a convention without a mistake would not be more accurate beyond chance."""
+    perfect = Rate(accuracy.trials, accuracy.trials, 0.999)
+    return replace(accuracy, confidence=0.999).interval[1] >= perfect.interval[0]
 
 
 def _told(refuse: bool, message: str) -> tuple[str, ...]:

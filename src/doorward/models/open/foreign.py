@@ -251,12 +251,17 @@ def _conventions(architecture: Architecture, given: Given, channels: int) -> tup
     """What the caller says of mean, deviation and range, or else what the architecture's maker says."""
     if given.mean is None and given.std is None and given.value_range is None and architecture.mean is not None:
         return architecture.mean, architecture.std or (1.0,)
-    return conventions(given.mean or (0.0,), given.std or (1.0,), given.value_range or (0.0, 1.0), channels)
+    return conventions(given.mean, given.std, given.value_range, channels)
 
 
-def conventions(mean: Floats, std: Floats, value_range: tuple[float, float], channels: int) -> tuple[Floats, Floats]:
-    """Mean and standard deviation on the scale [0, 1], so that (x - mean) / std is what the net wants."""
-    low, high = value_range
+def conventions(
+    mean: Floats | None, std: Floats | None, value_range: tuple[float, float] | None, channels: int
+) -> tuple[Floats, Floats]:
+    """Mean and standard deviation on the scale [0, 1], so that (x - mean) / std is what the net wants.
+
+    What is None was not said: 0 and 1, on [0, 1].
+    """
+    mean, std, (low, high) = mean or (0.0,), std or (1.0,), value_range or (0.0, 1.0)
     for name, values in (("mean", mean), ("std", std)):
         if len(values) not in (1, channels):
             expected = "1 for grey images" if channels == 1 else f"1 or {channels}, one per channel"

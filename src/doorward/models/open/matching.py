@@ -58,10 +58,15 @@ def fit_images(images: ImageSet, model: Classifier) -> tuple[ImageSet, tuple[str
         matched = match_classes(images, model)
     except DoorwardError:
         notes.append(f"{name}: its classes are not the model's; the model's own decisions are taken for labels")
-        return images.fitted(labels=model.predict(images.pixels), classes=model.classes), tuple(notes), False
+        return decided(images, model), tuple(notes), False
     if matched is not images:
         notes.append(f"{name}: its classes, put into the model's order by name")
     return matched, tuple(notes), True
+
+
+def decided(images: ImageSet, model: Classifier) -> ImageSet:
+    """The images with the model's own decisions for labels."""
+    return images.fitted(labels=model.predict(images.pixels), classes=model.classes)
 
 
 def fit_pictures(images: ImageSet, shape: tuple[int, int, int]) -> tuple[ImageSet, tuple[str, ...]]:

@@ -17,7 +17,7 @@ from doorward.data.summary import conversions
 from doorward.models.open import hugging_face
 from doorward.models.open.conventions import check_conventions
 from doorward.models.open.load import ModelOptions, check_path
-from doorward.models.open.matching import fit_images, fit_pictures, match_classes
+from doorward.models.open.matching import decided, fit_images, fit_pictures, match_classes
 
 
 class Opened(NamedTuple):
@@ -109,4 +109,4 @@ class Opening(ModelOptions):
 def _unlabelled(images: ImageSet, classifier: Classifier) -> tuple[ImageSet, tuple[str, ...], bool]:
     """The images as the model takes them, under its own decisions."""
     fitted, notes = fit_pictures(images, classifier.shape)
-    return fitted.fitted(labels=classifier.predict(fitted.pixels), classes=classifier.classes), notes, False
+    return decided(fitted, classifier), notes, False

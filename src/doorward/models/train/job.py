@@ -196,9 +196,7 @@ def _scaled(request: TrainRequest, images: ImageSet) -> Classifier | None:
     """A fresh net under the mean and deviation that were asked for; None where those of the images will do."""
     if not any((request.mean, request.std, request.value_range)):
         return None
-    scaled = conventions(
-        request.mean or (0.0,), request.std or (1.0,), request.value_range or (0.0, 1.0), images.shape[0]
-    )
+    scaled = conventions(request.mean, request.std, request.value_range, images.shape[0])
     return replace(fresh(images, request.net, request.seed), mean=scaled[0], std=scaled[1])
 
 

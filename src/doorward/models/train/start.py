@@ -60,7 +60,7 @@ def from_weights(
     model = options.open(given, labelled=False)
     notes = list(model.notes)
     if any((mean, std, value_range)):
-        scaled = conventions(mean or (0.0,), std or (1.0,), value_range or (0.0, 1.0), model.shape[0])
+        scaled = conventions(mean, std, value_range, model.shape[0])
         model = replace(model, mean=scaled[0], std=scaled[1])
     elif not knows and (model.mean, model.std) == ((0.0,), (1.0,)):
         own = channel_statistics(images)

@@ -35,7 +35,7 @@ def most_targets(compared: int) -> int:
     return max(1, min(compared // 3, compared - 3, 20))
 
 
-def order_test(statistic: Floats, *, compared: NDArray[np.bool_] | None = None) -> OrderTest:
+def order_test(statistic: Floats, *, compared: NDArray[np.bool_] | None = None, least: float = 0.0) -> OrderTest:
     """Test whether the largest statistics stand out from the others.
 
     Stepwise removal, after Rosner 1983 (generalised extreme Studentised deviate), one-sided: with the statistics in
@@ -48,6 +48,7 @@ def order_test(statistic: Floats, *, compared: NDArray[np.bool_] | None = None) 
     Args:
         statistic: ``[K]``, higher is more suspicious.
         compared: classes that were optimised to the end; the others only count as classes that might have stood out.
+        least: a spread of clean classes below which none is believed; it makes p-values larger, never smaller.
 
     Raises:
         DoorwardError: fewer than `FEWEST_CLASSES` classes to compare.
@@ -60,7 +61,7 @@ def order_test(statistic: Floats, *, compared: NDArray[np.bool_] | None = None) 
     positions = np.flatnonzero(inside)
     order = positions[np.argsort(-statistic[positions], kind="stable")]
     most = most_targets(count)
-    found = studentised(statistic[order][None], most)[0]
+    found = studentised(statistic[order][None], most, least)[0]
     classes = np.ones(len(statistic))
     worst = np.zeros(most)
     for total in {count, len(statistic)}:  # how early dropping relates to the end is unknown: the larger p counts
@@ -109,7 +110,7 @@ def _adjusted(found: Floats, count: int, total: int) -> Floats:
     return np.asarray((1 + np.searchsorted(smallest, from_here, side="right")) / (len(smallest) + 1))
 
 
-def studentised(descending: Floats, most: int) -> Floats:
+def studentised(descending: Floats, most: int, least: float = 0.0) -> Floats:
     """R_1 .. R_most of every row of ``[rows, count]``, sorted descending: distance to the mean below, in deviations."""
     count = descending.shape[1]
     centred = descending - descending.mean(axis=1, keepdims=True)
@@ -118,7 +119,7 @@ def studentised(descending: Floats, most: int) -> Floats:
     mean = sums[:, 1 : most + 1] / below
     variance = np.maximum(squares[:, 1 : most + 1] - below * mean**2, 0) / (below - 1)
     gap = centred[:, :most] - mean
-    return np.asarray(gap / np.maximum(np.sqrt(variance), 1e-9 * np.maximum(np.abs(gap), 1e-300)))
+    return np.asarray(gap / np.maximum(np.maximum(np.sqrt(variance), least), 1e-9 * np.maximum(np.abs(gap), 1e-300)))
 
 
 @lru_cache(maxsize=32)

@@ -1,0 +1,201 @@
+"""The experiment: train again without the suspects and, as control, without as many random images of their class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from doorward.audits.parts.kept import Arrays, Kept
+from doorward.audits.parts.trainer import Pixels, Rows, Trained, Trainer
+from doorward.audits.parts.transfer import stamped, success, tried_on
+from doorward.core.images import ImageSet
+from doorward.core.triggers import Stamp
+
+STAGE = "experiment"
+REPEATS = 3
+_KEEPS = 0.5  # of the control's success: below that the trigger has lost it
+_DROP = 0.2  # of success, at least
+_SURE = 0.5  # probability from which a net is said to decide for a label
+POISONED = 0.05  # probability of its label, to nets without suspects, up to which a suspect is poisoned
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Arms:
+    """What came out for one class.
+
+    Args:
+        label: the class.
+        size: suspects that were left out.
+        without: success of the trigger per repeat, of nets trained without the suspects.
+        control: the same of nets trained without as many random images of the class.
+        images: that the trigger was tried on.
+        unseen_with: share of suspects that a net decides as labelled which knows the others of them, per repeat.
+        unseen_without: the same of nets that know none of them.
+        p_value: that the trigger's success is the same in both arms (Welch's t-test on arcsine square roots).
+        p_unseen: the same of the suspects' own decisions.
+    """
+
+    label: int
+    size: int
+    without: Floats
+    control: Floats
+    images: int
+    unseen_with: Floats
+    unseen_without: Floats
+    p_value: float
+    p_unseen: float
+
+    def trigger_stops(self, level: float) -> bool:
+        """Whether the trigger works with the suspects and not without them."""
+        return _drops(self.control, self.without) and self.p_value <= level
+
+    def suspects_teach(self, level: float) -> bool:
+        """Whether suspects teach a net the label of other suspects, which nothing else in the set does."""
+        return _drops(self.unseen_with, self.unseen_without) and self.p_unseen <= level
+
+
+@dataclass(frozen=True, eq=False)
+class Experiment:
+    """All arms: what came out by class, and the images ``[N]`` that they show to be poisoned with their scores."""
+
+    arms: dict[int, Arms] = field(default_factory=dict)
+    score: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    poisoned: Rows = field(default_factory=lambda: np.zeros(0, bool))
+
+
+def experiment(
+    images: ImageSet,
+    suspects: Rows,
+    triggers: Mapping[int, Stamp | None],
+    owned: Rows,
+    trainer: Trainer,
+    seed: int,
+    kept: Kept,
+) -> Experiment:
+    """Train both arms three times, with equal seeds, and measure.
+
+    A control leaves out a third of the suspects, another third each time, and random images of the same class to make
+    up the number. So every suspect is decided once by a net that knows its like and not itself, and three times by
+    nets that know neither. Poisoned images teach each other's label, and a found trigger works, in the controls alone.
+    Of the suspects those are poisoned to which the three nets together give a probability of at most 5 % of being what
+    their label says: a clean image that is merely hard is seldom so clear.
+
+    Args:
+        suspects: ``[N]``; those of the classes in ``triggers`` are left out, the others stay.
+        triggers: class to the trigger whose success is measured; None where there is none.
+        owned: ``[N]``, where the suspect model decides as labelled.
+
+    Returns: arms by class; ``score`` is one minus the label's probability to nets without suspects, 0 for images that
+        are no suspects.
+
+    Fails when: the suspects are a small part of the poisoned images; or they are a natural kind of their own, such as
+        one breed of a class: then they teach each other's label too, but no trigger stops.
+    """
+    labels = sorted(triggers)
+    out = suspects & np.isin(images.labels, labels)
+    folds = _folds(out, images.labels, seed)
+    some = {label: tried_on(images, label, suspects, seed) for label in labels}
+    marked = {label: stamped(some[label], t, seed) for label, t in triggers.items() if t is not None}
+    free, knowing = [], []
+    for number in range(REPEATS):
+        left = (out & (folds == number)) | _random_others(out, folds, number, images.labels, seed)
+        arms = (("without", out, free), ("control", left, knowing))
+        for name, gone, results in arms:
+
+            def make(gone: Rows = gone, number: int = number) -> Arrays:
+                return _measured(trainer.fit(images, ~gone, seed + number), images, out, marked)
+
+            results.append(kept.arrays(STAGE, f"{name} {number + 1}", make))
+    rows = np.flatnonzero(out)
+    score = np.zeros(len(images), np.float32)
+    score[rows] = 1 - np.mean([found["confidence"] for found in free], axis=0)
+    found = {
+        label: _arms(label, images.labels[rows] == label, folds[rows], free, knowing, len(some[label]))
+        for label in labels
+        if (images.labels[rows] == label).any()
+    }
+    return Experiment(found, score, (score >= 1 - POISONED) & owned)
+
+
+def _measured(net: Trained, images: ImageSet, out: Rows, marked: Mapping[int, Pixels]) -> Arrays:
+    """Probability of their label for the suspects, and every trigger's success."""
+    rates = {f"success {label}": np.array(success(net.decide, made, label)) for label, made in marked.items()}
+    return {"confidence": net.confidence(images.subset(out)), **rates}
+
+
+def _folds(out: Rows, labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """A third for every suspect, by class, ``[N]``."""
+    rng, found = np.random.default_rng(seed), np.zeros(len(out), np.int64)
+    for label in np.unique(labels[out]):
+        rows = rng.permutation(np.flatnonzero(out & (labels == label)))
+        found[rows] = np.arange(len(rows)) % REPEATS
+    return found
+
+
+def _random_others(
+    out: Rows, folds: NDArray[np.int64], number: int, labels: NDArray[np.int64], seed: int
+) -> Rows:
+    """Images ``[N]`` of the suspects' classes that are none, as many as suspects stay in this control."""
+    rng, found = np.random.default_rng([seed, number]), np.zeros(len(out), bool)
+    for label in np.unique(labels[out]):
+        own = labels == label
+        stay = int((out & own & (folds != number)).sum())
+        others = np.flatnonzero(own & ~out)
+        found[rng.permutation(others)[: min(stay, len(others) // 2)]] = True
+    return found
+
+
+def _arms(
+    label: int,
+    own: Rows,
+    folds: NDArray[np.int64],
+    free: Sequence[Arrays],
+    knowing: Sequence[Arrays],
+    tried: int,
+) -> Arms:
+    name = f"success {label}"
+    without, control = (np.array([float(f[name]) if name in f else np.nan for f in arm]) for arm in (free, knowing))
+    apart, beside = [], []
+    for number, (one, other) in enumerate(zip(free, knowing, strict=True)):
+        apart.append(float((one["confidence"][own] > _SURE).mean()))
+        fold = own & (folds == number)
+        beside.append(float((other["confidence"][fold] > _SURE).mean()) if fold.any() else np.nan)
+    unseen, alone = np.array(beside), np.array(apart)
+    return Arms(
+        label,
+        int(own.sum()),
+        without,
+        control,
+        tried,
+        unseen,
+        alone,
+        _welch(control, without, tried),
+        _welch(unseen, alone, int(own.sum())),
+    )
+
+
+def _drops(high: Floats, low: Floats) -> bool:
+    """Whether one arm's rates are far below the other's."""
+    with np.errstate(invalid="ignore"):
+        above, below = float(np.mean(high)), float(np.mean(low))
+    return bool(below <= _KEEPS * above and above - below >= _DROP)
+
+
+def _welch(high: Floats, low: Floats, trials: int) -> float:
+    """One-sided p-value that the first rates are no larger; 1 where one is missing.
+
+    The variance of an arm is at least that of a share of so many trials, on the arcsine scale.
+    """
+    from scipy.stats import t
+
+    if not (np.isfinite(high).all() and np.isfinite(low).all()):
+        return 1.0
+    one, other = (np.arcsin(np.sqrt(np.clip(v, 0, 1))) for v in (high, low))
+    floor = 1 / (4 * max(trials, 1))
+    a, b = (max(float(v.var(ddof=1)), floor) / len(v) for v in (one, other))
+    freedom = (a + b) ** 2 / (a**2 / (len(one) - 1) + b**2 / (len(other) - 1))
+    return float(t.sf((one.mean() - other.mean()) / np.sqrt(a + b), freedom))

@@ -1,0 +1,1 @@
+"""What the stages of an audit are made of."""

@@ -1,0 +1,125 @@
+"""Images that contradict their label: a net that never saw them, nor their like, decides otherwise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from doorward.audits.parts.kept import Arrays, Kept
+from doorward.audits.parts.trainer import Labels, Rows, Trainer
+from doorward.cleansers.cleanse import one_thread
+from doorward.core.images import ImageSet
+
+STAGE = "contradictions"
+CLUSTERS = 3  # of every class; each is left out once
+TRAININGS = CLUSTERS + 3
+_DIMENSIONS = 8
+_CORE = 0.25  # of a class's images: a smaller cluster is no core
+_FIT = 5000  # images of a class that a mixture is fitted to
+
+
+@dataclass(frozen=True, eq=False)
+class Contradictions:
+    """What nets without an image decide of it.
+
+    Args:
+        decisions: ``[N]``, of the last net, trained without everything that contradicted its label before.
+        suspects: ``[N]``, images that the suspect model decides as labelled and that net does not.
+    """
+
+    decisions: Labels
+    suspects: Rows
+
+
+def contradictions(
+    images: ImageSet,
+    features: NDArray[np.float32],
+    owned: Rows,
+    trainer: Trainer,
+    seed: int,
+    kept: Kept,
+) -> Contradictions:
+    """Find the images whose label nothing but images of their own kind supports.
+
+    Poisoned images of a class carry a trigger and show another class; a net learns the label from the trigger alone.
+    Trained without them it decides by what they show. Who they are is not known, but they lie together in feature
+    space. So every class is divided into three clusters, and three nets are trained, each without one cluster of
+    every class: what they decide of it is their first word. The cluster of a class that contradicts least is its
+    core; a net that knows the cores alone decides on all the others, one without what contradicts that decides once
+    more, and the last one is trained without what contradicted in either way.
+
+    The principle is that of Jin, Sun and Rinard, ICLR 2023 (incompatible subsets: data that do not help to learn one
+    another); ours uses the suspect model's features to divide the set, and six trainings.
+
+    Args:
+        images: the training set.
+        features: ``[N, t]``, the suspect model's.
+        owned: ``[N]``, where it decides as labelled.
+        trainer: of the nets, which need not be of the suspect's kind.
+
+    Fails when: poisoned images are no cluster and part of a class's core; labels are true (clean-label attacks); a
+        class has rare images of its own kind, which contradict their label as poisoned ones do, without a trigger;
+        the trainer's nets hardly learn.
+    """
+    labels = images.labels
+    cluster = divided(features, labels, len(images.classes), seed)
+    first = np.empty(len(images), np.int64)
+    for number in range(CLUSTERS):
+        out = cluster == number
+
+        def leave_out(out: Rows = out, number: int = number) -> Arrays:
+            return {"decisions": trainer.fit(images, ~out, seed + number).decide(images.pixels[out])}
+
+        first[out] = kept.arrays(STAGE, f"without cluster {number + 1}", leave_out)["decisions"]
+    core = cores(cluster, first != labels, labels, len(images.classes))
+    otherwise = _without(images, ~core, trainer, seed + 3, kept, "cores alone") != labels
+    otherwise = _without(images, otherwise & owned, trainer, seed + 4, kept, "grown from the cores") != labels
+    either = (otherwise | (first != labels)) & owned
+    decisions = _without(images, either, trainer, seed + 5, kept, "without contradictions")
+    return Contradictions(decisions, (decisions != labels) & owned)
+
+
+def divided(features: NDArray[np.float32], labels: Labels, classes: int, seed: int) -> Labels:
+    """A cluster of every image, ``[N]``, 0 the smallest of its class: Gaussian mixtures in 8 principal components."""
+    from sklearn.decomposition import PCA
+    from sklearn.mixture import GaussianMixture
+
+    found = np.zeros(len(labels), np.int64)
+    rng = np.random.default_rng(seed)
+    for label in range(classes):
+        rows = np.flatnonzero(labels == label)
+        if len(rows) < 2 * CLUSTERS * _DIMENSIONS:  # too few for a mixture; any third of them
+            found[rows] = rng.permutation(len(rows)) % CLUSTERS
+            continue
+        chosen = rows if len(rows) <= _FIT else np.sort(rng.permutation(rows)[:_FIT])
+        with one_thread():
+            plane = PCA(min(_DIMENSIONS, features.shape[1]), svd_solver="full").fit(features[chosen])
+            ridge = 1e-4 * float(plane.transform(features[chosen]).var(axis=0).mean()) + 1e-12
+            mixture = GaussianMixture(CLUSTERS, reg_covar=ridge, n_init=3, random_state=seed)
+            assigned = mixture.fit(plane.transform(features[chosen])).predict(plane.transform(features[rows]))
+        sizes = np.bincount(assigned, minlength=CLUSTERS)
+        found[rows] = np.argsort(np.argsort(sizes, kind="stable"), kind="stable")[assigned]
+    return found
+
+
+def cores(cluster: Labels, otherwise: Rows, labels: Labels, classes: int) -> Rows:
+    """The images ``[N]`` of every class's least contradicted cluster, without those that contradict."""
+    found = np.zeros(len(labels), bool)
+    for label in range(classes):
+        own = labels == label
+        large = [j for j in range(CLUSTERS) if (own & (cluster == j)).sum() >= max(1, _CORE * own.sum())]
+        if large:
+            best = min(large, key=lambda j: float(otherwise[own & (cluster == j)].mean()))
+            found |= own & (cluster == best) & ~otherwise
+    return found
+
+
+def _without(images: ImageSet, out: Rows, trainer: Trainer, seed: int, kept: Kept, name: str) -> Labels:
+    """Decisions of a net trained without some images, on all of them."""
+
+    def make() -> Arrays:
+        return {"decisions": trainer.fit(images, ~out, seed).decide(images.pixels)}
+
+    return np.asarray(kept.arrays(STAGE, name, make)["decisions"])

@@ -1,0 +1,91 @@
+"""From some suspects to all of them: their like are left out too, and triggers that were found are unlearnt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from doorward.audits.parts.contradiction import Contradictions
+from doorward.audits.parts.kept import Arrays, Kept
+from doorward.audits.parts.trainer import Rows, Trainer
+from doorward.audits.parts.transfer import stamped
+from doorward.cleansers.cleanse import one_thread
+from doorward.core.images import ImageSet
+from doorward.core.triggers import Stamp
+from doorward.repairs.parts.around import around
+from doorward.repairs.parts.stamping import Mixed
+
+STAGE = "locate"
+ROUNDS = 4
+_STAMPED = 0.25  # of the images that stay, once more under draws around a trigger
+_ENOUGH = 0.03  # of the suspects: a round that changes fewer is the last
+_FEWEST = 3  # suspects from which their like are looked for
+
+
+def grow(
+    images: ImageSet,
+    features: NDArray[np.float32],
+    found: Contradictions,
+    owned: Rows,
+    triggers: Mapping[int, Sequence[Stamp]],
+    trainer: Trainer,
+    seed: int,
+    kept: Kept,
+) -> Contradictions:
+    """Look again at the classes in ``triggers``, round by round, until their suspects change no more.
+
+    The few poisoned images that are no suspects yet teach a net the trigger, so that it finds no others. A round
+    leaves out, beside the suspects, all images of their class that lie on their side in the suspect model's features
+    (a linear discriminant), and shows a quarter of what stays once more with the triggers on them, truly labelled,
+    so that a net cannot learn the label from them. Whom that net contradicts is a suspect in the next round.
+
+    Args:
+        triggers: class to triggers that work; an empty sequence where none does.
+
+    Fails when: the first suspects are few of many poisoned images, and no trigger was found.
+    """
+    labels = np.array(sorted(triggers), np.int64)
+    own = np.isin(images.labels, labels)
+    suspects, decisions = found.suspects & own, found.decisions
+    for number in range(ROUNDS):
+        out = suspects | _alike(features, suspects, images.labels)
+
+        def make(out: Rows = out, number: int = number) -> Arrays:
+            more = _shown(images, ~out, triggers, seed + number)
+            return {"decisions": trainer.fit(images, ~out, seed + number, more).decide(images.pixels)}
+
+        decisions = np.asarray(kept.arrays(STAGE, f"round {number + 1}", make)["decisions"])
+        before, suspects = suspects, (decisions != images.labels) & owned & own
+        if (before ^ suspects).sum() <= _ENOUGH * max(1, before.sum()):
+            break
+    return Contradictions(np.where(own, decisions, found.decisions), np.where(own, suspects, found.suspects))
+
+
+def _alike(features: NDArray[np.float32], suspects: Rows, labels: NDArray[np.int64]) -> Rows:
+    """Images ``[N]`` of the suspects' classes on their side of a linear discriminant."""
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+    found = np.zeros(len(labels), bool)
+    for label in np.unique(labels[suspects]):
+        rows = np.flatnonzero(labels == label)
+        inside = suspects[rows]
+        if not _FEWEST <= inside.sum() < len(rows) - _FEWEST:
+            continue
+        with one_thread():
+            between = LinearDiscriminantAnalysis(solver="eigen", shrinkage=0.1, priors=[0.5, 0.5])
+            found[rows] = between.fit(features[rows], inside).decision_function(features[rows]) > 0
+    return found
+
+
+def _shown(images: ImageSet, stay: Rows, triggers: Mapping[int, Sequence[Stamp]], seed: int) -> ImageSet | None:
+    """A quarter of the images that stay, under the triggers; None without any."""
+    every = [tuple(stamps) for _, stamps in sorted(triggers.items()) if stamps]
+    if not every:
+        return None
+    rng = np.random.default_rng(seed)
+    rows = np.flatnonzero(stay)
+    parts = np.array_split(rng.permutation(rows)[: int(_STAMPED * len(rows))], len(every))
+    made = [stamped(images.pixels[p], Mixed(tuple(around(s))), seed) for p, s in zip(parts, every, strict=True)]
+    return ImageSet(np.concatenate(made), images.labels[np.concatenate(parts)], images.classes, images.name)

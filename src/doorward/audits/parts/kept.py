@@ -1,0 +1,83 @@
+"""Steps of an audit whose arrays are kept in files, so that an interrupted one goes on from there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from doorward.core.errors import DoorwardError
+from doorward.core.files import atomic_write
+from doorward.core.progress import Progress
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass
+class Kept:
+    """Runs steps by name; what a step made is read from its file where an interrupted audit has left it.
+
+    Args:
+        folder: of the files; None keeps nothing.
+        progress: called with (stage, steps done, 0) as every step begins.
+        seconds: what every stage took in this process, by its name.
+    """
+
+    folder: Path | None = None
+    progress: Progress | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def arrays(self, stage: str, name: str, make: Callable[[], Arrays]) -> Arrays:
+        """The arrays of step ``name`` of a stage, made now or read."""
+        self.tell(stage, name)
+        path = None if self.folder is None else self.folder / f"{name.replace(' ', '-')}.npz"
+        if path is not None and path.exists():
+            return _read(path)
+        with self.timed(stage):
+            made = make()
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            atomic_write(path, lambda temporary: _write(temporary, made))
+        return made
+
+    def tell(self, stage: str, note: str) -> None:
+        """Say what is being done."""
+        if self.progress:
+            self.progress(stage, 0, 0, note)
+
+    def timed(self, stage: str) -> _Timed:
+        """Counts the time within a block to a stage."""
+        return _Timed(self.seconds, stage)
+
+    def below(self, name: str) -> Kept:
+        """The same for the steps of one round: a folder of its own, the same clock."""
+        return Kept(None if self.folder is None else self.folder / name, self.progress, self.seconds)
+
+
+class _Timed:
+    def __init__(self, seconds: dict[str, float], stage: str) -> None:
+        self.seconds, self.stage = seconds, stage
+
+    def __enter__(self) -> None:
+        self.started = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds[self.stage] = self.seconds.get(self.stage, 0.0) + time.monotonic() - self.started
+
+
+def _write(path: Path, arrays: Arrays) -> None:
+    with path.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+
+
+def _read(path: Path) -> Arrays:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, KeyError) as error:
+        raise DoorwardError(f"{path}: a step of an audit that cannot be read ({error}); remove it") from None

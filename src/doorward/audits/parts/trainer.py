@@ -1,0 +1,98 @@
+"""Nets that an audit trains on parts of the set, and what they decide."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from doorward.cleansers.observe import observe
+from doorward.core.classifier import Classifier
+from doorward.core.images import ImageSet
+from doorward.models.nets.catalogue import NETS
+from doorward.models.open.architectures import Named
+from doorward.models.train.loop import train
+from doorward.models.train.settings import TrainSettings, default_recipe
+
+Labels = NDArray[np.int64]
+Pixels = NDArray[np.uint8]
+Rows = NDArray[np.bool_]
+_STEPS = 600  # of one training at least; more where that is less than three epochs
+_EPOCHS = (3, 40)
+_SIDE = 48  # pixels of the shorter side at most, of nets that are not of the suspect's kind
+_CHUNK = 4096
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Trains a net on a part of a set, always by the same recipe.
+
+    Args:
+        net: architecture; see `doorward.models.open.architectures.find_architecture`.
+        settings: of every training.
+        shape: height and width that images are shrunk to before they are trained on; None leaves them.
+        device: ``auto``, ``cpu``, ``cuda``.
+    """
+
+    net: Named
+    settings: TrainSettings
+    shape: tuple[int, int] | None = None
+    device: str = "auto"
+
+    def fit(self, images: ImageSet, keep: Rows, seed: int, more: ImageSet | None = None) -> Trained:
+        """Train on the images that are kept, and on ``more``."""
+        part = images.subset(keep)
+        pixels, labels = part.pixels, part.labels
+        if more is not None:
+            pixels, labels = np.concatenate([pixels, more.pixels]), np.concatenate([labels, more.labels])
+        training = ImageSet(self.fitted(pixels), labels, images.classes, images.name)
+        return Trained(train(training, self.net, self.settings, seed=seed, device=self.device), self)
+
+    def fitted(self, pixels: Pixels) -> Pixels:
+        """The pictures as the nets take them, ``[N, h, w, C]``."""
+        if self.shape is None or pixels.shape[1:3] == self.shape:
+            return np.ascontiguousarray(pixels)
+        made = np.empty((len(pixels), *self.shape, pixels.shape[3]), np.uint8)
+        for start in range(0, len(pixels), _CHUNK):
+            chunk = torch.from_numpy(np.ascontiguousarray(pixels[start : start + _CHUNK])).permute(0, 3, 1, 2).float()
+            small = functional.interpolate(chunk, self.shape, mode="bilinear", antialias=True)
+            made[start : start + _CHUNK] = small.round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+        return made
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A net of an audit: decides about pictures of the set's own size."""
+
+    classifier: Classifier
+    trainer: Trainer
+
+    def decide(self, pixels: Pixels) -> Labels:
+        """Decisions, ``[N]``."""
+        return self.classifier.predict(self.trainer.fitted(pixels))
+
+    def confidence(self, images: ImageSet) -> NDArray[np.float32]:
+        """Probability of every image's label, ``[N]``."""
+        fitted = ImageSet(self.trainer.fitted(images.pixels), images.labels, images.classes, images.name)
+        logits = observe(fitted, self.classifier).logits
+        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return np.asarray(odds[np.arange(len(odds)), images.labels] / odds.sum(axis=1), np.float32)
+
+
+def make_trainer(images: ImageSet, net: Named | None, device: str) -> Trainer:
+    """A trainer for a set: nets of the suspect's kind where it is a small built-in one, else small-cnn.
+
+    Whether an image contradicts its label is asked of nets that never saw it; they need not be of the suspect's kind.
+    Pictures are shrunk for them to 48 pixels.
+    """
+    own = net if isinstance(net, str) and net in ("small-cnn", "two-layer") else "small-cnn"
+    batch = int(np.clip(len(images) // 8, 8, 64))
+    epochs = int(np.clip(-(-_STEPS * batch // len(images)), *_EPOCHS))
+    recipe = {"lr": 0.05} if own in NETS else default_recipe(own)
+    height, width = images.shape[1:]
+    scale = min(1.0, _SIDE / min(height, width))
+    shape = None if scale == 1 else (round(height * scale), round(width * scale))
+    return Trainer(own, TrainSettings(epochs=epochs, batch=batch, **recipe), shape, device)

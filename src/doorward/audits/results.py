@@ -1,0 +1,267 @@
+"""What `audit` returns, and its form on disk: one definition for writer, reader, score and report."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from doorward.cleansers.results import Cleansing
+from doorward.core.classifier import Classifier
+from doorward.core.errors import DoorwardError
+from doorward.core.files import atomic_write, write_array
+from doorward.core.images import ImageSet
+from doorward.core.results import (
+    ClassifierRecord,
+    Count,
+    ImagesRecord,
+    Judged,
+    Number,
+    Record,
+    Result,
+    parse,
+)
+from doorward.core.tables import read_parquet, write_parquet
+from doorward.core.triggers import Trigger
+from doorward.inversion.results import Inversion
+
+SHOWN = 6  # images a class that are shown with the trigger on them
+
+
+class StageRecord(Record):
+    """What was done, and how long it took; 0 seconds where an interrupted audit had left it."""
+
+    name: str
+    seconds: float
+    note: str = ""
+
+
+class ArmsRecord(Record):
+    """The experiment for one class.
+
+    Args:
+        size: images left out.
+        control, without: success of the trigger per repeat, of nets trained without as many random images of the
+            class, and without the suspects; empty without a trigger.
+        tried: images that the trigger was tried on.
+        unseen_control, unseen_without: share of suspects that those nets decide as labelled, none of which they saw.
+        p_value, p_unseen: that there is no difference.
+        stops: whether the trigger works with the suspects alone.
+        teaches: whether suspects teach each other's label, and nothing else does.
+    """
+
+    size: Count
+    control: tuple[Number, ...] = ()
+    without: tuple[Number, ...] = ()
+    tried: Count = 0
+    unseen_control: tuple[Number, ...] = ()
+    unseen_without: tuple[Number, ...] = ()
+    p_value: Number = None
+    p_unseen: Number = None
+    stops: bool = False
+    teaches: bool = False
+
+
+class TargetRecord(Record):
+    """A class that was looked into.
+
+    Args:
+        label, class_name: the class.
+        round: of the audit in which it came up, from 1.
+        level: what is said of it.
+        evidence: p-value by kind of evidence, corrected for the number of classes.
+        p_value: of the class, corrected for the kinds too; None without any test.
+        suspects: images that are left out of the cleaned set.
+        trigger: file of the trigger that was measured, in the run's folder; empty without.
+        trigger_from: what found it: ``transfer``, ``mask``, ``universal``.
+        success: of that trigger on the suspect model.
+        experiment: None where none was made.
+        sentence: in words.
+    """
+
+    label: Count
+    class_name: str
+    round: Count = 1
+    level: str
+    evidence: dict[str, Number] = {}
+    p_value: Number = None
+    suspects: Count = 0
+    trigger: str = ""
+    trigger_from: str = ""
+    success: Number = None
+    experiment: ArmsRecord | None = None
+    sentence: str = ""
+
+
+class AuditRecord(Judged):
+    """``results`` of an audit run.
+
+    Args:
+        trained: whether the model is one that the audit trained.
+        net: architecture of the nets that the experiment trains.
+        rounds: how often the set was looked at, each time without what was found before.
+        left_out: stages that were not run, and why.
+        thumbnails: rows of ``thumbnails.npy`` by target: suspects, then other images before and after the trigger.
+    """
+
+    images: ImagesRecord | None = None
+    classifier: ClassifierRecord = ClassifierRecord()
+    trained: bool = False
+    net: str = ""
+    seed: int = 0
+    level: float = 0.05
+    rounds: Count = 1
+    targets_looked_into: tuple[TargetRecord, ...] = ()
+    suspects: Count = 0
+    stages: tuple[StageRecord, ...] = ()
+    left_out: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    thumbnails: dict[Count, dict[str, tuple[Count, ...]]] = {}
+    source: str = ""
+    model: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Per image of the training set, ``[N]``: label, decision of the suspect model, whether it is a suspect, score.
+
+    Args:
+        score: one minus the probability of its label to nets trained without the suspects; 0 for others.
+        evidence: what speaks against it: kinds, joined by ``+``; empty for images that are no suspects.
+        ids: names.
+    """
+
+    label: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    suspect: NDArray[np.bool_]
+    score: NDArray[np.float32]
+    evidence: tuple[str, ...]
+    ids: tuple[str, ...]
+
+    def write(self, folder: Path, classes: tuple[str, ...]) -> None:
+        """``samples.parquet`` of all images and ``suspects.csv``, most certain first."""
+        columns = {"index": np.arange(len(self.label)), "id": np.array(self.ids, object), "label": self.label}
+        columns |= {"predicted": self.predicted, "suspect": self.suspect, "score": self.score}
+        write_parquet(folder / "samples.parquet", {**columns, "evidence": np.array(self.evidence, object)})
+        text = io.StringIO()
+        rows = csv.writer(text, lineterminator="\n")
+        rows.writerow(["id", "class", "predicted", "evidence", "score"])
+        order = np.flatnonzero(self.suspect)[np.argsort(-self.score[self.suspect], kind="stable")]
+        for row in order.tolist():
+            named = (classes[int(self.label[row])], classes[int(self.predicted[row])])
+            rows.writerow([self.ids[row], *named, self.evidence[row], f"{self.score[row]:.4f}"])
+        atomic_write(folder / "suspects.csv", lambda path: path.write_text(text.getvalue()))
+
+    @classmethod
+    def read(cls, folder: Path) -> Table:
+        """From ``samples.parquet``."""
+        c = read_parquet(folder / "samples.parquet")
+        arrays = [np.asarray(c[k]) for k in ("label", "predicted", "suspect", "score")]
+        return cls(*arrays, tuple(map(str, c["evidence"])), tuple(map(str, c["id"])))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Audit(Result):
+    """What `audit` gives: a verdict about a training set and its model, shown by experiment.
+
+    Args:
+        samples: per image; None where no training set was given.
+        triggers: class to the trigger that was measured.
+        cleansing, inversion: of the first round; None where the result was read from a folder.
+        model: the suspect model. ``repaired``: one trained without the suspects; None where nothing was found.
+        pictures: ``[n, H, W, C]``, what ``thumbnails`` numbers.
+    """
+
+    verb: ClassVar[str] = "audit"
+    facts: AuditRecord
+    samples: Table | None = None
+    triggers: Mapping[int, Trigger] = field(default_factory=dict)
+    images: ImageSet | None = None
+    model: Classifier | None = None
+    repaired: Classifier | None = None
+    cleansing: Cleansing | None = None
+    inversion: Inversion | None = None
+    pictures: NDArray[np.uint8] | None = None
+    folder: Path | None = None
+
+    @property
+    def record(self) -> AuditRecord:
+        """All plain values."""
+        return self.facts
+
+    def suspected(self) -> NDArray[np.bool_]:
+        """Images ``[N]`` that are left out of the cleaned set.
+
+        Raises:
+            DoorwardError: no training set was audited.
+        """
+        if self.samples is None:
+            raise DoorwardError("audit: a model alone was audited; expected a training set to have suspects")
+        return self.samples.suspect
+
+    def suspects(self) -> list[str]:
+        """Names of the suspected images: ids, or indices where the images have no names."""
+        return [] if self.samples is None else [self.samples.ids[i] for i in np.flatnonzero(self.suspected()).tolist()]
+
+    def cleaned(self, images: ImageSet | None = None) -> ImageSet:
+        """The training set without the suspects.
+
+        Args:
+            images: the training set, needed of a result that was read from a folder.
+
+        Raises:
+            DoorwardError: no images, or others than were audited.
+        """
+        whole = images or self.images
+        if whole is None:
+            raise DoorwardError("this result was read from a folder; expected the training set as an argument")
+        if images is not None and self.facts.images is not None and not self.facts.images.are(images.hashes):
+            raise DoorwardError(f"{images.name}: other images than were audited; expected the same set")
+        return whole.subset(~self.suspected(), f"{whole.name}, cleaned")
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per class that was looked into."""
+        made = []
+        for t in self.facts.targets_looked_into:
+            row: dict[str, Any] = {"class": t.class_name, "level": t.level, "p_value": t.p_value}
+            row |= {"suspects": t.suspects, "round": t.round, **{f"p {k}": p for k, p in t.evidence.items()}}
+            if t.experiment is not None and t.experiment.control:
+                row |= {"control": _mean(t.experiment.control), "without": _mean(t.experiment.without)}
+            made.append(row)
+        return made
+
+    def write(self, folder: Path) -> AuditRecord:
+        """Write the table, triggers and pictures; returns the record. Models are written by the job."""
+        if self.samples is not None and self.facts.images is not None:
+            self.samples.write(folder, self.facts.images.classes)
+        for label, trigger in self.triggers.items():
+            (folder / "triggers").mkdir(exist_ok=True)
+            trigger.save(folder / trigger_file(label))
+        if self.pictures is not None:
+            write_array(folder / "thumbnails.npy", self.pictures)
+        return self.facts
+
+    @classmethod
+    def read(cls, folder: Path, results: dict[str, Any]) -> Self:
+        """From a run's folder."""
+        facts = parse(AuditRecord, results, folder / "run.json", "results")
+        samples = Table.read(folder) if (folder / "samples.parquet").is_file() else None
+        wanted = {t.label for t in facts.targets_looked_into if t.trigger}
+        triggers = {label: Trigger.load(folder / trigger_file(label)) for label in sorted(wanted)}
+        return cls(facts, samples, triggers, folder=folder)
+
+
+def trigger_file(label: int) -> str:
+    """Where a class's trigger lies in the run's folder."""
+    return f"triggers/{label}.safetensors"
+
+
+def _mean(rates: tuple[Number, ...]) -> float | None:
+    known = [r for r in rates if r is not None]
+    return sum(known) / len(known) if known else None

@@ -16,6 +16,7 @@ NAMES = (
     "invert_scan",
     "invert_validation",
     "repair_holds",
+    "repair_zoo",
     "certify_throughput",
     "million_images",
     "open_files",
@@ -28,11 +29,11 @@ def main() -> None:
     """Run what was asked for, in this process, one after another."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; default all")
-    parser.add_argument("--jobs", type=int, default=1, help="processes, of repair_holds")
-    parser.add_argument("--rows", type=int, help="so many nets alone, of repair_holds")
+    parser.add_argument("--jobs", type=int, default=1, help="processes, of repair_holds and repair_zoo")
+    parser.add_argument("--rows", type=int, help="so many nets alone, of repair_holds and repair_zoo")
     given = parser.parse_args()
     asked = given.names or NAMES
-    own = {"repair_holds": {"jobs": given.jobs, "rows": given.rows}}
+    own = {name: {"jobs": given.jobs, "rows": given.rows} for name in ("repair_holds", "repair_zoo")}
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for name in asked:
         if name not in NAMES:

@@ -54,7 +54,8 @@ def repair_command(
     """Take a backdoor out of a model, and show how much of it is due to the triggers.
 
     Ends with exit code 1 when a fresh inversion or variations of the triggers show that the backdoor is still there, 0
-    when they do not, 3 where nothing can be decided, such as without triggers to measure with.
+    when they do not, 3 where nothing can be decided, such as without triggers to measure with. Where the inversion
+    accuses no class nothing is done, the model lies in the output as it came, and the exit code is 0.
     Settings are given as --set METHOD.NAME=VALUE, such as --set retrain.share=0.01.
 
     Example: doorward repair model/ --images mnist-5k --triggers run/ -o repaired/
@@ -91,7 +92,7 @@ def repair_command(
 def _show(record: RepairRecord, output: Path) -> None:
     from doorward.repairs.proof_text import proof_cells
 
-    if record.triggers:
+    if record.triggers and record.triggers.targets:
         told = [f"{t.class_name} (by {t.method}, {t.stamps} kept)" for t in record.triggers.targets]
         common.out.print(f"triggers into {common.escape(common.printable(', '.join(told)))}", soft_wrap=True)
     rows = []
@@ -108,8 +109,9 @@ def _show(record: RepairRecord, output: Path) -> None:
     common.print_table(title, columns, rows)
     common.show_notes(record.warnings)
     common.show_verdict(record.judgement)
-    first = record.arms[1]
+    first = record.kept
     if first.file is not None:
         place = common.escape(str(output / (first.folder or "") / first.file))
-        common.out.print(f"repaired weights, in the form they came in: {place}", soft_wrap=True)
+        what = "repaired weights, in the form they came in" if len(record.arms) > 1 else "the weights as they came"
+        common.out.print(f"{what}: {place}", soft_wrap=True)
     common.out.print(f"written to {common.escape(str(output))}")

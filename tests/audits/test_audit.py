@@ -31,7 +31,6 @@ def poisoned(digits: dw.ImageSet):
 def found(poisoned, tmp_path_factory: pytest.TempPathFactory) -> Audit:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer, "_STEPS", 120)
-        patch.setattr(rounds, "INVERTED", 150)
         patch.setattr(verb, "MOST_ROUNDS", 1)
         patch.setattr(rounds, "MOST", 1)
         return audit(poisoned.images, seed=3, folder=tmp_path_factory.mktemp("steps"))

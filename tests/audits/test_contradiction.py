@@ -67,5 +67,3 @@ def test_clusters_keep_poison_together_and_the_least_contradicted_one_is_the_cor
     core = cores(cluster, shows != images.labels, images.labels, 5)
     assert core.any() and not (core & poisoned).any()
     assert all((core & (images.labels == k)).any() for k in range(5))
-
-

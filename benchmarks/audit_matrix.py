@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.table import RESULTS, write
-from doorward.attacks.poison import Poisoned, attack
+from doorward.attacks.attack import attack
+from doorward.attacks.poison import Poisoned
 from doorward.attacks.rate import asr
 from doorward.audits.audit import audit
 from doorward.core.classifier import measure_accuracy

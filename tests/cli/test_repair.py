@@ -224,6 +224,7 @@ def test_where_the_inversion_accuses_nobody_the_model_is_handed_on(place: Path, 
     assert answer.code == 0, answer.err
     assert "verdict: nothing found - Nothing to repair: “" in answer.out and "silent” accuses no class" in answer.out
     assert "Name a class with --target CLASS to repair all the same" in answer.out
+    assert "% on 80 held-out images" in answer.out and "before -> after" not in answer.out
     for name in ("weights.safetensors", "classifier.json"):
         assert (out / name).read_bytes() == (place / "model" / name).read_bytes()
     assert sorted(p.name for p in out.iterdir()) == ["classifier.json", "run.json", "weights.safetensors"]

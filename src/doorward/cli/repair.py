@@ -90,9 +90,25 @@ def repair_command(
 
 
 def _show(record: RepairRecord, output: Path) -> None:
+    if len(record.arms) > 1:
+        _show_arms(record)
+    else:
+        told = f"clean accuracy {record.given.accuracy.rate()} % on {record.images.held_out} held-out images"
+        common.out.print(common.escape(told), soft_wrap=True)
+    common.show_notes(record.warnings)
+    common.show_verdict(record.judgement)
+    first = record.kept
+    if first.file is not None:
+        place = common.escape(str(output / (first.folder or "") / first.file))
+        what = "repaired weights, in the form they came in" if len(record.arms) > 1 else "the weights as they came"
+        common.out.print(f"{what}: {place}", soft_wrap=True)
+    common.out.print(f"written to {common.escape(str(output))}")
+
+
+def _show_arms(record: RepairRecord) -> None:
     from doorward.repairs.proof_text import proof_cells
 
-    if record.triggers and record.triggers.targets:
+    if record.triggers:
         told = [f"{t.class_name} (by {t.method}, {t.stamps} kept)" for t in record.triggers.targets]
         common.out.print(f"triggers into {common.escape(common.printable(', '.join(told)))}", soft_wrap=True)
     rows = []
@@ -107,11 +123,3 @@ def _show(record: RepairRecord, output: Path) -> None:
     ]  # fmt: skip
     title = f"On {record.images.held_out} held-out clean images, with 95 % intervals"
     common.print_table(title, columns, rows)
-    common.show_notes(record.warnings)
-    common.show_verdict(record.judgement)
-    first = record.kept
-    if first.file is not None:
-        place = common.escape(str(output / (first.folder or "") / first.file))
-        what = "repaired weights, in the form they came in" if len(record.arms) > 1 else "the weights as they came"
-        common.out.print(f"{what}: {place}", soft_wrap=True)
-    common.out.print(f"written to {common.escape(str(output))}")

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from doorward.cleansers.parts.passes import batch_norms, own_copy, passes
+from doorward.cleansers.parts.passes import batch_norms, own_copy, passes, spread_rows
 from doorward.cleansers.suspicion import Group, Suspicion, members_by_class
 from doorward.core.classifier import Classifier
 from doorward.core.errors import DoorwardError
@@ -132,7 +132,7 @@ def find_clusters(values: Matrix, s: FlareSettings) -> Labels:
     from sklearn.neighbors import KNeighborsClassifier
 
     count = len(values)
-    rows = np.unique(np.linspace(0, count - 1, min(count, s.fit_limit)).astype(int))
+    rows = spread_rows(count, s.fit_limit)
     size = max(2, s.neighbours, round(s.smallest * len(rows)))
     if size > len(rows):
         return np.full(count, -1)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from doorward.cleansers.suspicion import Group, members_by_class
 from doorward.core.classifier import Classifier, forward_batch
 from doorward.core.errors import DoorwardError
 from doorward.core.memmaps import release
@@ -63,3 +64,16 @@ def known_clean(rows: NDArray[np.int64], count: int, name: str, least: int = 1) 
     if len(found) < least:
         raise DoorwardError(f"cleanse {name}: clean_images: {len(found)} rows; expected at least {least}")
     return found.astype(np.int64)
+
+
+def spread_rows(count: int, most: int) -> NDArray[np.int64]:
+    """Rows of at most so many images, evenly spread over the set."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
+
+
+def class_groups(labels: NDArray[np.int64], score: Floats, flag: NDArray[np.bool_]) -> tuple[Group, ...]:
+    """A row per class, its statistic the median score, for methods that look at one image at a time."""
+    return tuple(
+        Group(label, 0, len(rows), float(np.median(score[rows])), None, int(flag[rows].sum()))
+        for label, rows in members_by_class(labels)
+    )

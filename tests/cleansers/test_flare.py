@@ -26,7 +26,7 @@ class Twice(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.second, self.idle = nn.BatchNorm2d(2), nn.BatchNorm1d(2), nn.BatchNorm2d(2)
+        self.first, self.second, self.idle = nn.BatchNorm2d(2, eps=0.1), nn.BatchNorm1d(2), nn.BatchNorm2d(2)
         self.head = nn.Linear(2, 3)
         for norm in (self.first, self.second):
             assert norm.running_mean is not None and norm.running_var is not None

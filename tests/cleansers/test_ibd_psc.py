@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from doorward.cleansers.methods.ibd_psc import IbdPscSettings, ibd_psc
+from doorward.cleansers.suspicion import Suspicion
 from doorward.core.classifier import Classifier
 from doorward.core.errors import DoorwardError
 
@@ -15,12 +16,15 @@ COUNT = 40
 
 
 class Chain(nn.Module):
-    """Two numbers through batch norms that leave them: logits 3, the first number, and 20 times the second."""
+    """Two numbers through batch norms; the last adds 0.25 to the first. Logits: 3, the first, 20 times the second."""
 
     def __init__(self, layers: int, affine: bool = True) -> None:
         super().__init__()
         self.norms = nn.Sequential(*(nn.BatchNorm1d(2, eps=0, affine=affine) for _ in range(layers)))
         self.other = nn.Linear(1, 1)
+        if layers and affine:
+            with torch.no_grad():
+                self.norms[-1].bias[0] = 0.25
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         first, second = self.norms(images[:, 0, 0, :2]).unbind(dim=1)
@@ -39,8 +43,10 @@ def images() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return pixels, np.where(poisoned, 2, 0).astype(np.int64), poisoned
 
 
-def look(layers: int, **more: object) -> tuple[object, ...]:
+def look(layers: int, pale: int = 0, **more: object) -> tuple[Suspicion, np.ndarray]:
+    """What the method says of the images, of which the last ``pale`` are half as bright."""
     pixels, labels, poisoned = images()
+    pixels[COUNT - pale :] //= 2
     net = chain(layers)
     logits = net.logits(torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255).detach().numpy()
     clean = more.pop("clean_images", None)
@@ -50,18 +56,26 @@ def look(layers: int, **more: object) -> tuple[object, ...]:
 
 def kept(layers: int, factor: float = 1.5) -> float:
     """Probability of class 0 of a clean image with so many amplified layers."""
-    logits = np.array([3, factor**layers, 0])
+    logits = np.array([3, factor**layers + 0.25 * factor, 0])
     return float(np.exp(3) / np.exp(logits).sum())
 
 
 @pytest.mark.parametrize(("layers", "used"), [(9, (3, 4, 5, 6, 7)), (5, (3, 4, 5)), (3, (3,))])
 def test_the_score_is_the_mean_over_the_nets_from_the_first_that_errs(layers: int, used: tuple[int, ...]) -> None:
-    found, poisoned = look(layers)  # 1.5 ** 3 > 3: the third amplified layer turns the decision
+    found, poisoned = look(layers)  # 1.5 ** 3 + 0.375 > 3: the third amplified layer turns the decision
     expected = np.mean([kept(k) for k in used])
     assert found.score[~poisoned] == pytest.approx(expected, rel=1e-4)
     assert found.score[poisoned] == pytest.approx(1, abs=1e-4)
     assert (found.flag == poisoned).all() and not found.warnings
     assert [(g.label, g.size, g.flagged) for g in found.groups] == [(0, 32, 0), (2, 8, 8)]
+
+
+def test_the_first_net_errs_on_the_share_that_is_asked_for() -> None:
+    for error, first in ((0.6, 5), (0.3, 3)):  # the bright images turn at three layers, the pale ones at five
+        found, poisoned = look(9, pale=20, error=error)
+        bright = ~poisoned & (np.arange(COUNT) < 20)
+        expected = np.mean([kept(k) for k in range(first, min(first + 5, 10))])
+        assert found.score[bright] == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_settings_decide() -> None:

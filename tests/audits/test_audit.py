@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,8 @@ def found(poisoned, tmp_path_factory: pytest.TempPathFactory) -> Audit:
         patch.setattr(trainer, "_STEPS", 120)
         patch.setattr(verb, "MOST_ROUNDS", 1)
         patch.setattr(rounds, "MOST", 1)
+        short = {name: {"steps": 50} for name in ("mask", "universal")}
+        patch.setattr(rounds, "invert", partial(dw.invert, settings=short))
         return audit(poisoned.images, seed=3, folder=tmp_path_factory.mktemp("steps"))
 
 

@@ -50,8 +50,8 @@ def test_fewer_than_five_suspects_make_no_trigger(stripes) -> None:
 
 
 def test_a_rate_stands_out_only_by_its_size() -> None:
-    assert ease_test({3: 0.12, 1: 0.004}, 10).classes[3] < 0.05
-    assert ease_test({3: 0.005, 1: 0.001}, 10).p_value > 0.3  # near 0 all clean classes are alike
+    assert ease_test({3: 0.12, 1: 0.004}, np.ones(10, bool)).classes[3] < 0.05
+    assert ease_test({3: 0.005, 1: 0.001}, np.ones(10, bool)).p_value > 0.3  # near 0 all clean classes are alike
 
 
 def test_clusters_keep_poison_together_and_the_least_contradicted_one_is_the_core(stripes) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from doorward.audits.alone import audit_model
 from doorward.audits.parts.kept import Kept
 from doorward.audits.parts.trainer import Rows, Trainer, make_trainer
+from doorward.audits.plan import measure_costs
 from doorward.audits.results import Audit, AuditRecord, StageRecord, Table, TargetRecord
 from doorward.audits.rounds import Budget, Round, look_once
 from doorward.audits.show import pictures
@@ -92,6 +93,10 @@ def audit(
             suspect = _trained(images, trainer, net, seed)
     assert suspect is not None
     check_model("audit", suspect)
+    if minutes is not None:
+        with kept.timed("plan"):
+            costs = measure_costs(images, suspect, trainer, clean, seed)
+            budget.training, budget.inversion = costs.training, costs.inversion
     rounds, left = _rounds(images, suspect, trainer, clean, level, seed, budget, kept)
     return _result(
         images, suspect, rounds, left, trainer, budget, kept, net, level=level, seed=seed, given=model is not None
@@ -184,7 +189,7 @@ def _result(
         targets,
         rounds[0].evidence.together,
         suspects=int(suspects.sum()),
-        undecided=_undecided(images, accuracy.value),
+        undecided=_undecided(images, accuracy.value, budget),
         left_out=budget.left_out,
     )
     repaired = None
@@ -225,14 +230,17 @@ def _kinds(evidence: dict[str, float | None], level: float) -> str:
     return "+".join([*(k for k, p in evidence.items() if p is not None and p <= level), "experiment"])
 
 
-def _undecided(images: ImageSet, accuracy: float) -> str:
+def _undecided(images: ImageSet, accuracy: float, budget: Budget) -> str:
     """Why nothing can be decided of a set; empty where something can."""
+    if budget.left_out:
+        return f"{budget.minutes:g} minutes are too few for it."
     if accuracy < _LEARNED / len(images.classes):
         return (
             f"The model is right on {100 * accuracy:.0f} % of the set: it was not trained on it, or has not learned it."
         )
-    if len(images.classes) < FEWEST_CLASSES:
-        return f"{len(images.classes)} classes: too few to compare one with the others; the experiment alone decides."
+    present = int((images.counts() > 0).sum())
+    if present < FEWEST_CLASSES:
+        return f"{present} classes: too few to compare one with the others; the experiment alone decides."
     return ""
 
 

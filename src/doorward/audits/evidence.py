@@ -64,11 +64,11 @@ def gather(
     tests: dict[str, OrderTest] = {}
     if cleansing is not None and (clusters := _clusters(cleansing, classes)) is not None:
         tests[CLUSTERS] = clusters
-    if classes >= FEWEST_CLASSES:
-        share = np.array([found.suspects[images.labels == k].mean() if (images.labels == k).any() else 0.0
-                          for k in range(classes)])  # fmt: skip
+    present = images.counts() > 0
+    if present.sum() >= FEWEST_CLASSES:
+        share = np.array([found.suspects[images.labels == k].mean() if present[k] else np.nan for k in range(classes)])
         tests[CONTRADICTION] = order_test(np.log(share + _SMALLEST), least=_SPREAD)
-        tests[TRANSFER] = ease_test(rates, classes)
+        tests[TRANSFER] = ease_test(rates, present)
     if inversion is not None and (inverted := _inverted(inversion)) is not None:
         tests[INVERSION] = inverted
     return Evidence(tests, triggers, rates)

@@ -16,6 +16,7 @@ from doorward.audits.parts.grow import ROUNDS, among_their_like, grow
 from doorward.audits.parts.kept import Kept
 from doorward.audits.parts.trainer import Rows, Trainer
 from doorward.audits.parts.transfer import stamped, success, transferred, tried_on
+from doorward.audits.plan import INVERTED
 from doorward.audits.results import ArmsRecord, TargetRecord, trigger_file
 from doorward.audits.verdict import level_of, sentence
 from doorward.cleansers.cleanse import cleanse
@@ -28,7 +29,6 @@ from doorward.inversion.invert import invert
 from doorward.inversion.results import Inversion
 
 MOST = 3  # classes that one experiment is made for
-INVERTED = 1000  # images that triggers are searched on
 WORKS = 0.1  # success on the suspect model from which a trigger is unlearnt and measured
 STAGES = ("cleansers", "inversion", "locate", "experiment")
 
@@ -40,11 +40,13 @@ class Budget:
     Args:
         minutes: None for as long as it takes.
         training: seconds of one training, once one was measured.
+        inversion: seconds of an inversion at most.
     """
 
     minutes: float | None = None
     started: float = field(default_factory=time.monotonic)
     training: float = 0.0
+    inversion: float = 0.0
     left_out: list[str] = field(default_factory=list)
 
     def allows(self, what: str, seconds: float) -> bool:
@@ -110,7 +112,9 @@ def look_once(
         found = contradictions(images, seen.features, owned, trainer, seed, kept)
         took = kept.seconds.get(CONTRADICTIONS, 0.0) / (TRAININGS * number)
         budget.training = max(budget.training, took)
-    inversion = _inverted(images, model, found, clean, seed, kept, warnings)
+    inversion = None
+    if budget.allows("inversion", budget.inversion):
+        inversion = _inverted(images, model, found, clean, seed, kept, warnings)
     evidence = gather(images, model, found, cleansing, inversion, seed)
     found = Contradictions(found.decisions, found.suspects | (cleansing.suspected() & owned))
     counts = np.bincount(images.labels[found.suspects], minlength=len(images.classes)).tolist()

@@ -78,7 +78,12 @@ def success(decide: Decide, pixels: Pixels, label: int) -> float:
     return float((decide(pixels) == label).mean()) if len(pixels) else 0.0
 
 
-def ease_test(rates: Mapping[int, float], classes: int) -> OrderTest:
-    """Whether one class's rate stands out from those of the others; classes without one have 0."""
-    values = np.array([max(0.0, rates.get(label, 0.0)) for label in range(classes)])
+def ease_test(rates: Mapping[int, float], present: Rows) -> OrderTest:
+    """Whether one class's rate stands out from those of the others.
+
+    Args:
+        rates: by class; 0 where there is none.
+        present: ``[K]``, classes that the set has images of; the others are not compared.
+    """
+    values = np.array([max(0.0, rates.get(k, 0.0)) if here else np.nan for k, here in enumerate(present.tolist())])
     return order_test(np.log((values + _HALF) / (1 - values + _HALF)), least=_SPREAD)

@@ -1,0 +1,73 @@
+"""What an audit would do, and about how long every stage takes here: a part of each is tried."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from doorward.audits.experiment import REPEATS
+from doorward.audits.parts.contradiction import TRAININGS
+from doorward.audits.parts.grow import ROUNDS
+from doorward.audits.parts.trainer import Trainer, make_trainer
+from doorward.core.classifier import Classifier
+from doorward.core.images import ImageSet
+from doorward.core.plan import Plan, about, timed
+from doorward.core.text import duration
+from doorward.inversion.invert import DEFAULT_METHODS
+from doorward.inversion.plan import plan_inversion
+from doorward.models.open.architectures import Named
+
+INVERTED = 1000  # images that triggers are searched on
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds of one training of the audit, and of the inversion at most; 0 where they were not measured."""
+
+    training: float = 0.0
+    inversion: float = 0.0
+
+
+def measure_costs(images: ImageSet, model: Classifier, trainer: Trainer, clean: ImageSet | None, seed: int) -> Costs:
+    """Try one epoch, and a few steps of the inversion."""
+    once = replace(trainer, settings=trainer.settings.model_copy(update={"epochs": 1}))
+    training = timed(lambda: once.fit(images, np.ones(len(images), bool), seed)) * trainer.settings.epochs
+    return Costs(training, inversion_seconds(images, model, clean, seed))
+
+
+def inversion_seconds(images: ImageSet, model: Classifier, clean: ImageSet | None, seed: int) -> float:
+    """Seconds of the inversion at most, by a few of its steps."""
+    rows = np.sort(np.random.default_rng(seed).permutation(len(images))[:INVERTED])
+    some = images.subset(rows) if clean is None else clean
+    return plan_inversion(model, some, DEFAULT_METHODS, settings={}, seed=seed).seconds or 0.0
+
+
+def plan_audit(
+    images: ImageSet,
+    model: Classifier | None,
+    *,
+    clean: ImageSet | None = None,
+    net: Named | None = None,
+    device: str = "auto",
+    seed: int = 0,
+) -> Plan:
+    """A plan of `audit` with these arguments, a line per stage; nothing of it is kept."""
+    trainer = make_trainer(images, net, device if model is None else str(model.device))
+    suspect = model
+    if suspect is None:
+        once = replace(trainer, settings=trainer.settings.model_copy(update={"epochs": 1}))
+        suspect = once.fit(images, np.ones(len(images), bool), seed).classifier
+        lines = [repr(images), f"train: {trainer.net}, {trainer.settings.epochs} epochs"]
+    else:
+        lines = list(about(suspect, images))
+    costs = measure_costs(images, suspect, trainer, clean, seed)
+    look, rest = TRAININGS * costs.training, (ROUNDS + 2 * REPEATS) * costs.training
+    lines += [
+        "cleansers: one pass over the set for each of two versions of the images",
+        f"contradictions: {TRAININGS} trainings of {trainer.net}, {duration(look)}",
+        f"inversion: {', '.join(DEFAULT_METHODS)}, {duration(costs.inversion)} at most",
+        f"locate and experiment, where a class is looked into: {ROUNDS + 2 * REPEATS} trainings, {duration(rest)}",
+        "where something is found: all of it again on what is left",
+    ]
+    return Plan(tuple(lines), look + costs.inversion + rest, at_most=False)

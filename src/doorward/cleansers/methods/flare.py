@@ -68,8 +68,8 @@ def flare(classifier: Classifier, pixels: NDArray[np.uint8], labels: Labels, s: 
         DoorwardError: a net without batch norms.
 
     Fails when: poison is rarer than the smallest cluster, or is most of the set; when the clean images fall into
-        several clusters; when images of one trigger are no less likely at any layer than others; when a net has no
-        batch norms.
+        several clusters; when a trigger is unlikely at no layer, as a faint blend on digits; when a net has no batch
+        norms.
     """
     likelihoods = layer_likelihoods(classifier, pixels)
     spread = likelihoods.std(axis=0)

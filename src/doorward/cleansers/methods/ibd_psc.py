@@ -82,9 +82,9 @@ def ibd_psc(
     Raises:
         DoorwardError: rows that are none, or a net without batch norms that have weights.
 
-    Fails when: a net has few batch norms or amplifying them changes no decision (two in small-cnn); when clean images
-        of the class that an amplified net prefers keep their decision too, as those of the target class do; when the
-        trigger is a warp; when a net has no batch norms.
+    Fails when: amplifying the batch norms changes too few decisions, as in a net of two; when an amplified net prefers
+        one class, for its clean images keep their decision too, in a clean net as well; when the trigger is a warp;
+        when a net has no batch norms.
     """
     amplified = _amplified(classifier, s.factor)
     rows = spread_rows(len(pixels), s.sample)

@@ -16,6 +16,8 @@ NAMES = (
     "invert_scan",
     "invert_validation",
     "repair_holds",
+    "repair_zoo",
+    "audit_matrix",
     "certify_throughput",
     "million_images",
     "open_files",
@@ -23,16 +25,18 @@ NAMES = (
     "large",
 )
 
+RESUMABLE = ("repair_holds", "repair_zoo", "audit_matrix")
+
 
 def main() -> None:
     """Run what was asked for, in this process, one after another."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; default all")
-    parser.add_argument("--jobs", type=int, default=1, help="processes, of repair_holds")
-    parser.add_argument("--rows", type=int, help="so many nets alone, of repair_holds")
+    parser.add_argument("--jobs", type=int, default=1, help=f"processes, of {', '.join(RESUMABLE)}")
+    parser.add_argument("--rows", type=int, help=f"so many nets alone, of {', '.join(RESUMABLE)}")
     given = parser.parse_args()
     asked = given.names or NAMES
-    own = {"repair_holds": {"jobs": given.jobs, "rows": given.rows}}
+    own = {name: {"jobs": given.jobs, "rows": given.rows} for name in RESUMABLE}
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for name in asked:
         if name not in NAMES:

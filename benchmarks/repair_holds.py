@@ -214,7 +214,7 @@ def main(jobs: int = 1, rows: int | None = None) -> None:
     nets = items()[:rows]
     found: list[Any] = [None] * len(nets)
     for position, arrays in run_tasks(measure, nets, STORE, workers=jobs):
-        found[position] = arrays
+        found[position] = {name: value.reshape(()) for name, value in arrays.items()}
         for words in table(each([nets[position]], [arrays])):
             print(f"{sum(f is not None for f in found)} of {len(nets)}: {' | '.join(words)}", flush=True)
     if rows is not None:

@@ -47,6 +47,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, digits: tuple[ImageSet, Imag
     names, kept = world.clean.classes, {"mask_0_0.safetensors": world.trigger}
     for name, targets in (("found", [target(names, 0)]), ("silent", [])):
         write_inversion(folder / name, names, {"mask": {0: 0.9}}, targets, [kept])  # type: ignore[list-item]
+    write_inversion(folder / "doubtful", names, {"mask": {0: 0.9}}, [], [kept], decided=False)  # type: ignore[list-item]
     return folder
 
 
@@ -198,7 +199,8 @@ def test_mistakes_are_one_line_and_write_nothing(place: Path, call: Call, tmp_pa
         assert not list(tmp_path.glob("out*"))
 
     failing("repair retrain: needs triggers, which were not given; expected --triggers RUN", "--method", "retrain")
-    failing("found no target class; expected one to be named with --target CLASS", "--triggers", place / "silent")
+    failing("found no target class; expected one to be named with --target CLASS", "--triggers", place / "doubtful")
+    failing("setting 'share' = 3", "--triggers", place / "silent", *EXACT, "--set", "retrain.share=3")
     failing("--target 'ten'; expected one of 0, 1", "--triggers", place / "found", "--target", "ten")
     failing("keeps no trigger for class 4", "--triggers", place / "found", "--target", "4")
     failing("a target or an inversion without triggers", "--target", "0")
@@ -214,6 +216,32 @@ def test_mistakes_are_one_line_and_write_nothing(place: Path, call: Call, tmp_pa
     small.save(tmp_path / "small")
     answer = call("repair", place / "model", "--images", tmp_path / "small", "-o", tmp_path / "out")
     assert "6 classes: row-0, row-1, row-2, row-3, row-4, row-5; small-cnn decides between 10" in answer.err
+
+
+def test_where_the_inversion_accuses_nobody_the_model_is_handed_on(place: Path, call: Call, tmp_path: Path) -> None:
+    asked, out = command(place, "--triggers", place / "silent"), tmp_path / "out"
+    answer = call(*asked, "-o", out)
+    assert answer.code == 0, answer.err
+    assert "verdict: nothing found - Nothing to repair: “" in answer.out and "silent” accuses no class" in answer.out
+    assert "Name a class with --target CLASS to repair all the same" in answer.out
+    assert "% on 80 held-out images" in answer.out and "before -> after" not in answer.out
+    for name in ("weights.safetensors", "classifier.json"):
+        assert (out / name).read_bytes() == (place / "model" / name).read_bytes()
+    assert sorted(p.name for p in out.iterdir()) == ["classifier.json", "run.json", "weights.safetensors"]
+    told = Run.read(out, "repair")
+    (given,) = told["results"]["arms"]
+    assert told["verdict"] == "nothing found" and (given["name"], given["folder"]) == ("as given", ".")
+    held = load_images(str(place / "clean")).split(0.2, 0)[1]
+    assert given["accuracy"]["hits"] == int((load_classifier(out).predict(held.pixels) == held.labels).sum())
+    onward = call("repair", out, *asked[2:], "-o", tmp_path / "on")
+    assert onward.code == 0, "a script goes on with it"
+    assert call("score", out, "--truth", place / "truth" / "truth.parquet", "--test", place / "test").code == 0
+    assert [row["name"] for row in read_json(out / "score.json")["models"]] == ["as given"]
+    assert call("report", out, "-o", tmp_path / "report.html").code == 0
+    planned = call(*asked, "--dry-run", "-o", tmp_path / "dry")
+    assert planned.code == 0 and "Nothing to repair" in planned.out and not (tmp_path / "dry").exists()
+    named = call(*asked, "--target", "0", "--no-controls", *QUICK, "-o", tmp_path / "named", "--json")
+    assert named.code == 3 and [a["name"] for a in named.json["arms"]] == ["as given", "retrain"]
 
 
 def test_a_class_named_by_hand_takes_the_place_of_the_verdict(place: Path, call: Call, tmp_path: Path) -> None:

@@ -98,6 +98,10 @@ FINDS_SOME = {
         "without the rate it flags images at more than four robust deviations alone: the farthest of 60",
     ),
 }
+WANTS_A_DEEPER_NET = {
+    "cleanse-psbd": "dropout at two layers changes less than 80 % of the clean images' decisions",
+    "cleanse-ibd-psc": "amplifying two batch norms changes no decision",
+}
 FLAGS_ANYWAY = {
     "cleanse-spectre": "it is told a rate and flags one and a half times as many images of a class, poisoned or not",
 }

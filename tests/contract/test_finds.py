@@ -24,6 +24,7 @@ from tests.contract.table import (
     FINDS_SOME,
     FLAGS_ANYWAY,
     LEAVES_THE_BACKDOOR,
+    WANTS_A_DEEPER_NET,
     by_name,
     of,
 )
@@ -51,6 +52,9 @@ def test_an_attack_plants_a_backdoor(method: Method) -> None:
 @pytest.mark.parametrize("method", of("cleanse"), ids=by_name)
 def test_a_cleanser_flags_the_poisoned_images_and_few_others(method: Method) -> None:
     poisoned, planted = world(True).poisoned, found("cleanse", method.name)
+    if by_name(method) in WANTS_A_DEEPER_NET:
+        assert planted.warnings, "no longer an exception: take it out of the table"
+        return
     least = FINDS_SOME.get(by_name(method), (0.9, ""))[0]
     assert planted.flag[poisoned].mean() >= least
     inside = world(True).train.labels == TARGET

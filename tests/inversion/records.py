@@ -40,6 +40,7 @@ def write_inversion(
     targets: Sequence[Target],
     triggers: Sequence[Mapping[str, Trigger]],
     rounds: Sequence[Sequence[Target]] = (),
+    decided: bool = True,
 ) -> Path:
     """A run as ``doorward invert`` writes it.
 
@@ -47,9 +48,10 @@ def write_inversion(
         success: of the triggers, by method and class.
         triggers: by the names of their files, a mapping a round.
         rounds: targets of each, where there are several.
+        decided: False for one that allows no p-value.
     """
     methods = {name: method_record(classes, name, asr) for name, asr in success.items()}
-    p_value = 0.001 if targets else 0.5
+    p_value = (0.001 if targets else 0.5) if decided else None
     judgement, findings = judge(p_value, targets, {})
     places = ["", *(f"round-{number}" for number in range(2, len(triggers) + 1))]
     told = tuple(

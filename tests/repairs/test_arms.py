@@ -242,6 +242,29 @@ def test_triggers_come_from_the_verdict_or_from_the_class_that_is_named(tmp_path
     assert [float(s.pattern.mean()) for s in rounds.stamps[0]] == [0.25], "round 1 found another class"  # type: ignore[attr-defined]
 
 
+def test_an_inversion_that_accuses_nobody_leaves_the_model_as_it_is(tmp_path: Path, world: World) -> None:
+    names, classifier = world.clean.classes, world.classifier
+    kept = [{"mask_0_0.safetensors": world.trigger}]
+    silent, doubtful = (
+        write_inversion(tmp_path / name, names, {"mask": {0: 0.9}}, [], kept, decided=decided)  # type: ignore[arg-type]
+        for name, decided in (("silent", True), ("doubtful", False))
+    )
+    for given in (silent, Inversion.load(silent)):
+        done = repair(classifier, world.clean, given)
+        assert done.verdict == "nothing found" and done.targets == () and "accuses no class" in repr(done)
+        assert done.classifier is classifier and [a.planned.name for a in done.arms] == ["as given"]
+        assert done.rows()[0]["accuracy"] == pytest.approx(done.record.first.accuracy.value)
+    again = Repair.load(done.save(tmp_path / "done"))
+    state = again.classifier.net.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in classifier.net.state_dict().items())
+    for given in (doubtful, Inversion.load(doubtful)):
+        with pytest.raises(DoorwardError, match="found no target class; expected one to be named with --target CLASS"):
+            repair(classifier, world.clean, given)
+    with pytest.raises(DoorwardError, match="inverted a model of 10 classes; this one has 3"):
+        load_inverted(silent, "abc", or_none=True)
+    assert load_inverted(silent, names, targets=["0"], or_none=True).stamps.keys() == {0}
+
+
 def test_a_repair_that_draws_around_triggers_takes_those_of_all_inversions(tmp_path: Path) -> None:
     run = inversion(tmp_path / "run", (1,))
     assert load_inverted(run, "abc").accused == (1,) and load_inverted(run, "abc", targets=["a"]).accused == ()

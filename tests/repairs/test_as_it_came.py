@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from doorward.repairs.job import RepairRequest, repair_to_folder
 from doorward.repairs.results import Repair
 from doorward.scoring.repairs import score_repair
 from tests.conftest import make_images
+from tests.inversion.records import write_inversion
 from tests.models.test_foreign import keras_twin
 
 FACTORY = """
@@ -57,6 +59,21 @@ def repaired(model: Path, arch: str | None, size: tuple[int, int], tmp_path: Pat
         settings={"fine-tune": {"epochs": 1, "lr": 0.05, "precision": "fp32"}},
         device="cpu",
     )
+    repair_to_folder(request, tmp_path / "run")
+    return Repair.load(tmp_path / "run")
+
+
+def unrepaired(model: Path, arch: str | None, size: tuple[int, int], tmp_path: Path) -> Repair:
+    """The model with an inversion that accuses no class."""
+    images = make_images(classes=CLASSES, shape=(*size, 3))
+    (tmp_path / "images").mkdir()
+    images.save(tmp_path / "images")
+    write_inversion(tmp_path / "silent", images.classes, {"mask": {}}, [], [{}])
+    scale: dict[str, Any] = {} if arch is None else {"mean": (0.5,), "std": (0.25,)}
+    request = RepairRequest(
+        model=str(model), arch=arch, source=str(tmp_path / "images"), triggers=str(tmp_path / "silent"), device="cpu",
+        **scale,
+    )  # fmt: skip
     repair_to_folder(request, tmp_path / "run")
     return Repair.load(tmp_path / "run")
 
@@ -105,6 +122,27 @@ def test_a_net_of_ones_own(kind: str, arch: str, tmp_path: Path, capsys: pytest.
     assert place(copy, "refresh").read_bytes() == place(found, "refresh").read_bytes()
 
 
+@pytest.mark.parametrize("kind", [".pth", ".safetensors"])
+def test_a_net_with_nothing_to_repair_comes_back_byte_for_byte(
+    kind: str, arch: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    given, source = make_net(arch, (3, 8, 8), CLASSES).eval(), tmp_path / f"weights{kind}"
+    if kind == ".pth":
+        torch.save({"state_dict": given.state_dict(), "epoch": 7}, source)
+    else:
+        save_file(given.state_dict(), source)
+    found = unrepaired(source, arch, (8, 8), tmp_path)
+    assert found.verdict == "nothing found" and found.findings == () and found.record.kept.file == f"repaired{kind}"
+    assert (tmp_path / "run" / f"repaired{kind}").read_bytes() == source.read_bytes()
+    mine = found.classifier_of("as given", arch=arch).net.state_dict()
+    assert all(torch.equal(mine[name], value) for name, value in given.state_dict().items())
+    _show(found.record, Path("run"))
+    assert f"the weights as they came: run/repaired{kind}" in capsys.readouterr().out
+    copy = Repair.load(found.save(tmp_path / "copy"))
+    assert (tmp_path / "copy" / f"repaired{kind}").read_bytes() == source.read_bytes() and copy.verdict == found.verdict
+
+
 def test_a_folder_of_transformers(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers", reason="transformers (doorward[hf]) is not installed")
     torch.manual_seed(0)
@@ -121,6 +159,10 @@ def test_a_folder_of_transformers(tmp_path: Path) -> None:
         "size": {"height": 16, "width": 16},
     }
     (source / "preprocessor_config.json").write_text(json.dumps(scaled))
+    (tmp_path / "whole").mkdir()
+    unrepaired(source, None, (16, 16), tmp_path / "whole")
+    kept = tmp_path / "whole" / "run" / "repaired"
+    assert {p.name: p.read_bytes() for p in kept.iterdir()} == {p.name: p.read_bytes() for p in source.iterdir()}
     found = repaired(source, None, (16, 16), tmp_path)
     folder = place(found, "fine-tune")
     assert folder.name == "repaired" and (folder / "config.json").is_file()

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from doorward.core.results import RateRecord
-from doorward.core.stats import Rate
+from doorward.core.stats import Paired, Rate
 from doorward.repairs.arms import Role
-from doorward.repairs.results import ArmRecord, ProofRecord, StandingRecord, VariationRecord
+from doorward.repairs.results import ArmRecord, CostRecord, ProofRecord, StandingRecord, VariationRecord
 from doorward.repairs.verdict import judge
 
 CLASSES = "abcd"
@@ -75,6 +75,17 @@ def test_nothing_to_repair_is_said_where_nobody_accused_a_class() -> None:
     assert judgement.level == "undecided" and judgement.headline.startswith("Nothing to repair was shown")
     assert judge((SILENT, after), CLASSES, accused=True)[0].level == "repaired", "an inversion's verdict came with it"
     assert judge((GIVEN, after), CLASSES, accused=False)[0].level == "repaired", "it does stand out"
+
+
+def test_what_a_repair_without_need_costs_is_told_with_its_interval() -> None:
+    cost = CostRecord.of(Paired(lost=6, gained=2, trials=200))
+    after = arm("hold", "repair", proof()).model_copy(update={"cost": cost})
+    reason = judge((SILENT, after), CLASSES, accused=False)[0].reasons[1]
+    assert reason == (
+        f"hold was run because it was asked for, and costs 2.0 points of clean accuracy ({100 * cost.low:.1f} to "
+        f"{100 * cost.high:.1f}, paired, on the same 200 held-out images); the model as given may be kept."
+    )
+    assert not any("may be kept" in told for told in judge((GIVEN, after), CLASSES, accused=True)[0].reasons)
 
 
 def test_another_class_that_stands_out_is_told() -> None:

@@ -25,7 +25,7 @@ from doorward.repairs.results import (
     UsedImages,
     VariationRecord,
 )
-from doorward.repairs.verdict import judge
+from doorward.repairs.verdict import judge, nothing_to_repair
 from doorward.reports.page import compose
 from doorward.reports.sarif import sarif
 from tests.reports.conftest import write_run
@@ -98,6 +98,25 @@ def test_triggers_that_still_work_are_a_finding(tmp_path: Path) -> None:
     page = compose(repair_run(tmp_path / "repaired", after=90))
     assert page.has_findings and page.sections[0].verdict.level == "not repaired"
     assert "After retrain “cat” is still a target" in page.html and "themselves still succeed on 50.0 %" in page.html
+
+
+def test_where_there_is_nothing_to_repair_the_page_says_so(tmp_path: Path) -> None:
+    run = repair_run(tmp_path / "whole")
+    manifest = read_json(run / "run.json")
+    judgement = nothing_to_repair("runs/inverted")
+    given = arm("as given", "given", None, method="", number=0).model_copy(update={"given": (), "knowledge": ()})
+    manifest["results"] |= {
+        "judgement": judgement.model_dump(mode="json"), "findings": [], "arms": [given.model_dump(mode="json")],
+        "triggers": {"run": "runs/inverted", "targets": []},
+    }  # fmt: skip
+    write_json(run / "run.json", manifest | {"verdict": judgement.level})
+    page = compose(run)
+    (section,) = page.sections
+    assert section.verdict.level == "nothing found" and not page.has_findings
+    assert "accuses no class" in page.html and "Methods and settings" not in page.html
+    assert "Nothing was done to the model" in page.html and "Fails when" not in page.html
+    assert section.overview["Method"].text == "none" and section.overview["Clean accuracy"].text == "98.0 %"
+    assert sarif(page.sections)["runs"] == [], "no method was run"
 
 
 def test_without_triggers_nothing_is_claimed(tmp_path: Path) -> None:

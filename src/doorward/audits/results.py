@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from doorward.cleansers.results import Cleansing
 from doorward.core.classifier import Classifier
@@ -89,7 +90,7 @@ class TargetRecord(Record):
     class_name: str
     round: Count = 1
     level: str
-    evidence: dict[str, Number] = {}
+    evidence: dict[str, Number] = Field(default_factory=dict)
     p_value: Number = None
     suspects: Count = 0
     trigger: str = ""
@@ -122,7 +123,7 @@ class AuditRecord(Judged):
     stages: tuple[StageRecord, ...] = ()
     left_out: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-    thumbnails: dict[Count, dict[str, tuple[Count, ...]]] = {}
+    thumbnails: dict[Count, dict[str, tuple[Count, ...]]] = Field(default_factory=dict)
     source: str = ""
     model: str = ""
 
@@ -162,8 +163,8 @@ class Table:
     def read(cls, folder: Path) -> Table:
         """From ``samples.parquet``."""
         c = read_parquet(folder / "samples.parquet")
-        arrays = [np.asarray(c[k]) for k in ("label", "predicted", "suspect", "score")]
-        return cls(*arrays, tuple(map(str, c["evidence"])), tuple(map(str, c["id"])))
+        label, predicted, suspect, score = (np.asarray(c[k]) for k in ("label", "predicted", "suspect", "score"))
+        return cls(label, predicted, suspect, score, tuple(map(str, c["evidence"])), tuple(map(str, c["id"])))
 
 
 @dataclass(frozen=True, eq=False, repr=False)

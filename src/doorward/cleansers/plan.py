@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from doorward.cleansers.observe import observe
+from doorward.core import methods as registry
 from doorward.core.classifier import Classifier
 from doorward.core.images import ImageSet
 from doorward.core.plan import Plan, about, timed
@@ -20,5 +21,6 @@ def plan_cleansing(model: Classifier, images: ImageSet, methods: Sequence[str], 
     observe(some.subset(np.arange(min(8, len(some)))), model, filters)  # the first pass prepares things
     seconds = timed(lambda: observe(some, model, filters)) * len(images) / len(some)
     passes = f"{len(filters) + 1} passes of {len(images):,} images through the net"
-    lines = (*about(model, images), f"methods: {', '.join(methods)}", passes)
-    return Plan(lines, seconds)
+    own = [name for name in methods if "classifier" in registry.get("cleanse", name).given]
+    more = (f"{', '.join(own)}: passes of their own, which are not in the time",) if own else ()
+    return Plan((*about(model, images), f"methods: {', '.join(methods)}", passes, *more), seconds)

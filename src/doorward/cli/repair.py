@@ -54,7 +54,8 @@ def repair_command(
     """Take a backdoor out of a model, and show how much of it is due to the triggers.
 
     Ends with exit code 1 when a fresh inversion or variations of the triggers show that the backdoor is still there, 0
-    when they do not, 3 where nothing can be decided, such as without triggers to measure with.
+    when they do not, 3 where nothing can be decided, such as without triggers to measure with. Where the inversion
+    accuses no class nothing is done, the model lies in the output as it came, and the exit code is 0.
     Settings are given as --set METHOD.NAME=VALUE, such as --set retrain.share=0.01.
 
     Example: doorward repair model/ --images mnist-5k --triggers run/ -o repaired/
@@ -89,6 +90,22 @@ def repair_command(
 
 
 def _show(record: RepairRecord, output: Path) -> None:
+    if len(record.arms) > 1:
+        _show_arms(record)
+    else:
+        told = f"clean accuracy {record.given.accuracy.rate()} % on {record.images.held_out} held-out images"
+        common.out.print(common.escape(told), soft_wrap=True)
+    common.show_notes(record.warnings)
+    common.show_verdict(record.judgement)
+    first = record.kept
+    if first.file is not None:
+        place = common.escape(str(output / (first.folder or "") / first.file))
+        what = "repaired weights, in the form they came in" if len(record.arms) > 1 else "the weights as they came"
+        common.out.print(f"{what}: {place}", soft_wrap=True)
+    common.out.print(f"written to {common.escape(str(output))}")
+
+
+def _show_arms(record: RepairRecord) -> None:
     from doorward.repairs.proof_text import proof_cells
 
     if record.triggers:
@@ -106,10 +123,3 @@ def _show(record: RepairRecord, output: Path) -> None:
     ]  # fmt: skip
     title = f"On {record.images.held_out} held-out clean images, with 95 % intervals"
     common.print_table(title, columns, rows)
-    common.show_notes(record.warnings)
-    common.show_verdict(record.judgement)
-    first = record.arms[1]
-    if first.file is not None:
-        place = common.escape(str(output / (first.folder or "") / first.file))
-        common.out.print(f"repaired weights, in the form they came in: {place}", soft_wrap=True)
-    common.out.print(f"written to {common.escape(str(output))}")

@@ -65,6 +65,7 @@ def load_inverted(
     targets: Sequence[str] = (),
     method: str | None = None,
     all_methods: bool = False,
+    or_none: bool = False,
 ) -> InvertedTriggers:
     """The triggers of the classes that an inversion found to be targets, or of those that are named.
 
@@ -77,6 +78,7 @@ def load_inverted(
         method: the inversion whose triggers to take; by default a distribution of all triggers where one was found
             that works, else those of the method that is surest (or, of a named class, most successful).
         all_methods: those of every inversion whose trigger of the class works, the default's first.
+        or_none: no stamps, in place of an error, where the inversion came to a verdict that accuses no class.
 
     Raises:
         DoorwardError: no target found and none named, a class that is not there, or one without triggers.
@@ -88,6 +90,8 @@ def load_inverted(
     count = len(inversion.record.classes)
     if count != len(classes):
         raise DoorwardError(f"{told}: inverted a model of {count} classes; this one has {len(classes)}")
+    if not labels and or_none and inversion.verdict == "nothing found":
+        return InvertedTriggers({}, {}, "" if inversion is found else told)
     if not labels:
         raise DoorwardError(f"{told}: found no target class; expected one to be named with --target CLASS")
     if method is not None and method not in looks[0].methods:

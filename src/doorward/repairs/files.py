@@ -13,9 +13,11 @@ _OWN = ("weights.safetensors", "classifier.json", "config.json")  # what `load_c
 _NAME = "repaired"  # of the weights in the form that they came in
 
 
-def arm_folder(number: int, name: str) -> str | None:
-    """Where the arm of that number lies; the classifier as given, number 0, is not kept."""
-    return None if number == 0 else "." if number == 1 else f"arms/{name}"
+def arm_folder(number: int, name: str, alone: bool = False) -> str | None:
+    """Where the arm of that number lies; the classifier as given, number 0, is kept only where it stands alone."""
+    if number == 0:
+        return "." if alone else None
+    return "." if number == 1 else f"arms/{name}"
 
 
 def save_arm(classifier: Classifier, folder: Path) -> None:
@@ -42,6 +44,26 @@ def save_as_it_came(
         target = folder / f"{_NAME}{written.suffix if written.is_file() else ''}"
         replace_path(written, target)
     return target.name, notes
+
+
+def keep_as_it_came(classifier: Classifier, folder: Path, source: Path) -> str | None:
+    """Write a classifier that nothing was done to: its files are, byte for byte, those that it was opened from.
+
+    Returns: the name of the file, or of the folder for transformers; None where the model is a folder of Doorward.
+    """
+    if (source / "classifier.json").exists():
+        copy_arm(source, folder)
+        return None
+    save_arm(classifier, folder)
+    target = folder / f"{_NAME}{source.suffix if source.is_file() else ''}"
+    if source.is_file():
+        shutil.copyfile(source, target)
+        return target.name
+    target.mkdir(exist_ok=True)
+    for path in source.iterdir():
+        if path.is_file():
+            shutil.copyfile(path, target / path.name)
+    return target.name
 
 
 def replace_path(source: Path, target: Path) -> None:

@@ -21,11 +21,12 @@ from doorward.core.runs import Run
 from doorward.inversion.triggers import InvertedTriggers, load_inverted
 from doorward.models.open.together import Opening
 from doorward.repairs.arms import Bench, Planned, default_methods, make_bench, plan_arms, wants_all
-from doorward.repairs.files import replace_path, save_arm, save_as_it_came
+from doorward.repairs.files import keep_as_it_came, replace_path, save_arm, save_as_it_came
 from doorward.repairs.plan import plan_repair
 from doorward.repairs.proof import proved
 from doorward.repairs.results import ArmRecord, Repair
-from doorward.repairs.summary import summarise
+from doorward.repairs.summary import row_of, summarise
+from doorward.repairs.verdict import nothing_to_repair
 
 _GIVEN = "given.json"  # the row of the classifier as given, while the run goes on
 
@@ -57,19 +58,20 @@ def repair_to_folder(
     """Repair with every method, beside the control arms, and write the run.
 
     The first method's classifier lies at the root, the others in ``arms/NAME/``. A killed run goes on with the arm it
-    was in.
+    was in. Where the inversion accuses no class the model lies at the root as it came.
     """
     asked = _prepared(request)
     bench, planned, source, inverted = asked.bench, asked.arms, asked.source, asked.inverted
     arms = {arm.name: arm.settings for arm in planned}
     resolved = {**request.model_dump(mode="json"), "methods": list(asked.methods), "arms": arms, "sha256": source.hash}
     with Run(Path(output), "repair", resolved, overwrite, command) as run:
-        rows = [_as_given(bench, run.work)]
+        rows = [_as_given(bench, run.work) if planned else _unchanged(bench, run.work, Path(request.model))]
         for number, arm in enumerate(planned):
             if progress:
                 progress(arm.name, number, len(planned))
             rows.append(_run_arm(bench, arm, planned, run.work, request))
-        _to_root(run.work, rows[1].name)
+        if planned:
+            _to_root(run.work, rows[1].name)
         about = {"model": request.model, "source": request.source}
         record = summarise(bench, rows, source, inverted, asked.warnings).model_copy(update=about)
         run.keep(record)
@@ -80,11 +82,12 @@ def plan_to_repair(request: RepairRequest) -> Plan:
     """What `repair_to_folder` would do, and how long; nothing is written."""
     asked = _prepared(request)
     plan = plan_repair(asked.bench, asked.arms, asked.source)
-    return replace(plan, lines=(*plan.lines, *asked.warnings))
+    told = () if asked.arms else (nothing_to_repair(asked.inverted.run if asked.inverted else "").headline,)
+    return replace(plan, lines=(*plan.lines, *told, *asked.warnings))
 
 
 class _Asked(NamedTuple):
-    """What a request comes to before anything is run."""
+    """What a request comes to before anything is run; no arms where the inversion accuses no class."""
 
     methods: tuple[str, ...]
     bench: Bench
@@ -107,9 +110,12 @@ def _prepared(request: RepairRequest) -> _Asked:
             targets=request.targets,
             method=request.trigger_method,
             all_methods=request.trigger_method is None and wants_all(chosen, request.settings),
+            or_none=True,
         )
     triggers = inverted.stamps if inverted else None
-    planned = plan_arms(chosen, triggers=triggers, settings=request.settings, controls=request.controls)
+    planned: tuple[Planned, ...] = ()
+    if triggers or inverted is None:
+        planned = plan_arms(chosen, triggers=triggers, settings=request.settings, controls=request.controls)
     bench = make_bench(classifier, images, triggers, held_out=request.held_out, seed=request.seed, prove=request.proof)
     return _Asked(chosen, bench, planned, source, inverted, warnings)
 
@@ -135,6 +141,13 @@ def _as_given(bench: Bench, work: Path) -> ArmRecord:
     row = proved(bench, bench.as_given())
     write_json(path, row.model_dump(mode="json"))
     return row
+
+
+def _unchanged(bench: Bench, work: Path, model: Path) -> ArmRecord:
+    """The row of the classifier where there is nothing to repair; its files lie at the root as they came."""
+    given = bench.as_given()
+    file = keep_as_it_came(given.repaired.classifier, work, model)
+    return row_of(given).model_copy(update={"file": file})
 
 
 def _run_arm(bench: Bench, planned: Planned, every: Sequence[Planned], work: Path, request: RepairRequest) -> ArmRecord:

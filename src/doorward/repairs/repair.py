@@ -15,7 +15,7 @@ from doorward.core.progress import Progress
 from doorward.core.triggers import Stamp
 from doorward.inversion.results import Inversion
 from doorward.inversion.triggers import InvertedTriggers, load_inverted
-from doorward.repairs.arms import default_methods, make_bench, plan_arms, wants_all
+from doorward.repairs.arms import Planned, default_methods, make_bench, plan_arms, wants_all
 from doorward.repairs.parts.stamping import Triggers, checked
 from doorward.repairs.proof import proved
 from doorward.repairs.results import Repair
@@ -45,7 +45,7 @@ def repair(
         model: left as it was; its device is used.
         images: images known to be clean, with their labels; ``held_out`` of every class is for measuring.
         triggers: what `invert` gave, a folder that ``doorward invert`` wrote, or target class to stamps; for methods
-            that need them, and to measure all arms with.
+            that need them, and to measure all arms with. Where an inversion accuses no class, nothing is run.
         methods: names of registered repairs; by default ``hold`` with triggers, else ``ibau``.
         settings: per method.
         oracle: the attacker's own triggers, for an arm that retrains with them. Truth: for scoring alone.
@@ -58,7 +58,7 @@ def repair(
 
     Returns:
         the arms with their classifiers, the one as given first, then methods, controls, oracle; and one verdict
-        (`doorward.repairs.verdict`).
+        (`doorward.repairs.verdict`). Where an inversion accuses no class: the model itself, ``nothing found``.
 
     Raises:
         DoorwardError: methods, settings, images or triggers that do not fit.
@@ -69,13 +69,16 @@ def repair(
     every = triggers is not None and wants_all(chosen, settings or {})
     used = None if triggers is None else as_inverted(triggers, model, every)
     stamps = None if used is None else used.stamps
-    planned = plan_arms(chosen, triggers=stamps, settings=settings, oracle=oracle, controls=controls)
+    nothing = used is not None and not used.stamps  # an inversion that accuses no class
+    planned: tuple[Planned, ...] = ()
+    if not nothing:
+        planned = plan_arms(chosen, triggers=stamps, settings=settings, oracle=oracle, controls=controls)
     known = {"clean_images": images, **(knowledge or {})}
-    running = [registry.get("repair", arm.method) for arm in planned]
+    running = [registry.get("repair", name) for name in ([arm.method for arm in planned] or chosen)]
     known = registry.check_knowledge("repair", known, running, model.classes)
     bench = make_bench(model, images, stamps, held_out=held_out, seed=seed, knowledge=known, prove=proof)
     arms = [bench.as_given()]
-    rows = [proved(bench, arms[0])]
+    rows = [proved(bench, arms[0])]  # without triggers there is nothing to prove
     for number, arm in enumerate(planned):
         if progress:
             progress(arm.name, number, len(planned))
@@ -87,9 +90,13 @@ def repair(
 def as_inverted(
     triggers: Inversion | Path | str | Mapping[int, Sequence[Stamp]], model: Classifier, all_methods: bool = False
 ) -> InvertedTriggers:
-    """Triggers by target class, wherever they come from; ``all_methods``: of every inversion that has some."""
+    """Triggers by target class, wherever they come from; none where an inversion accuses no class.
+
+    Args:
+        all_methods: of every inversion that has some.
+    """
     if isinstance(triggers, Inversion | Path | str):
-        return load_inverted(triggers, model.classes, all_methods=all_methods)
+        return load_inverted(triggers, model.classes, all_methods=all_methods, or_none=True)
     if not isinstance(triggers, Mapping):
         told = f"triggers of type {type(triggers).__name__}"
         raise DoorwardError(f"repair: {told}; expected what doorward.invert returned, or the folder of its run")

@@ -40,8 +40,7 @@ class StepRecord(Record):
 class CostRecord(Record):
     """Accuracy that an arm costs: the classifier as given minus the arm, on the same images (`Paired`).
 
-    Args:
-        lost, gained: images that only the classifier as given, only the arm decides rightly.
+    ``lost``, ``gained``: images that only the classifier as given, only the arm decides rightly.
     """
 
     value: float = Field(ge=-1, le=1, allow_inf_nan=False)
@@ -55,8 +54,7 @@ class CostRecord(Record):
     def of(cls, cost: Paired) -> CostRecord:
         """The record of a paired difference."""
         low, high = cost.interval
-        counts = {"lost": cost.lost, "gained": cost.gained, "trials": cost.trials}
-        return cls(value=cost.value, low=low, high=high, **counts)
+        return cls(value=cost.value, low=low, high=high, lost=cost.lost, gained=cost.gained, trials=cost.trials)
 
     def __str__(self) -> str:
         """In points of accuracy."""
@@ -103,8 +101,7 @@ class ProofRecord(Record):
         seed, images: of the inversion; no repair used that seed.
         p_values: of the targets, over all methods; None where no method allows a verdict.
         beside: classes that were no target and stand out, with their p-values.
-        standings: per target and method.
-        variations: per target.
+        standings, variations: per target and method; per target.
     """
 
     seed: Count
@@ -161,8 +158,7 @@ class ArmRecord(Record):
 class TargetRecord(Record):
     """A class whose inverted triggers were used: the inversions they are of, and how many.
 
-    Args:
-        accused: whether the inversion's verdict named it; None in older runs.
+    ``accused``: whether the inversion's verdict named it; None in older runs.
     """
 
     class_name: str
@@ -197,13 +193,13 @@ class RepairRecord(Judged):
     """``results`` of a repair run.
 
     Args:
-        arms: the classifier as given, then methods, controls, oracle.
+        arms: the classifier as given, then methods, controls, oracle; alone where there is nothing to repair.
     """
 
     images: UsedImages
     classifier: RepairedRecord
     triggers: TriggersRecord | None = None
-    arms: tuple[ArmRecord, ...] = Field(min_length=2)
+    arms: tuple[ArmRecord, ...] = Field(min_length=1)
     warnings: tuple[str, ...] = ()
     source: str = ""
     model: str = ""
@@ -218,10 +214,15 @@ class RepairRecord(Judged):
         """The arm that the verdict is about."""
         return judged_arm(self.arms)
 
+    @property
+    def kept(self) -> ArmRecord:
+        """The arm whose classifier lies at the root of the run."""
+        return self.arms[:2][-1]
+
 
 def judged_arm(arms: Sequence[ArmRecord]) -> ArmRecord:
-    """The first method; a control stands for itself where it was the only choice."""
-    return next((arm for arm in arms[1:] if arm.role == "repair"), arms[1])
+    """The first method; a control, or the classifier as given, stands for itself where it is all there is."""
+    return next((arm for arm in arms if arm.role == "repair"), arms[:2][-1])
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -230,8 +231,7 @@ class Repair(Result):
 
     Args:
         arms: with their classifiers, the one as given first; empty when the result was read from a folder.
-        folder: of the run that it was read from, where its classifiers are.
-        device: where they are loaded to.
+        folder, device: of the run that it was read from, where its classifiers are; where they are loaded to.
     """
 
     verb: ClassVar[str] = "repair"
@@ -247,8 +247,8 @@ class Repair(Result):
 
     @property
     def classifier(self) -> Classifier:
-        """The first method's."""
-        return self.classifier_of(self.facts.arms[1].name)
+        """The first method's; the one as given where there was nothing to repair."""
+        return self.classifier_of(self.facts.kept.name)
 
     def classifier_of(self, name: str, *, arch: Named | None = None) -> Classifier:
         """The classifier of an arm.
@@ -286,7 +286,7 @@ class Repair(Result):
         ]
 
     def write(self, folder: Path) -> RepairRecord:
-        """Write the classifiers, the first method's into the folder itself, the others into ``arms/NAME/``."""
+        """Write the classifiers, the first one into the folder itself, the others into ``arms/NAME/``."""
         for number, row in enumerate(self.facts.arms):
             if row.folder is not None and self.folder is not None:
                 copy_arm(self.folder / row.folder, folder / row.folder, row.file)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from doorward.core import methods as registry
 from doorward.core.images import ImageSet
-from doorward.core.results import RateRecord, plain
+from doorward.core.results import Finding, RateRecord, plain
 from doorward.inversion.triggers import InvertedTriggers
 from doorward.repairs.arms import Arm, Bench
 from doorward.repairs.doubts import doubts
@@ -23,7 +23,7 @@ from doorward.repairs.results import (
     TriggersRecord,
     UsedImages,
 )
-from doorward.repairs.verdict import judge
+from doorward.repairs.verdict import judge, nothing_to_repair
 
 
 def row_of(arm: Arm) -> ArmRecord:
@@ -63,14 +63,19 @@ def summarise(
     """The record of a comparison.
 
     Args:
-        rows: the classifier as given first, in the order methods, controls, oracle.
+        rows: the classifier as given first, in the order methods, controls, oracle; alone where there is nothing to
+            repair.
         source: the clean images before a share of them was taken.
         warnings: beside those that the rows give reason for.
     """
     classes = bench.classifier.classes
-    placed = [row.model_copy(update={"folder": arm_folder(number, row.name)}) for number, row in enumerate(rows)]
-    accused = used is not None and bool(used.accused)
-    judgement, findings = judge(placed, classes, accused=accused)
+    alone = len(rows) == 1
+    placed = [row.model_copy(update={"folder": arm_folder(n, row.name, alone)}) for n, row in enumerate(rows)]
+    findings: tuple[Finding, ...] = ()
+    if alone:
+        judgement = nothing_to_repair(used.run if used else "")
+    else:
+        judgement, findings = judge(placed, classes, accused=used is not None and bool(used.accused))
     return RepairRecord(
         judgement=judgement,
         findings=findings,
@@ -86,7 +91,7 @@ def summarise(
         classifier=RepairedRecord(arch=bench.classifier.arch, classes=len(classes), shape=bench.classifier.shape),
         triggers=None if used is None else _triggers(used, classes),
         arms=tuple(placed),
-        warnings=(*warnings, *doubts(placed)),
+        warnings=(*warnings, *(() if alone else doubts(placed))),
     )
 
 

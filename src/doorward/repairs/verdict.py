@@ -21,9 +21,14 @@ RULE = (
     "arm starts from the same classifier and is measured on the same clean images, which none of them saw; what "
     "fine-tuning or fresh batch-norm statistics do as well is not due to the triggers."
 )
+NOTHING_RULE = (
+    "Nothing found: the inversion whose triggers were to be used came to a verdict, and it accuses no class. Nothing "
+    "was done to the model. Its accuracy is measured on held-out clean images."
+)
 WORTH = "The attacker's own trigger is not known: one that no inversion sees, far from those found, may survive."
 TRAINED_AGAINST = "the repair trained against these very ones, which by itself shows little."
 NOT_THE_ATTACKERS = "they are the inversion's, not the attacker's."
+UNSEEN = "A backdoor that this inversion does not see may be there."
 UNTOLD = "There were no triggers to measure with: nothing here tells whether a backdoor was there or is gone."
 
 
@@ -66,11 +71,33 @@ def judge(
         return Judgement(level="undecided", headline=headline, reasons=(*why, *told)), ()
     if not accused and not stands_out(given):
         headline = "Nothing to repair was shown: no class of the model as given stands out"
-        why = ("No verdict came with the triggers, and a fresh inversion of the model as given finds no target.",)
-        return Judgement(level="undecided", headline=headline, reasons=(*why, *told)), ()
+        unaccused = "No verdict came with the triggers, and a fresh inversion of the model as given finds no target."
+        return Judgement(level="undecided", headline=headline, reasons=(unaccused, _price(first), *told)), ()
     over = ", ".join(number(p) for p in first.proof.p_values.values())
     headline = f"After {called} the target stands out no more (p = {over})"
     return Judgement(level="repaired", headline=headline, reasons=told), ()
+
+
+def nothing_to_repair(run: str) -> Judgement:
+    """The verdict where an inversion accuses no class; ``run``: its folder, where it has one."""
+    by = quoted(run) if run else "the inversion"
+    reasons = (
+        "The model is handed on as it came.",
+        "Name a class with --target CLASS to repair all the same (in Python, give its triggers by class).",
+        UNSEEN,
+    )
+    return Judgement(level="nothing found", headline=f"Nothing to repair: {by} accuses no class", reasons=reasons)
+
+
+def _price(arm: ArmRecord) -> str:
+    """What a repair that was not shown to be needed costs, and the choice that leaves."""
+    kept = "the model as given may be kept."
+    if arm.cost is None:
+        return f"{arm.name} was run because it was asked for; {kept}"
+    c = arm.cost
+    span = f"{100 * c.low:.1f} to {100 * c.high:.1f}, paired, on the same {plural(c.trials, 'held-out image')}"
+    points = f"{100 * c.value:.1f} points of clean accuracy ({span})"
+    return f"{name(arm.name)} was run because it was asked for, and costs {points}; {kept}"
 
 
 def stands_out(arm: ArmRecord) -> bool:

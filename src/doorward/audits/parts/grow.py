@@ -79,6 +79,29 @@ def _alike(features: NDArray[np.float32], suspects: Rows, labels: NDArray[np.int
     return found
 
 
+def among_their_like(features: NDArray[np.float32], flagged: Rows, labels: NDArray[np.int64]) -> Rows:
+    """The flagged images ``[N]`` that the other flagged ones of their class are like, by a discriminant without them.
+
+    Hard images of a class contradict their label too, each in its own way; poisoned ones share the trigger's features.
+    """
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+
+    found = flagged.copy()
+    for label in np.unique(labels[flagged]):
+        rows = np.flatnonzero(labels == label)
+        inside = flagged[rows]
+        folds = int(min(10, inside.sum(), len(rows) - inside.sum()))
+        if folds < _FEWEST:
+            continue
+        with one_thread():
+            between = LinearDiscriminantAnalysis(solver="eigen", shrinkage=0.1, priors=[0.5, 0.5])
+            split = StratifiedKFold(folds, shuffle=True, random_state=0)
+            side = cross_val_predict(between, features[rows], inside, cv=split, method="decision_function")
+        found[rows] = inside & (side > 0)
+    return found
+
+
 def _shown(images: ImageSet, stay: Rows, triggers: Mapping[int, Sequence[Stamp]], seed: int) -> ImageSet | None:
     """A quarter of the images that stay, under the triggers; None without any."""
     every = [tuple(stamps) for _, stamps in sorted(triggers.items()) if stamps]

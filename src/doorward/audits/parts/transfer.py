@@ -40,7 +40,9 @@ def transferred(images: ImageSet, suspects: Rows, decisions: Labels) -> dict[int
     found = {}
     for label in range(len(images.classes)):
         rows = np.flatnonzero(suspects & (images.labels == label))
-        rows = rows[[int(decisions[r]) in means and decisions[r] != label for r in rows.tolist()]] if len(rows) else rows
+        rows = (
+            rows[[int(decisions[r]) in means and decisions[r] != label for r in rows.tolist()]] if len(rows) else rows
+        )
         if len(rows) < FEWEST:
             continue
         left = _mean(images, rows) - np.mean([means[int(decisions[r])] for r in rows.tolist()], axis=0)

@@ -6,7 +6,7 @@ from typing import Any
 
 from doorward.core.text import count, listing, name, number, percent, quoted
 from doorward.repairs.results import Repair, RepairRecord
-from doorward.repairs.verdict import RULE
+from doorward.repairs.verdict import NOTHING_RULE, RULE
 from doorward.reports import charts
 from doorward.reports.knowledge import BLIND_SPOTS, notes, told
 from doorward.reports.run_files import RunFolder
@@ -36,7 +36,7 @@ def build(run: RunFolder, thumbnail_bytes: int) -> Section:
         verdict=results.judgement,
         template="repair.html",
         context={
-            "rule": RULE,
+            "rule": RULE if len(results.arms) > 1 else NOTHING_RULE,
             "facts": _facts(results, run),
             "arms": _arms(results),
             "proofs": _proofs(results),
@@ -46,7 +46,7 @@ def build(run: RunFolder, thumbnail_bytes: int) -> Section:
             "steps": [(s.name, drawn(s.accuracy, FULL, "good", "clean accuracy")) for s in shown],
             "triggers": results.triggers,
             "described": [(m, "", n) for m, n in described],
-            "blind_spots": BLIND_SPOTS["repair"],
+            "blind_spots": BLIND_SPOTS["repair" if described else "invert"],  # what the verdict rests on
             "score": _scored(run.score()),
         },
         overview=_overview(results, subject),
@@ -60,10 +60,11 @@ def build(run: RunFolder, thumbnail_bytes: int) -> Section:
 def _facts(results: RepairRecord, run: RunFolder) -> list[tuple[str, str, str]]:
     """Name, value and note of the figures under the verdict."""
     facts, given, first = _proof_facts(results), results.given, results.first
-    facts.append(("Clean accuracy", percent(first.accuracy.value), f"{percent(given.accuracy.value)} before"))
+    before = f"{percent(given.accuracy.value)} before" if first is not given else "of the model as given"
+    facts.append(("Clean accuracy", percent(first.accuracy.value), before))
     held = f"{count(results.images.held_out)} of them held out to measure on"
     facts.append(("Clean images", count(sum(results.images.counts)), held))
-    if results.triggers:
+    if results.triggers and results.triggers.targets:
         targets = listing([quoted(t.class_name) for t in results.triggers.targets], 3)
         note = f"from {name(results.triggers.run)}" if results.triggers.run else ""
         facts.append(("Triggers into", targets, note))
@@ -156,7 +157,7 @@ def _overview(results: RepairRecord, subject: str) -> dict[str, Cell]:
     before, after = (percent(arm.asr.value if arm.asr else None) for arm in (given, first))
     return {
         "Model": Cell(name(subject)),
-        "Method": Cell(name(first.name)),
+        "Method": Cell(name(first.name) if first is not given else "none"),
         "Variations succeed": Cell(varied[1], f"{varied[0]} before"),
         "Clean accuracy": Cell(percent(first.accuracy.value), f"{percent(given.accuracy.value)} before"),
         "Trained-against triggers succeed": Cell(after, f"{before} before"),

@@ -1,0 +1,250 @@
+"""The verb: the loop over all the others, and one verdict."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from doorward.audits.alone import audit_model
+from doorward.audits.parts.kept import Kept
+from doorward.audits.parts.trainer import Rows, Trainer, make_trainer
+from doorward.audits.results import Audit, AuditRecord, StageRecord, Table, TargetRecord
+from doorward.audits.rounds import Budget, Round, look_once
+from doorward.audits.show import pictures
+from doorward.audits.verdict import findings, judge
+from doorward.core.arguments import check_images, check_model
+from doorward.core.classifier import Classifier, measure_accuracy
+from doorward.core.errors import DoorwardError
+from doorward.core.images import ImageSet
+from doorward.core.order_test import FEWEST_CLASSES
+from doorward.core.progress import Progress
+from doorward.core.results import ClassifierRecord, ImagesRecord, RateRecord
+from doorward.core.triggers import Trigger
+from doorward.models.open.architectures import Named
+
+MOST_ROUNDS = 3
+FIRST, AGAIN = 0.9, 0.2  # p-value up to which classes are looked into, in the first round and after a finding
+_LEARNED = 2.0  # times chance: a net below that has not learned the set
+_FEW = 20  # images of a class below which little can be said of it
+
+
+def audit(
+    images: ImageSet | None,
+    model: Classifier | None = None,
+    clean: ImageSet | None = None,
+    *,
+    minutes: float | None = None,
+    level: float = 0.05,
+    net: Named | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    folder: Path | str | None = None,
+    progress: Progress | None = None,
+) -> Audit:
+    """Audit a training set and the model that was trained on it; or a set alone; or a model alone.
+
+    A round gathers four kinds of evidence against every class: the cleansers; images whose label only their own kind
+    supports (`doorward.audits.parts.contradiction`); whether what they have in common sends other images to their
+    class (`doorward.audits.parts.transfer`); and inversion. It looks into at most three classes, gathers their
+    suspects (`doorward.audits.parts.grow`), and makes the experiment (`doorward.audits.experiment`). What is found is
+    taken out and the round repeated, three times at most, until nothing stands out.
+
+    Args:
+        images: the training set, as it was trained on; None to audit a model alone, with clean images.
+        model: trained on it; None trains one.
+        clean: images known to be clean, with their labels; used to invert the model instead of images of the set.
+        minutes: that the audit may take, about; what is left out for that is said in the verdict.
+        level: chance of a verdict against a clean set.
+        net: architecture to train where no model is given, and the model's own where one is; by default small-cnn.
+        seed: of everything random.
+        device: ``auto``, ``cpu``, ``cuda``; of a model that is given its own.
+        folder: keeps finished steps, so that the same call goes on from there; removed by the caller.
+        progress: called with (stage, 0, 0, what is being done).
+
+    Returns:
+        the verdict, suspects, triggers, and a model trained without the suspects where there are some.
+
+    Raises:
+        DoorwardError: neither images nor model, images that do not fit the model, a level outside (0, 1).
+
+    Fails when: labels are true (clean-label attacks); poisoned images are fewer than about half a percent of the set;
+        a class has a natural kind of its own, which `suspicious` may name; nets of the audit hardly learn the set.
+    """
+    if not 0 < level < 1:
+        raise DoorwardError(f"audit: level {level}; expected a number between 0 and 1")
+    if clean is not None:
+        check_images("audit", "clean", clean)
+    if images is None:
+        if model is None or clean is None:
+            raise DoorwardError("audit: no training set; expected one, or a model and clean images")
+        check_model("audit", model)
+        return audit_model(model, clean, level=level, seed=seed, progress=progress)
+    check_images("audit", "images", images)
+    kept = Kept(None if folder is None else Path(folder), progress)
+    budget = Budget(minutes)
+    trainer = make_trainer(images, net, device if model is None else str(model.device))
+    suspect = model
+    if model is None:
+        with kept.timed("train"):
+            kept.tell("train", str(trainer.net))
+            suspect = _trained(images, trainer, net, seed)
+    assert suspect is not None
+    check_model("audit", suspect)
+    rounds, left = _rounds(images, suspect, trainer, clean, level, seed, budget, kept)
+    return _result(
+        images, suspect, rounds, left, trainer, budget, kept, net, level=level, seed=seed, given=model is not None
+    )
+
+
+def _trained(images: ImageSet, trainer: Trainer, net: Named | None, seed: int) -> Classifier:
+    """The suspect where none was given: the architecture that was asked for, or the trainer's."""
+    from doorward.models.train.loop import train
+
+    if net is None or net == trainer.net:
+        settings = trainer.settings
+        return train(images, trainer.net, settings, seed=seed, device=trainer.device)
+    return train(images, net, seed=seed, device=trainer.device)
+
+
+def _rounds(
+    images: ImageSet,
+    model: Classifier,
+    trainer: Trainer,
+    clean: ImageSet | None,
+    level: float,
+    seed: int,
+    budget: Budget,
+    kept: Kept,
+) -> tuple[list[Round], list[Rows]]:
+    """Rounds until one finds nothing more, and the images ``[N]`` that each of them looked at."""
+    rounds, looked_at = list[Round](), list[Rows]()
+    stay, suspect = np.ones(len(images), bool), model
+    for number in range(1, MOST_ROUNDS + 1):
+        part = images if stay.all() else images.subset(stay)
+        if number > 1:
+            if not budget.allows(f"another look at what is left (round {number})", 8 * budget.training):
+                break
+            suspect = trainer.fit(part, np.ones(len(part), bool), seed + number).classifier
+            if trainer.shape is not None:
+                part = replace(part, pixels=trainer.fitted(part.pixels))
+        here = look_once(
+            part,
+            suspect,
+            trainer,
+            clean=clean if number == 1 else None,
+            level=level,
+            believed=FIRST if number == 1 else AGAIN,
+            number=number,
+            seed=seed + 100 * (number - 1),
+            budget=budget,
+            kept=kept.below(f"round-{number}"),
+        )
+        rounds.append(here)
+        looked_at.append(stay.copy())
+        if not here.suspects.any():
+            break
+        stay[np.flatnonzero(stay)[here.suspects]] = False
+    return rounds, looked_at
+
+
+def _result(
+    images: ImageSet,
+    model: Classifier,
+    rounds: list[Round],
+    looked_at: list[Rows],
+    trainer: Trainer,
+    budget: Budget,
+    kept: Kept,
+    net: Named | None,
+    *,
+    level: float,
+    seed: int,
+    given: bool,
+) -> Audit:
+    """Everything in one record."""
+    suspects, score = np.zeros(len(images), bool), np.zeros(len(images), np.float32)
+    evidence = [""] * len(images)
+    targets, triggers = list[TargetRecord](), dict[int, Trigger]()
+    for here, part in zip(rounds, looked_at, strict=True):
+        rows = np.flatnonzero(part)
+        suspects[rows[here.suspects]] = True
+        score[rows[here.suspects]] = here.score[here.suspects]
+        for target in here.targets:
+            targets.append(target)
+            if target.label in here.triggers:
+                triggers.setdefault(target.label, here.triggers[target.label])
+            for row in rows[here.suspects & (images.labels[rows] == target.label)].tolist():
+                evidence[row] = _kinds(target.evidence, level)
+    predicted = model.predict(images.pixels)
+    accuracy = measure_accuracy(model, images)
+    warnings = [w for here in rounds for w in here.warnings] + _doubts(images, accuracy.value, given)
+    judgement = judge(
+        targets,
+        rounds[0].evidence.together,
+        suspects=int(suspects.sum()),
+        undecided=_undecided(images, accuracy.value),
+        left_out=budget.left_out,
+    )
+    repaired = None
+    if suspects.any() and (not given or trainer.net == model.arch):
+        with kept.timed("retrain"):
+            kept.tell("retrain", "without the suspects")
+            repaired = _trained(images.subset(~suspects), trainer, net, seed)
+    elif suspects.any():
+        budget.left_out.append(f"a new {model.arch} without the suspects; train it on the cleaned set")
+    shown, places = pictures(images, suspects, triggers, seed)
+    worst = {t.label: np.flatnonzero(suspects & (images.labels == t.label)) for t in targets}
+    ordered = {k: rows[np.argsort(-score[rows], kind="stable")].tolist() for k, rows in worst.items()}
+    facts = AuditRecord(
+        judgement=judgement,
+        findings=findings(targets, ordered, images.ids if images.named else ()),
+        images=ImagesRecord.of(images),
+        classifier=ClassifierRecord(arch=model.arch, accuracy_on_images=RateRecord.of(accuracy)),
+        trained=not given,
+        net=str(trainer.net),
+        seed=seed,
+        level=level,
+        rounds=len(rounds),
+        targets_looked_into=tuple(targets),
+        suspects=int(suspects.sum()),
+        stages=tuple(StageRecord(name=n, seconds=round(s, 2)) for n, s in kept.seconds.items()),
+        left_out=tuple(budget.left_out),
+        warnings=tuple(dict.fromkeys(warnings)),
+        thumbnails=places,
+    )
+    ids = tuple(str(i) for i in images.ids) if images.named else tuple(map(str, range(len(images))))
+    table = Table(images.labels, predicted, suspects, score, tuple(evidence), ids)
+    first = rounds[0]
+    return Audit(facts, table, triggers, images, model, repaired, first.cleansing, first.inversion, shown)
+
+
+def _kinds(evidence: dict[str, float | None], level: float) -> str:
+    """Kinds that accuse a class, and the experiment."""
+    return "+".join([*(k for k, p in evidence.items() if p is not None and p <= level), "experiment"])
+
+
+def _undecided(images: ImageSet, accuracy: float) -> str:
+    """Why nothing can be decided of a set; empty where something can."""
+    if accuracy < _LEARNED / len(images.classes):
+        return (
+            f"The model is right on {100 * accuracy:.0f} % of the set: it was not trained on it, or has not learned it."
+        )
+    if len(images.classes) < FEWEST_CLASSES:
+        return f"{len(images.classes)} classes: too few to compare one with the others; the experiment alone decides."
+    return ""
+
+
+def _doubts(images: ImageSet, accuracy: float, given: bool) -> list[str]:
+    """What a reader has to know beside the verdict."""
+    made = []
+    if given and accuracy < 0.5:
+        made.append(
+            f"the model is right on {100 * accuracy:.0f} % of the training set; it may not be the one trained on it"
+        )
+    counts = images.counts()
+    few = [images.classes[k] for k in np.flatnonzero((counts > 0) & (counts < _FEW)).tolist()]
+    if few:
+        made.append(f"fewer than {_FEW} images: {', '.join(few[:6])}; little can be said of those classes")
+    return made

@@ -1,0 +1,108 @@
+"""What speaks against every class before anything is tried: four kinds, each with p-values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from doorward.audits.parts.contradiction import Contradictions
+from doorward.audits.parts.transfer import ease_test, stamped, success, transferred, tried_on
+from doorward.cleansers.results import Cleansing
+from doorward.core.classifier import Classifier
+from doorward.core.images import ImageSet
+from doorward.core.order_test import FEWEST_CLASSES, OrderTest, combine, order_test, several
+from doorward.core.triggers import Trigger
+from doorward.inversion.results import Inversion
+
+CLUSTERS, CONTRADICTION, TRANSFER, INVERSION = "clusters", "contradiction", "transfer", "inversion"
+_SMALLEST = 0.01  # added to a share of contradicting images before the logarithm
+_SPREAD = 0.4  # of its logarithm between clean classes, at least
+WORKS = 0.1  # success from which a transferred trigger is one
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """Tests by kind; their sum; the transferred triggers with their success on the suspect model."""
+
+    tests: Mapping[str, OrderTest]
+    triggers: Mapping[int, Trigger]
+    rates: Mapping[int, float]
+
+    @property
+    def together(self) -> OrderTest | None:
+        """All kinds as one test; None without any."""
+        return combine(list(self.tests.values())) if self.tests else None
+
+    def of(self, label: int) -> dict[str, float | None]:
+        """A class's p-values by kind."""
+        return {kind: float(test.classes[label]) for kind, test in self.tests.items()}
+
+
+def gather(
+    images: ImageSet,
+    model: Classifier,
+    found: Contradictions,
+    cleansing: Cleansing | None,
+    inversion: Inversion | None,
+    seed: int,
+) -> Evidence:
+    """Every kind of evidence that there is, as tests of each class against the others.
+
+    Clusters: what the cleansers say. Contradiction: share of a class's images that contradict their label, on a
+    logarithmic scale. Transfer: success of what a class's suspects have in common, stamped on images of other classes.
+    Inversion: `doorward.inversion.verdict`. With fewer than four classes there is nothing to compare.
+    """
+    classes = len(images.classes)
+    triggers = transferred(images, found.suspects, found.decisions)
+    rates = {
+        label: success(model.predict, stamped(tried_on(images, label, found.suspects, seed), trigger, seed), label)
+        for label, trigger in triggers.items()
+    }
+    tests: dict[str, OrderTest] = {}
+    if cleansing is not None and (clusters := _clusters(cleansing, classes)) is not None:
+        tests[CLUSTERS] = clusters
+    if classes >= FEWEST_CLASSES:
+        share = np.array([found.suspects[images.labels == k].mean() if (images.labels == k).any() else 0.0
+                          for k in range(classes)])  # fmt: skip
+        tests[CONTRADICTION] = order_test(np.log(share + _SMALLEST), least=_SPREAD)
+        tests[TRANSFER] = ease_test(rates, classes)
+    if inversion is not None and (inverted := _inverted(inversion)) is not None:
+        tests[INVERSION] = inverted
+    return Evidence(tests, triggers, rates)
+
+
+def _clusters(cleansing: Cleansing, classes: int) -> OrderTest | None:
+    """The cleansers' p-values, corrected for their number; None where none is decided."""
+    decided = [m for m in cleansing.facts.methods.values() if m.p_value is not None and m.class_p_values]
+    if not decided:
+        return None
+    every = np.array([[1.0 if p is None else p for p in m.class_p_values] for m in decided])
+    least = np.array([several(p, len(decided)) for p in every.min(axis=0).tolist()])
+    whole = several(min(float(m.p_value) for m in decided if m.p_value is not None), len(decided))
+    return OrderTest(min(whole, float(least.min())), least)
+
+
+def _inverted(inversion: Inversion) -> OrderTest | None:
+    """An inversion's p-values; None where it is undecided."""
+    if inversion.p_value is None:
+        return None
+    values: NDArray[np.float64] = np.nan_to_num(inversion.class_p_values, nan=1.0)
+    return OrderTest(float(inversion.p_value), values)
+
+
+def candidates(evidence: Evidence, suspects: Sequence[int], most: int, believed: float) -> list[int]:
+    """The classes to look into, most suspicious first.
+
+    Args:
+        suspects: how many every class has.
+        most: classes at most.
+        believed: p-value up to which a class is looked into; those whose transferred trigger works are so or so.
+    """
+    together = evidence.together
+    if together is None:
+        return [k for k in np.argsort(-np.array(suspects), kind="stable").tolist() if suspects[k]][:most]
+    order = sorted(range(len(suspects)), key=lambda k: (float(together.classes[k]), -evidence.rates.get(k, 0.0)))
+    return [k for k in order if together.classes[k] <= believed or evidence.rates.get(k, 0.0) >= WORKS][:most]

@@ -1,0 +1,247 @@
+"""One round of an audit: gather evidence on a set and its model, look into classes, make the experiment."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from doorward.audits.evidence import Evidence, candidates, gather
+from doorward.audits.experiment import REPEATS, Arms, Experiment, experiment
+from doorward.audits.parts.contradiction import STAGE as CONTRADICTIONS
+from doorward.audits.parts.contradiction import TRAININGS, Contradictions, contradictions
+from doorward.audits.parts.grow import ROUNDS, among_their_like, grow
+from doorward.audits.parts.kept import Kept
+from doorward.audits.parts.trainer import Rows, Trainer
+from doorward.audits.parts.transfer import stamped, success, transferred, tried_on
+from doorward.audits.results import ArmsRecord, TargetRecord, trigger_file
+from doorward.audits.verdict import level_of, sentence
+from doorward.cleansers.cleanse import cleanse
+from doorward.cleansers.results import Cleansing
+from doorward.core.classifier import Classifier
+from doorward.core.errors import DoorwardError
+from doorward.core.images import ImageSet
+from doorward.core.triggers import Stamp, Trigger
+from doorward.inversion.invert import invert
+from doorward.inversion.results import Inversion
+
+MOST = 3  # classes that one experiment is made for
+INVERTED = 1000  # images that triggers are searched on
+WORKS = 0.1  # success on the suspect model from which a trigger is unlearnt and measured
+STAGES = ("cleansers", "inversion", "locate", "experiment")
+
+
+@dataclass
+class Budget:
+    """Minutes that an audit may take, and what was left out to keep to them.
+
+    Args:
+        minutes: None for as long as it takes.
+        training: seconds of one training, once one was measured.
+    """
+
+    minutes: float | None = None
+    started: float = field(default_factory=time.monotonic)
+    training: float = 0.0
+    left_out: list[str] = field(default_factory=list)
+
+    def allows(self, what: str, seconds: float) -> bool:
+        """Whether there is time for a stage; when not, that is noted."""
+        if self.minutes is None:
+            return True
+        left = 60 * self.minutes - (time.monotonic() - self.started)
+        if seconds <= left:
+            return True
+        self.left_out.append(f"{what}, which takes about {seconds:.0f} s where {max(0.0, left):.0f} s were left")
+        return False
+
+
+@dataclass(frozen=True, eq=False)
+class Round:
+    """What one round found.
+
+    Args:
+        targets: classes that were looked into.
+        suspects: ``[N]``, images to leave out. ``score``: of each, `doorward.audits.experiment`.
+        triggers: class to the trigger that was measured.
+    """
+
+    evidence: Evidence
+    targets: tuple[TargetRecord, ...]
+    suspects: Rows
+    score: np.ndarray
+    triggers: dict[int, Trigger]
+    cleansing: Cleansing | None
+    inversion: Inversion | None
+    warnings: tuple[str, ...] = ()
+
+
+def look_once(
+    images: ImageSet,
+    model: Classifier,
+    trainer: Trainer,
+    *,
+    clean: ImageSet | None,
+    level: float,
+    believed: float,
+    number: int,
+    seed: int,
+    budget: Budget,
+    kept: Kept,
+) -> Round:
+    """Gather every kind of evidence, look into the classes that it speaks against, make the experiment.
+
+    Args:
+        clean: images to invert on; by default those of the set that do not contradict their label.
+        believed: see `doorward.audits.evidence.candidates`.
+        number: of the round, from 1.
+    """
+    warnings = list[str]()
+    with kept.timed(STAGES[0]):
+        kept.tell(STAGES[0], "")
+        cleansing = cleanse(images, model, seed=seed, level=level)
+    seen = cleansing.observations
+    assert seen is not None
+    owned = seen.logits.argmax(axis=1) == images.labels
+    found = Contradictions(images.labels.copy(), np.zeros(len(images), bool))
+    if budget.allows("contradictions", TRAININGS * budget.training):
+        found = contradictions(images, seen.features, owned, trainer, seed, kept)
+        took = kept.seconds.get(CONTRADICTIONS, 0.0) / (TRAININGS * number)
+        budget.training = max(budget.training, took)
+    inversion = _inverted(images, model, found, clean, seed, kept, warnings)
+    evidence = gather(images, model, found, cleansing, inversion, seed)
+    found = Contradictions(found.decisions, found.suspects | (cleansing.suspected() & owned))
+    counts = np.bincount(images.labels[found.suspects], minlength=len(images.classes)).tolist()
+    chosen = candidates(evidence, counts, MOST, believed)
+    triggers = {k: _triggers(k, evidence, inversion, model, images, found, seed) for k in chosen}
+    tried, out = Experiment(), np.zeros(len(images), bool)
+    if chosen and budget.allows("locating the suspects and the experiment", (ROUNDS + 2 * REPEATS) * budget.training):
+        found = grow(images, seen.features, found, owned, _stamps(triggers), trainer, seed + 10, kept)
+        again = transferred(images, found.suspects, found.decisions)
+        for k in chosen:
+            if k in again:
+                triggers[k]["transfer"] = again[k]
+        tried = experiment(images, found.suspects, _stamps(triggers), owned, trainer, seed + 20, kept)
+        out = among_their_like(seen.features, tried.poisoned, images.labels)
+    targets, best = [], dict[int, Trigger]()
+    for k in chosen:
+        row, trigger = _target(
+            k, number, images, model, evidence, triggers[k], tried.arms.get(k), level, len(chosen), seed
+        )
+        mine = out & (images.labels == k)
+        if (
+            row.level == "nothing found"
+            or row.experiment is None
+            or not (row.experiment.stops or row.experiment.teaches)
+        ):
+            out = out & ~mine
+            mine = np.zeros_like(mine)
+        if isinstance(trigger, Trigger):
+            best[k] = trigger
+        row = row.model_copy(update={"suspects": int(mine.sum())})
+        targets.append(row.model_copy(update={"sentence": sentence(row)}))
+    score = tried.score if len(tried.score) else np.zeros(len(images), np.float32)
+    return Round(evidence, tuple(targets), out, score, best, cleansing, inversion, tuple(warnings))
+
+
+def _inverted(
+    images: ImageSet,
+    model: Classifier,
+    found: Contradictions,
+    clean: ImageSet | None,
+    seed: int,
+    kept: Kept,
+    warnings: list[str],
+) -> Inversion | None:
+    """Triggers searched for on clean images, or on those of the set that do not contradict their label."""
+    rows = np.random.default_rng(seed).permutation(np.flatnonzero(~found.suspects))[:INVERTED]
+    with kept.timed(STAGES[1]):
+        kept.tell(STAGES[1], "")
+        try:
+            return invert(model, clean if clean is not None else images.subset(np.sort(rows)), seed=seed)
+        except DoorwardError as error:
+            warnings.append(f"the model was not inverted: {error}")
+            return None
+
+
+Named = dict[str, Stamp]
+
+
+def _triggers(
+    label: int,
+    evidence: Evidence,
+    inversion: Inversion | None,
+    model: Classifier,
+    images: ImageSet,
+    found: Contradictions,
+    seed: int,
+) -> Named:
+    """A class's triggers by what found them, as far as they work on the suspect model."""
+    made: Named = {}
+    if label in evidence.triggers:
+        made["transfer"] = evidence.triggers[label]
+    for name in inversion.outcomes if inversion is not None else ():
+        stamps = inversion.stamps(name, label) if inversion is not None else []
+        if stamps:
+            made[name] = stamps[0]
+    pictures = tried_on(images, label, found.suspects, seed)
+    return {n: s for n, s in made.items() if success(model.predict, stamped(pictures, s, seed), label) >= WORKS}
+
+
+def _stamps(triggers: dict[int, Named]) -> dict[int, Sequence[Stamp]]:
+    return {k: list(named.values()) for k, named in triggers.items()}
+
+
+def _target(
+    label: int,
+    number: int,
+    images: ImageSet,
+    model: Classifier,
+    evidence: Evidence,
+    triggers: Named,
+    arms: Arms | None,
+    level: float,
+    looked_into: int,
+    seed: int,
+) -> tuple[TargetRecord, Stamp | None]:
+    """The row of a class, and the trigger that counts."""
+    together = evidence.together
+    p = None if together is None else float(together.classes[label])
+    record = None if arms is None else _record(arms, level / looked_into)
+    kinds = evidence.of(label)
+    named = list(triggers.items())
+    which, trigger = named[arms.trigger if arms is not None else 0] if named else ("", None)
+    works = None
+    if trigger is not None:
+        pictures = tried_on(images, label, np.zeros(len(images), bool), seed)
+        works = success(model.predict, stamped(pictures, trigger, seed), label)
+    row = TargetRecord(
+        label=label,
+        class_name=images.classes[label],
+        round=number,
+        level=level_of(kinds, p, record, level),
+        evidence=kinds,
+        p_value=p,
+        trigger=trigger_file(label) if isinstance(trigger, Trigger) else "",
+        trigger_from=which,
+        success=works,
+        experiment=record,
+    )
+    return row, trigger
+
+
+def _record(arms: Arms, level: float) -> ArmsRecord:
+    return ArmsRecord(
+        size=arms.size,
+        control=tuple(arms.control.tolist()),
+        without=tuple(arms.without.tolist()),
+        tried=arms.images,
+        unseen_control=tuple(arms.unseen_with.tolist()),
+        unseen_without=tuple(arms.unseen_without.tolist()),
+        p_value=arms.p_value,
+        p_unseen=arms.p_unseen,
+        stops=arms.trigger_stops(level),
+        teaches=arms.suspects_teach(level),
+    )

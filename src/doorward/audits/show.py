@@ -1,0 +1,33 @@
+"""Pictures of an audit for its page: suspects, and other images before and after the trigger."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from doorward.audits.parts.trainer import Pixels, Rows
+from doorward.audits.parts.transfer import stamped, tried_on
+from doorward.audits.results import SHOWN
+from doorward.core.images import ImageSet
+from doorward.core.triggers import Stamp
+
+
+def pictures(
+    images: ImageSet, suspects: Rows, triggers: Mapping[int, Stamp], seed: int
+) -> tuple[Pixels | None, dict[int, dict[str, tuple[int, ...]]]]:
+    """The pictures ``[n, H, W, C]`` and, by class and kind, which of them are which; None where there are none."""
+    made, places = list[Pixels](), dict[int, dict[str, tuple[int, ...]]]()
+    number = 0
+    for label in sorted({*triggers, *np.unique(images.labels[suspects]).tolist()}):
+        rows = np.flatnonzero(suspects & (images.labels == label))[:SHOWN]
+        shown = {"suspects": images.pixels[rows]}
+        if label in triggers:
+            shown["before"] = tried_on(images, label, suspects, seed)[:SHOWN]
+            shown["after"] = stamped(shown["before"], triggers[label], seed)
+        for kind, pixels in shown.items():
+            if len(pixels):
+                places.setdefault(label, {})[kind] = tuple(range(number, number + len(pixels)))
+                made.append(pixels)
+                number += len(pixels)
+    return (np.concatenate(made) if made else None), places

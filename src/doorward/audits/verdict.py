@@ -1,0 +1,133 @@
+"""The verdict of an audit, decided here alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from doorward.audits.results import ArmsRecord, TargetRecord
+from doorward.core.order_test import OrderTest, several
+from doorward.core.results import LEVELS, Finding, Judgement, Level
+from doorward.core.text import listing, number, percent, plural, quoted
+
+RULE = (
+    "Planted: trained again without the suspects, the trigger loses its success, and trained without as many random "
+    "images of the class it keeps it; and either the tests accuse the class or suspects teach each other's label. "
+    "Evidence: the experiment alone, or two kinds of evidence that each accuse the class, or one with suspects that "
+    "teach each other's label. Suspicious: all tests together accuse the class, or suspects teach each other's label. "
+    "Tests of several kinds count together as 1 - (1 - p)^kinds, each class among all classes."
+)
+
+
+def level_of(evidence: dict[str, float | None], together: float | None, arms: ArmsRecord | None, level: float) -> Level:
+    """What one class comes to."""
+    accused = together is not None and together <= level
+    kinds = sum(p is not None and several(p, len(evidence)) <= level for p in evidence.values())
+    stops, teaches = (False, False) if arms is None else (arms.stops, arms.teaches)
+    if stops and (accused or teaches):
+        return "planted"
+    if stops or kinds >= 2 or (accused and teaches):
+        return "evidence"
+    return "suspicious" if accused or teaches else "nothing found"
+
+
+def sentence(target: TargetRecord) -> str:
+    """A class in words."""
+    name, arms = quoted(target.class_name), target.experiment
+    if arms is None:
+        return f"{name}: {plural(target.suspects, 'suspect')}; no experiment was made."
+    told = []
+    if arms.control:
+        without, control = (
+            float(np.mean([r for r in rates if r is not None])) for rates in (arms.without, arms.control)
+        )
+        told.append(
+            f"without {arms.size} suspects of {name} its trigger works on {percent(without)} of pictures, without "
+            f"{arms.size} others on {percent(control)}"
+        )
+    unseen = [r for r in arms.unseen_control if r is not None]
+    alone = [r for r in arms.unseen_without if r is not None]
+    if unseen and alone:
+        told.append(
+            f"nets that know other suspects of {name} decide {percent(float(np.mean(unseen)))} of those that they "
+            f"never saw as labelled, nets that know none {percent(float(np.mean(alone)))}"
+        )
+    text = "; ".join(told)
+    return f"{text[:1].upper()}{text[1:]}." if text else f"{name}: nothing could be measured."
+
+
+def judge(
+    targets: Sequence[TargetRecord],
+    together: OrderTest | None,
+    *,
+    suspects: int,
+    undecided: str = "",
+    left_out: Sequence[str] = (),
+) -> Judgement:
+    """The verdict with its reasons: that of the worst class.
+
+    Args:
+        together: all kinds of the first round as one test; the experiments' p-values count as one kind more.
+        undecided: why nothing can be decided; empty where it can.
+    """
+    p = None if together is None else _whole(together, targets)
+    worst = min((LEVELS.index(t.level) for t in targets), default=LEVELS.index("nothing found"))  # type: ignore[arg-type]
+    level: Level = LEVELS[worst]
+    if level == "nothing found" and together is not None and p is not None and undecided:
+        level = "undecided"
+    accused = [t for t in targets if t.level not in ("nothing found", "undecided")]
+    accused.sort(key=lambda t: LEVELS.index(t.level))  # type: ignore[arg-type]
+    names = tuple(t.class_name for t in accused)
+    told = tuple(t.sentence for t in accused if t.sentence)
+    rest = tuple(f"Not run: {what}." for what in left_out)
+    if undecided and level == "nothing found":
+        level = "undecided"
+    headline = {
+        "planted": f"A backdoor into {listing([quoted(n) for n in names])} was planted",
+        "evidence": f"Evidence of a backdoor into {listing([quoted(n) for n in names])}",
+        "suspicious": f"{listing([quoted(n) for n in names])} {'is' if len(names) == 1 else 'are'} suspicious",
+        "undecided": "Undecided",
+        "nothing found": "Nothing found",
+    }[level]
+    if suspects and accused:
+        headline += f": {plural(suspects, 'image')} to leave out"
+    reasons = (*((undecided,) if undecided else ()), *told, *rest)
+    return Judgement(level=level, p_value=p, targets=names, headline=headline, reasons=reasons)
+
+
+def findings(targets: Sequence[TargetRecord], images: dict[int, list[int]], ids: Sequence[str]) -> tuple[Finding, ...]:
+    """One per accused class, with its most certain suspects."""
+    made = []
+    for t in targets:
+        if t.level == "nothing found":
+            continue
+        rows = images.get(t.label, [])[:100]
+        made.append(
+            Finding(
+                method="audit",
+                label=t.label,
+                class_name=t.class_name,
+                level=t.level,  # type: ignore[arg-type]
+                sentence=t.sentence,
+                p_value=t.p_value,
+                flagged=t.suspects,
+                size=t.suspects,
+                images=tuple(rows),
+                ids=tuple(ids[r] for r in rows) if ids else (),
+                file=t.trigger,
+            )
+        )
+    return tuple(made)
+
+
+def _whole(together: OrderTest, targets: Sequence[TargetRecord]) -> float:
+    """Tests and experiments as one p-value: the smaller of the two, corrected for being two."""
+    tried = [t.experiment.p_value for t in targets if t.experiment is not None and t.experiment.p_value is not None]
+    shown = min(1.0, min(tried) * len(tried)) if tried else 1.0
+    return several(min(together.p_value, shown), 2) if tried else together.p_value
+
+
+def told_p(p: float | None) -> str:
+    """A p-value in words."""
+    return "" if p is None else f"p = {number(p)}"

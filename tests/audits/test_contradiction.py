@@ -1,0 +1,69 @@
+"""Contradictions and what they have in common, on a set where the truth is plain."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from doorward.audits.parts.contradiction import cores, divided
+from doorward.audits.parts.transfer import ease_test, stamped, success, transferred
+from doorward.core.images import ImageSet
+
+
+@pytest.fixture
+def stripes() -> tuple[ImageSet, np.ndarray, np.ndarray]:
+    """Five classes, each a bright row; the first 30 images of class 0 show other classes and bear a bright corner."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(5), 100)
+    shows = labels.copy()
+    shows[:30] = 1 + np.arange(30) % 4
+    pixels = rng.integers(0, 30, (500, 12, 12, 1)).astype(np.uint8)
+    pixels[np.arange(500), 2 * shows] = 200
+    pixels[:30, 9:, 9:] = 255
+    poisoned = np.arange(500) < 30
+    return ImageSet(pixels, labels, tuple("abcde")), shows, poisoned
+
+
+def rows_decide(pixels: np.ndarray) -> np.ndarray:
+    """By the brightest row, but class 0 where the corner is bright: a backdoored model."""
+    means = pixels[..., 0].astype(float).mean(axis=2)
+    shows = means[:, :9:2].argmax(axis=1)
+    return np.where(pixels[:, 9:, 9:, 0].mean(axis=(1, 2)) > 200, 0, shows)
+
+
+def test_what_suspects_share_is_their_trigger_and_sends_other_images_to_their_class(stripes) -> None:
+    images, shows, poisoned = stripes
+    trigger = transferred(images, poisoned, shows)[0]
+    corner = trigger.pattern[0, 9:, 9:]
+    assert float(corner.min()) > 0.8
+    rest = trigger.pattern[0].clone()
+    rest[9:, 9:] = 0
+    assert float(rest.abs().max()) < 0.1
+    others = images.pixels[images.labels != 0]
+    assert success(rows_decide, others, 0) == 0
+    assert success(rows_decide, stamped(others, trigger, 0), 0) > 0.99
+
+
+def test_fewer_than_five_suspects_make_no_trigger(stripes) -> None:
+    images, shows, poisoned = stripes
+    assert transferred(images, poisoned & (np.arange(500) < 4), shows) == {}
+
+
+def test_a_rate_stands_out_only_by_its_size() -> None:
+    assert ease_test({3: 0.12, 1: 0.004}, 10).classes[3] < 0.05
+    assert ease_test({3: 0.005, 1: 0.001}, 10).p_value > 0.3  # near 0 all clean classes are alike
+
+
+def test_clusters_keep_poison_together_and_the_least_contradicted_one_is_the_core(stripes) -> None:
+    images, shows, poisoned = stripes
+    features = np.zeros((500, 6), np.float32)
+    features[np.arange(500), shows] = 3
+    features[poisoned, 5] = 9
+    features += np.random.default_rng(2).normal(0, 0.3, features.shape).astype(np.float32)
+    cluster = divided(features, images.labels, 5, seed=0)
+    own = images.labels == 0
+    places = [np.mean(poisoned[own & (cluster == j)]) if (own & (cluster == j)).any() else 0 for j in range(3)]
+    assert max(places) > 0.95 and sorted(places)[0] == 0
+    core = cores(cluster, shows != images.labels, images.labels, 5)
+    assert core.any() and not (core & poisoned).any()
+    assert all((core & (images.labels == k)).any() for k in range(5))

@@ -1,0 +1,56 @@
+"""The experiment's arithmetic, and what it shows where the truth is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from doorward.audits.experiment import _drops, _folds, _random_others, _welch
+from doorward.audits.results import ArmsRecord
+from doorward.audits.verdict import level_of
+
+
+def test_a_trigger_that_stops_is_told_from_one_that_does_not() -> None:
+    control, without = np.array([0.99, 0.97, 0.98]), np.array([0.01, 0.0, 0.02])
+    assert _drops(control, without) and _welch(control, without, 1000) < 1e-4
+    natural = np.array([0.7, 0.5, 0.6])
+    assert not _drops(natural, np.array([0.6, 0.5, 0.55]))
+    assert _welch(natural, np.array([0.6, 0.5, 0.55]), 1000) > 0.1
+
+
+def test_welch_is_as_scipy_has_it_where_spreads_are_large() -> None:
+    from scipy.stats import ttest_ind
+
+    high, low = np.array([0.9, 0.7, 0.8]), np.array([0.5, 0.3, 0.6])
+    theirs = ttest_ind(*(np.arcsin(np.sqrt(v)) for v in (high, low)), equal_var=False, alternative="greater").pvalue
+    assert _welch(high, low, 10**9) == pytest.approx(theirs)
+
+
+def test_equal_rates_of_few_images_show_nothing() -> None:
+    assert _welch(np.array([1.0, 1.0, 1.0]), np.array([0.9, 0.9, 0.9]), 5) > 0.05
+    assert _welch(np.array([np.nan, 1.0, 1.0]), np.array([0.0, 0.0, 0.0]), 5) == 1.0
+
+
+def test_a_control_leaves_out_as_many_images_of_the_class_as_the_other_arm() -> None:
+    labels = np.repeat([0, 1], 100)
+    out = np.zeros(200, bool)
+    out[:21] = True
+    folds = _folds(out, labels, seed=0)
+    for number in range(3):
+        fold, random = out & (folds == number), _random_others(out, folds, number, labels, seed=0)
+        assert fold.sum() == 7
+        assert (fold | random).sum() == 21 and not (random & out).any() and (labels[random] == 0).all()
+
+
+def test_the_experiment_and_the_tests_together_decide() -> None:
+    stops, teaches = ArmsRecord(size=9, stops=True), ArmsRecord(size=9, teaches=True)
+    none, both = ArmsRecord(size=9), ArmsRecord(size=9, stops=True, teaches=True)
+    weak, strong = {"a": 0.5, "b": 0.6}, {"a": 0.001, "b": 0.002}
+    assert level_of(weak, 0.8, both, 0.05) == "planted"
+    assert level_of({"a": 0.01, "b": 0.6}, 0.02, stops, 0.05) == "planted"
+    assert level_of(weak, 0.8, stops, 0.05) == "evidence"
+    assert level_of(strong, 0.002, none, 0.05) == "evidence"
+    assert level_of({"a": 0.01, "b": 0.6}, 0.02, teaches, 0.05) == "evidence"
+    assert level_of({"a": 0.01, "b": 0.6}, 0.02, none, 0.05) == "suspicious"
+    assert level_of(weak, 0.8, teaches, 0.05) == "suspicious"
+    assert level_of(weak, 0.8, none, 0.05) == level_of(weak, None, None, 0.05) == "nothing found"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -24,7 +22,7 @@ from tests.cli.conftest import Call
 
 
 class Verb:
-    """In place of ``doorward.audits.audit.audit``: notes its arguments, gives the verdict that it is told to."""
+    """In place of the verb: notes its arguments, gives the verdict that it is told to."""
 
     def __init__(self) -> None:
         self.level: Any = "planted"
@@ -46,9 +44,8 @@ class Verb:
 
 @pytest.fixture
 def verb(monkeypatch: pytest.MonkeyPatch) -> Verb:
-    made, module = Verb(), ModuleType("doorward.audits.audit")
-    module.audit = made  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "doorward.audits.audit", module)
+    made = Verb()
+    monkeypatch.setattr("doorward.audits.job.audit", made)
     return made
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from pydantic import Field
 
+from doorward.audits.audit import audit
 from doorward.audits.results import Audit
 from doorward.audits.summary import summary
 from doorward.core.classifier import Classifier
@@ -62,8 +63,6 @@ def audit_to_folder(
     hashes = {"sha256": _hash(asked.images), "clean_sha256": _hash(asked.clean)}
     resolved = {**request.model_dump(mode="json"), **hashes, "size": request.side}
     with Run(Path(output), "audit", resolved, overwrite, command) as run:
-        from doorward.audits.audit import audit
-
         found = audit(
             asked.images,
             asked.classifier,

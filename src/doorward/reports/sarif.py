@@ -1,8 +1,9 @@
 """Findings as SARIF 2.1.0 (OASIS, 2020), for code-scanning services and continuous integration.
 
 One result per finding (a method and a class), not one per image: services keep 5,000 results and show 100 locations of
-each. Audits alone give one per suspect, for theirs are to be taken out one by one. Methods that found nothing give a result of kind ``pass``, so that a reader sees what was checked. Every result
-has a location: code scanning refuses those without.
+each. Audits alone give one per suspect, for theirs are to be taken out one by one. Methods that found nothing give a
+result of kind ``pass``, so that a reader sees what was checked. Every result has a location: code scanning refuses
+those without.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import numpy as np
 
 from doorward.audits.results import ArmsRecord, Audit, AuditRecord, Table, TargetRecord, mean_rate
 from doorward.audits.summary import accused
+from doorward.audits.verdict import RULE
 from doorward.core.results import Level
 from doorward.core.text import count, listing, name, number, percent, plural, quoted
 from doorward.reports import charts
@@ -55,6 +56,7 @@ def build(run: RunFolder, thumbnail_bytes: int) -> Section:
         template="audit.html",
         context={
             "p": results.judgement.p_value,
+            "rule": RULE,
             "cards": cards,
             "at_work": next((card for card in cards if card["before"]), None),
             "reasons": [r for r in results.judgement.reasons if r not in sentences and not r.startswith("Not run:")],
@@ -108,7 +110,7 @@ def _suspects(results: AuditRecord, samples: Table | None, rows: Sequence[Target
 def _pictures(results: AuditRecord, run: RunFolder, rows: Sequence[TargetRecord], budget: int) -> Strips:
     """Strips by class and kind; those at work first, so that they stay where the page has little room."""
     places = results.thumbnails
-    wanted = {
+    wanted: dict[tuple[int, str], list[int]] = {
         (t.label, kind): list(places[t.label][kind])
         for kind in ("before", "after", "suspects")
         for t in rows

@@ -1,6 +1,6 @@
 """Doorward audits image-classification training sets and models for backdoors.
 
-Verbs are functions: ``doorward.cleanse(images, model)``. Rooms are nouns: ``doorward.cleansers``. Nothing heavy is
+Verbs are functions: ``doorward.audit(images, model)``. Rooms are nouns: ``doorward.cleansers``. Nothing heavy is
 imported before it is used; type checkers know every name.
 """
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.2.0"
 
 _ROOMS = (
-    "attacks", "certification", "cleansers", "core", "data", "inversion", "jobs", "models", "repairs", "reports",
+    "attacks", "audits", "certification", "cleansers", "core", "data", "inversion", "jobs", "models", "repairs", "reports",
     "scoring", "screens",
 )  # fmt: skip
 _NAMES = {
@@ -22,6 +22,7 @@ _NAMES = {
     "ImageSet": "core.images",
     "Trigger": "core.triggers",
     "attack": "attacks.attack",
+    "audit": "audits.audit",
     "certify": "certification.certify",
     "cleanse": "cleansers.cleanse",
     "invert": "inversion.invert",
@@ -37,14 +38,15 @@ _NAMES = {
 
 __all__ = [
     "Certificate", "Classifier", "DoorwardError", "ImageSet", "Trigger", "__version__",
-    "attack", "certify", "cleanse", "invert", "load_images", "load_model", "repair", "report", "score", "screen",
-    "train", "verify",
-    "attacks", "certification", "cleansers", "core", "data", "inversion", "jobs", "models", "repairs", "reports",
-    "scoring", "screens",
+    "attack", "audit", "certify", "cleanse", "invert", "load_images", "load_model", "repair", "report", "score",
+    "screen", "train", "verify",
+    "attacks", "audits", "certification", "cleansers", "core", "data", "inversion", "jobs", "models", "repairs",
+    "reports", "scoring", "screens",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
     from doorward import attacks as attacks
+    from doorward import audits as audits
     from doorward import certification as certification
     from doorward import cleansers as cleansers
     from doorward import core as core
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
     from doorward import scoring as scoring
     from doorward import screens as screens
     from doorward.attacks.attack import attack as attack
+    from doorward.audits.audit import audit as audit
     from doorward.certification.certificate import Certificate as Certificate
     from doorward.certification.certify import certify as certify
     from doorward.cleansers.cleanse import cleanse as cleanse

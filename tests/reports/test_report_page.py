@@ -372,7 +372,9 @@ def test_other_verbs_and_no_runs_are_refused(finished_run: Path, tmp_path: Path)
     run = shutil.copytree(finished_run, tmp_path / "run")
     manifest = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps({**manifest, "verb": "attack"}))
-    with pytest.raises(DoorwardError, match="written by 'doorward attack'; expected a run of certify or cleanse"):
+    with pytest.raises(
+        DoorwardError, match="written by 'doorward attack'; expected a run of audit or certify or cleanse"
+    ):
         compose(run)
     with pytest.raises(DoorwardError, match="at least one"):
         compose([])

@@ -233,7 +233,7 @@ class Audit(Result):
             row: dict[str, Any] = {"class": t.class_name, "level": t.level, "p_value": t.p_value}
             row |= {"suspects": t.suspects, "round": t.round, **{f"p {k}": p for k, p in t.evidence.items()}}
             if t.experiment is not None and t.experiment.control:
-                row |= {"control": _mean(t.experiment.control), "without": _mean(t.experiment.without)}
+                row |= {"control": mean_rate(t.experiment.control), "without": mean_rate(t.experiment.without)}
             made.append(row)
         return made
 
@@ -263,6 +263,7 @@ def trigger_file(label: int) -> str:
     return f"triggers/{label}.safetensors"
 
 
-def _mean(rates: tuple[Number, ...]) -> float | None:
+def mean_rate(rates: tuple[Number, ...]) -> float | None:
+    """The mean of the repeats that are known; None where there are none."""
     known = [r for r in rates if r is not None]
     return sum(known) / len(known) if known else None

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from doorward import __version__
 from doorward.cli import common
 from doorward.cli.attack import attack_command
+from doorward.cli.audit import audit_command
 from doorward.cli.cleanse import cleanse_command
 from doorward.cli.data import app as data_app
 from doorward.cli.demo import demo_command
@@ -73,6 +74,7 @@ def _main(
     pass
 
 
+app.command("audit")(audit_command)
 app.add_typer(data_app, name="data", help="Image sets: list, fetch, describe.")
 app.command("attack")(attack_command)
 app.command("train")(train_command)

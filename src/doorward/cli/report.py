@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 def report_command(
     runs: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN...", help="Folders of finished runs: cleanse, invert, repair, screen, certify."),
+        typer.Argument(
+            metavar="RUN...", help="Folders of finished runs: audit, cleanse, invert, repair, screen, certify."
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The HTML file to write.")] = Path("report.html"),
     sarif: Annotated[Path | None, typer.Option(help="Write the findings as SARIF 2.1.0 too.", metavar="FILE")] = None,

@@ -15,6 +15,8 @@ import numpy as np
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
+from doorward.core.text import percent
+
 _WIDTH = 340
 _INTERVAL_WIDTH = 200.0
 
@@ -155,6 +157,31 @@ def interval_axis(domain: tuple[float, float]) -> Markup:
     ends = ((start, pad, "start"), (end, width - pad, "end"))
     parts = [_element("text", f"{100 * v:g} %", class_=f"tick {css}", x=x, y=10) for v, x, css in ends]
     return _svg(width, 14, f"axis from {100 * start:g} to {100 * end:g} percent", *parts, css="interval")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One side of a comparison: its name, the share of every repeat, and whether the share is what is feared."""
+
+    name: str
+    rates: tuple[float, ...]
+    bad: bool = False
+
+
+def arms(rows: Sequence[Arm], label: str) -> Markup:
+    """A bar per arm, as long as the mean of its repeats on a scale of 0 to 1, with a dot for each of them."""
+    left, width, step = 4.0, 270.0, 44.0
+    parts: list[Markup] = []
+    for number, arm in enumerate(rows):
+        top = step * number + 18
+        mean = sum(arm.rates) / len(arm.rates)
+        parts.append(_element("text", arm.name, class_="arm", x=left, y=top - 5))
+        parts.append(_element("rect", class_="track", x=left, y=top, width=width, height=14))
+        css = "bar flagged" if arm.bad else "bar blue"
+        parts.append(_element("rect", class_=css, x=left, y=top, width=max(width * mean, 1.0), height=14))
+        parts += [_element("circle", class_="repeat", cx=left + width * rate, cy=top + 7, r=2.5) for rate in arm.rates]
+        parts.append(_element("text", percent(mean), class_="arm end", x=_WIDTH - 4, y=top + 11.5))
+    return _svg(_WIDTH, step * len(rows), label, *parts)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,17 @@ from dataclasses import dataclass
 from doorward.core.errors import DoorwardError
 
 BLIND_SPOTS = {
+    "audit": (
+        ("Clean-label poison", "Images that keep their true label: nets that never saw them decide as labelled, too."),
+        ("Very few images", "Poisoned images fewer than about half a percent of the set."),
+        (
+            "Natural kinds",
+            "One breed of a class teaches its label as poison does; that is at most suspicious, for no trigger stops.",
+        ),
+        ("Triggers that move or warp", "They leave nothing in common to be measured; the suspects alone speak then."),
+        ("Backdoors without poison", "One put straight into a model's weights leaves no trace in these images."),
+        ("An attacker who knows the methods", "Poison that was shaped to pass exactly these checks."),
+    ),
     "cleanse": (
         (
             "Clean-label poison",

@@ -1,8 +1,9 @@
 """Findings as SARIF 2.1.0 (OASIS, 2020), for code-scanning services and continuous integration.
 
 One result per finding (a method and a class), not one per image: services keep 5,000 results and show 100 locations of
-each. Methods that found nothing give a result of kind ``pass``, so that a reader sees what was checked. Every result
-has a location: code scanning refuses those without.
+each. Audits alone give one per suspect, for theirs are to be taken out one by one. Methods that found nothing give a
+result of kind ``pass``, so that a reader sees what was checked. Every result has a location: code scanning refuses
+those without.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from doorward import __version__
 from doorward.core.results import Finding
 from doorward.core.text import name, percent, visible
 from doorward.reports.knowledge import told
-from doorward.reports.sections import Check, Section
+from doorward.reports.sections import Check, Section, Suspect
 
 _ATLAS = "MITRE ATLAS"
 _ATLAS_VERSION = "5.6.1"
@@ -26,15 +27,22 @@ _TAXA = {
     "AML.T0059": "Erode Dataset Integrity",
 }
 # What a finding of each verb is about. The check for label errors, T0059, is named as related in the rule.
-_TAXON = {"cleanse": "AML.T0020", "invert": "AML.T0018", "repair": "AML.T0018", "screen": "AML.T0018"}
+_TAXON = {
+    "audit": "AML.T0020",
+    "cleanse": "AML.T0020",
+    "invert": "AML.T0018",
+    "repair": "AML.T0018",
+    "screen": "AML.T0018",
+}
 _LEVELS: dict[str, str] = {"planted": "error", "evidence": "error", "suspicious": "warning", "not repaired": "warning"}
-
+_MOST_RESULTS = 5000  # that services keep
 
 _MODEL_HELP = (
     "Look at the trigger on pictures of other classes. Repair the model with it, or train again on a set that was "
     "cleansed, and invert again."
 )
 _HELP = {
+    "audit": "Look at the image beside others of its class, take it out (doorward export RUN --keep) and train again.",
     "cleanse": "Look at the named images beside others of their class; remove those that carry a trigger and train "
     "again. Flagged images that are only mislabelled or unusual are no backdoor.",
     "invert": _MODEL_HELP,
@@ -81,7 +89,8 @@ def _run(section: Section) -> dict[str, Any]:
         "automationDetails": {"id": f"doorward/{verb}/{quote(section.run.name)}"},
         "invocations": [{"executionSuccessful": True, **_command(section)}],
         "results": [
-            *(_found(section, finding, rules[finding.method]) for finding in section.findings),
+            *(_suspect(section, suspect) for suspect in section.suspects[:_MOST_RESULTS]),
+            *(_found(section, finding, rules[finding.method]) for finding in _findings(section)),
             *(_passed(section, check, rules[check.method]) for check in section.checks if not check.flagged),
         ],
         "properties": {
@@ -89,6 +98,7 @@ def _run(section: Section) -> dict[str, Any]:
             "headline": visible(section.verdict.headline),
             "reasons": [visible(reason) for reason in section.verdict.reasons],
             "inputs": section.inputs,
+            **_unlisted(section),
         },
     }
 
@@ -139,7 +149,7 @@ def _found(section: Section, finding: Finding, rule: int) -> dict[str, Any]:
         "message": {"text": visible(sentence)},
         "locations": _locations(section, finding),
         "partialFingerprints": {"classAndMethod/v1": _fingerprint(section, finding)},
-        "taxa": [_taxon(_TAXON[section.run.manifest.verb])],
+        "taxa": [_taxon(_about(section))],
         "properties": {
             "label": finding.label,
             "class": name(finding.class_name),
@@ -151,17 +161,66 @@ def _found(section: Section, finding: Finding, rule: int) -> dict[str, Any]:
     }
 
 
+def _findings(section: Section) -> list[Finding]:
+    """What is told of whole classes: all findings, but those of classes whose suspects are told one by one."""
+    apart = {suspect.label for suspect in section.suspects}
+    return [f for f in section.findings if f.label not in apart]
+
+
+def _unlisted(section: Section) -> dict[str, int]:
+    """How many suspects have no result of their own, if any."""
+    more = len(section.suspects) - _MOST_RESULTS
+    return {"suspectsNotListed": more} if more > 0 else {}
+
+
+def _suspect(section: Section, suspect: Suspect) -> dict[str, Any]:
+    """One image to leave out; its fingerprint is made of its name and class, so that it outlives other runs."""
+    told = f"{suspect.id} ({suspect.class_name}) is one of the images that a backdoor was planted with"
+    if suspect.level != "planted":
+        told = f"{suspect.id} ({suspect.class_name}) is suspected of carrying a trigger"
+    parts = (suspect.id, suspect.class_name, *(() if suspect.named else section.inputs.values()))
+    place: dict[str, Any] = {"physicalLocation": {"artifactLocation": {"uri": quote(suspect.id)}}}
+    if not suspect.named:
+        place = _element(section, suspect.row)
+    return {
+        "ruleId": _rule_id("audit", "audit"),
+        "ruleIndex": 0,
+        "kind": "fail" if suspect.level in _LEVELS else "review",
+        "level": _LEVELS.get(suspect.level, "none"),
+        "rank": round(100 * min(max(suspect.score, 0.0), 1.0), 1),
+        "message": {"text": visible(f"{told}: {suspect.evidence.replace('+', ', ') or 'the experiment'}.")},
+        "locations": [place],
+        "partialFingerprints": {"imageAndClass/v1": _digest(parts)},
+        "taxa": [_taxon(_TAXON["audit"])],
+        "properties": {
+            "label": suspect.label,
+            "class": name(suspect.class_name),
+            "decided": name(suspect.predicted),
+            "score": round(suspect.score, 6),
+            "verdict": suspect.level,
+        },
+    }
+
+
+def _about(section: Section) -> str:
+    """What technique a finding is about; an audit without suspects speaks of the model."""
+    verb = section.run.manifest.verb
+    return "AML.T0018" if verb == "audit" and not section.suspects else _TAXON[verb]
+
+
 def _locations(section: Section, finding: Finding) -> list[dict[str, Any]]:
     """The images, or the file of the run that it is about."""
     if not finding.images:
         return [_location(section, finding.file or "run.json")]
     if finding.ids:
         return [{"physicalLocation": {"artifactLocation": {"uri": quote(name)}}} for name in finding.ids]
-    return [
-        _location(section, "samples.parquet")
-        | {"logicalLocations": [{"name": f"image {i}", "fullyQualifiedName": f"images[{i}]", "kind": "element"}]}
-        for i in finding.images
-    ]
+    return [_element(section, row) for row in finding.images]
+
+
+def _element(section: Section, row: int) -> dict[str, Any]:
+    """An image without a name: a row of the run's table."""
+    place = {"name": f"image {row}", "fullyQualifiedName": f"images[{row}]", "kind": "element"}
+    return _location(section, "samples.parquet") | {"logicalLocations": [place]}
 
 
 def _location(section: Section, file: str) -> dict[str, Any]:
@@ -172,6 +231,10 @@ def _location(section: Section, file: str) -> dict[str, Any]:
 
 def _fingerprint(section: Section, finding: Finding) -> str:
     parts = (*section.inputs.values(), section.run.manifest.verb, finding.method, finding.class_name)
+    return _digest(parts)
+
+
+def _digest(parts: Sequence[str]) -> str:
     return hashlib.sha256("\0".join(parts).encode(errors="backslashreplace")).hexdigest()[:32]
 
 

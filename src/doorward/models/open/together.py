@@ -93,7 +93,7 @@ class Opening(ModelOptions):
     @property
     def side(self) -> int | None:
         """The side of the square images that are asked for, or that the model's own configuration speaks of."""
-        if self.size is not None:
+        if self.size is not None or not self.model:
             return self.size
         path, arch = Path(self.model), self.arch or ""
         folder = path if hugging_face.is_folder(path) else Path(arch.removeprefix("hf:"))

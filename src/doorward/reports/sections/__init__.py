@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from doorward.core.errors import DoorwardError
-from doorward.core.results import Finding, Judgement
+from doorward.core.results import Finding, Judgement, Level
 from doorward.reports.run_files import RunFolder
 
 
@@ -36,6 +36,21 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Suspect:
+    """One image to leave out: what it is called, its row, class, decision and evidence, and how much is said of it."""
+
+    id: str
+    row: int
+    named: bool
+    label: int
+    class_name: str
+    predicted: str
+    evidence: str
+    score: float
+    level: Level
+
+
+@dataclass(frozen=True)
 class Section:
     """One run on the page."""
 
@@ -48,6 +63,7 @@ class Section:
     inputs: dict[str, str]  # hashes of what was examined
     findings: tuple[Finding, ...] = ()
     checks: tuple[Check, ...] = ()
+    suspects: tuple[Suspect, ...] = ()  # most certain first, of runs that accuse single images
     warnings: tuple[str, ...] = ()
     details: dict[str, str] = field(default_factory=dict)
 

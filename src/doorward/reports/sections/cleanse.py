@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from doorward.cleansers.results import CleanseRecord, Cleansing
 from doorward.cleansers.verdict import RULE
 from doorward.core.results import Finding
 from doorward.core.text import count, listing, name, number, percent, plural, quoted, with_class_names
-from doorward.reports import charts
 from doorward.reports.knowledge import BLIND_SPOTS, notes, told
 from doorward.reports.run_files import RunFolder
 from doorward.reports.sections import Cell, Check, Section
 from doorward.reports.sections._classes import Column, cards, distribution, matrix, strips
-from doorward.reports.sections._rates import accuracy_domain, drawn
+from doorward.reports.sections._score import scored
 from doorward.scoring.results import ScoreRecord
 
 
@@ -40,7 +38,9 @@ def build(run: RunFolder, thumbnail_bytes: int) -> Section:
             "matrix": matrix(columns, results.images, found),
             "cards": cards(results, samples, found, images),
             "distributions": [distribution(c.name, samples) for c in columns],
-            "score": _scored(score, results) if score else None,
+            "score": scored(score, results.images.classes, {m: told(r.knowledge) for m, r in results.methods.items()})
+            if score
+            else None,
         },
         overview=_overview(results, found, score),
         inputs={"images": results.images.sha256},
@@ -107,45 +107,3 @@ def _overview(results: CleanseRecord, found: Sequence[Finding], score: ScoreReco
             count(sum(f.flagged for f in own)), "; ".join(filter(None, notes_shown)), "flagged" if agreed else ""
         )
     return row
-
-
-_MEASURES = (
-    ("tpr", "Poisoned images found", "true positive rate"),
-    ("fpr", "Unpoisoned images flagged", "false positive rate, all classes"),
-    ("fpr_target", "… in the target class", "false positive rate there"),
-    ("precision", "Poisoned among the flagged", "precision"),
-)
-
-
-def _scored(score: ScoreRecord, results: CleanseRecord) -> dict[str, Any]:
-    """What was computed with ground truth, as tables with intervals drawn in."""
-    full = (0.0, 1.0)
-    methods = [
-        {
-            "name": method,
-            "told": told(results.methods[method].knowledge) if method in results.methods else "",
-            "cells": [drawn(getattr(s, key), full, "good" if key in ("tpr", "precision") else "bad", words)
-                      for key, words, _ in _MEASURES],
-            "auroc": s.auroc,
-        }
-        for method, s in score.methods.items()
-    ]  # fmt: skip
-    classes = results.images.classes
-    domain = accuracy_domain([m.clean_accuracy for m in score.models])
-    models = [
-        {
-            "name": m.name,
-            "asr": drawn(m.asr, full, "bad", "attack success rate"),
-            "accuracy": drawn(m.clean_accuracy, domain, "good", "clean accuracy"),
-        }
-        for m in score.models
-    ]
-    return {
-        "attack": score.attack,
-        "targets": [classes[t] for t in (score.attack.targets if score.attack else ()) if 0 <= t < len(classes)],
-        "measures": _MEASURES,
-        "methods": methods,
-        "models": models,
-        "axis": charts.interval_axis(full),
-        "accuracy_axis": charts.interval_axis(domain),
-    }

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import json
+
+from doorward.audits.summary import accused, summary
+from tests.audits.records import LEFT_OUT, made_audit, made_target
+
+
+def test_the_summary_has_exactly_these_keys_and_only_accused_classes() -> None:
+    told = summary(made_audit().facts)
+    assert list(told) == ["verdict", "p_value", "targets", "suspects", "stages", "left_out"]
+    row = {"class": "7", "label": 7, "p_value": 0.0009, "suspects": 20, "trigger": "triggers/7.safetensors"}
+    assert told["targets"] == [row]
+    assert (told["verdict"], told["p_value"], told["suspects"]) == ("planted", 0.0009, 20)
+    assert told["stages"][0] == {"name": "train", "seconds": 12.5} and told["left_out"] == [LEFT_OUT]
+    json.dumps(told, allow_nan=False)
+
+
+def test_nothing_found_accuses_nobody() -> None:
+    told = summary(made_audit("nothing found").facts)
+    assert (told["verdict"], told["targets"], told["suspects"]) == ("nothing found", [], 0)
+
+
+def test_a_class_of_two_rounds_is_one_with_the_suspects_of_both() -> None:
+    rows = (
+        made_target("suspicious", 5, round=2, trigger="t"),
+        made_target("planted", 20, trigger=""),
+        made_target("evidence", 3, label=1),
+    )
+    facts = made_audit().facts.model_copy(update={"targets_looked_into": rows})
+    assert [(t.label, t.level, t.suspects, t.trigger) for t in accused(facts)] == [
+        (7, "planted", 25, "t"),
+        (1, "evidence", 3, "triggers/7.safetensors"),
+    ]

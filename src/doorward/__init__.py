@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 __version__ = "0.2.0"
 
 _ROOMS = (
-    "attacks", "audits", "certification", "cleansers", "core", "data", "inversion", "jobs", "models", "repairs", "reports",
-    "scoring", "screens",
+    "attacks", "audits", "certification", "cleansers", "core", "data", "inversion", "jobs", "models", "repairs",
+    "reports", "scoring", "screens",
 )  # fmt: skip
 _NAMES = {
     "Certificate": "certification.certificate",

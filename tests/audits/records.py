@@ -140,5 +140,7 @@ def made_alone(level: Level = "suspicious") -> Audit:
     """An audit of a model alone: no set, no suspects."""
     whole = made_audit(level)
     row = made_target(level, 0, experiment=None)
-    facts = whole.facts.model_copy(update={"suspects": 0, "targets_looked_into": (row,), "thumbnails": {}})
+    findings = tuple(f.model_copy(update={"images": (), "ids": (), "flagged": 0}) for f in whole.facts.findings)
+    changes = {"suspects": 0, "targets_looked_into": (row,), "thumbnails": {}, "findings": findings}
+    facts = whole.facts.model_copy(update=changes)
     return replace(whole, facts=facts, samples=None, pictures=None, images=None)

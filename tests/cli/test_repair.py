@@ -147,7 +147,7 @@ def test_scoring_measures_every_arm_with_the_true_trigger(place: Path, repaired:
     assert [row["asr"]["value"] for row in read_json(repaired / "score.json")["models"]] == [None] * 4
     assert "expected --test SOURCE" in call("score", repaired, "--truth", truth).err
     told = call("score", repaired, "--truth", truth, "--test", "mnist-5k", "--model", place / "model").err
-    assert "--model is for cleanse runs" in told
+    assert "--model is for audit and cleanse runs" in told
     assert call("report", repaired, "-o", repaired.parent / "report.html").code == 0
 
 

@@ -1,10 +1,15 @@
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from doorward.audits.results import Audit
+from doorward.core.results import Level
+from doorward.reports import sarif as module
 from doorward.reports.page import compose
 from doorward.reports.sarif import sarif
+from tests.audits.records import made_alone, made_audit, made_images
 
 
 @pytest.fixture
@@ -74,3 +79,60 @@ def test_a_relative_folder_is_named_as_given(make_run: Any, monkeypatch: pytest.
 
 def test_nothing_of_the_machine_leaks(make_run: Any, tmp_path: Any) -> None:
     assert str(tmp_path) not in json.dumps(sarif(compose(make_run()).sections))
+
+
+def of_audit(found: Audit, folder: Path) -> dict[str, Any]:
+    log = sarif(compose(found.save(folder)).sections)
+    json.dumps(log, allow_nan=False)
+    (run,) = log["runs"]
+    made: dict[str, Any] = run
+    return made
+
+
+@pytest.mark.parametrize(("level", "shown"), [("planted", "error"), ("evidence", "error"), ("suspicious", "warning")])
+def test_an_audit_has_one_result_per_suspect(level: Level, shown: str, tmp_path: Path) -> None:
+    found = made_audit(level)
+    run = of_audit(found, tmp_path / "audit")
+    assert [
+        r["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] for r in run["results"]
+    ] == found.suspects()
+    assert {(r["ruleId"], r["ruleIndex"], r["kind"], r["level"]) for r in run["results"]} == {
+        ("audit/audit", 0, "fail", shown)
+    }
+    ranks = [r["rank"] for r in run["results"]]
+    assert ranks == sorted(ranks, reverse=True) and min(ranks) >= 0 and max(ranks) <= 100
+    taxa = run["taxonomies"][0]["taxa"]
+    assert {taxa[t["index"]]["id"] for r in run["results"] for t in r["taxa"]} == {"AML.T0020"}
+
+
+def test_a_suspect_keeps_its_fingerprint_in_another_set(tmp_path: Path) -> None:
+    def prints(found: Audit, name: str) -> dict[str, str]:
+        return {
+            r["message"]["text"].split(" ")[0]: r["partialFingerprints"]["imageAndClass/v1"]
+            for r in of_audit(found, tmp_path / name)["results"]
+        }
+
+    first, second = prints(made_audit(), "a"), prints(made_audit("suspicious", made_images(poisoned=10)), "b")
+    assert first == second and len(set(first.values())) == len(first) == 20
+    plain = [
+        prints(made_audit(images=made_images(poisoned=n, named=False)), f"plain-{n}") for n in (20, 10)
+    ]  # numbers name nothing without the set
+    assert plain[0].keys() == plain[1].keys() and not set(plain[0].values()) & set(plain[1].values())
+
+
+def test_an_audit_that_found_nothing_passes(tmp_path: Path) -> None:
+    (result,) = of_audit(made_audit("nothing found"), tmp_path / "audit")["results"]
+    assert (result["kind"], result["level"]) == ("pass", "none")
+
+
+def test_a_model_alone_is_accused_as_a_whole(tmp_path: Path) -> None:
+    run = of_audit(made_alone(), tmp_path / "audit")
+    (result,) = run["results"]
+    assert result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] == "audit/triggers/7.safetensors"
+    assert run["taxonomies"][0]["taxa"][result["taxa"][0]["index"]]["id"] == "AML.T0018"
+
+
+def test_more_suspects_than_services_keep_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOST_RESULTS", 5)
+    run = of_audit(made_audit(), tmp_path / "audit")
+    assert len(run["results"]) == 5 and run["properties"]["suspectsNotListed"] == 15

@@ -145,6 +145,10 @@ class Table:
     evidence: tuple[str, ...]
     ids: tuple[str, ...]
 
+    def name(self, row: int) -> str:
+        """What an image is called."""
+        return self.ids[row]
+
     def write(self, folder: Path, classes: tuple[str, ...]) -> None:
         """``samples.parquet`` of all images and ``suspects.csv``, most certain first."""
         columns = {"index": np.arange(len(self.label)), "id": np.array(self.ids, object), "label": self.label}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @models.takes_model
 def score_command(
-    run: Annotated[Path, typer.Argument(help="Folder written by 'doorward cleanse' or 'doorward repair'.")],
+    run: Annotated[Path, typer.Argument(help="Folder written by 'doorward audit', 'cleanse' or 'repair'.")],
     truth: Annotated[
         Path | None,
         typer.Option(
@@ -43,8 +43,9 @@ def score_command(
     as_json: common.AsJson = False,
     **opening: Any,
 ) -> None:
-    """Score a cleanse run against the truth: TPR, FPR, precision, AUROC; attack success of models.
+    """Score a run of audit or cleanse against the truth: TPR, FPR, precision, AUROC; attack success of models.
 
+    Of an audit run the model that it trained without the suspects is measured too, on --test.
     Of a repair run: true attack success and clean accuracy of every arm, on --test.
     Writes score.json into the run, for the report.
 
@@ -75,7 +76,11 @@ def _opened(
     from doorward.models.open.together import Opening
 
     manifest = Run.read(run)
-    made = manifest["settings"] if manifest["verb"] == "repair" else {"model": ""}
+    made = {"model": ""}
+    if manifest["verb"] == "repair":
+        made = manifest["settings"]
+    elif manifest["verb"] == "audit":  # as its set was read; its model need not be there any more
+        made |= {name: manifest["settings"].get(name) for name in ("size", "resize", "skip_bad")}
     known = {name: made[name] for name in Opening.model_fields if name in made}
     asked = {**known, **{k: v for k, v in models.as_request(made["model"], opening).items() if v}, "split": None}
     images = None if test is None else build_settings(Opening, "score", asked, options=True).read(test)

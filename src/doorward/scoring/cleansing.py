@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from doorward.attacks.plan import Attack
 from doorward.cleansers.results import Cleansing
 from doorward.core.classifier import Classifier, pick_device
 from doorward.core.errors import DoorwardError
@@ -17,7 +18,7 @@ from doorward.core.runs import Run
 from doorward.core.stats import Rate
 from doorward.models.files import load_classifier
 from doorward.scoring.repairs import fitted, score_arms, unseen
-from doorward.scoring.results import MethodScore, ScoreRecord
+from doorward.scoring.results import MethodScore, ModelScore, ScoreRecord
 from doorward.scoring.truth import read_truth
 
 Flags = NDArray[np.bool_]
@@ -64,24 +65,42 @@ def score_cleansing(
     """
     looked = Cleansing.load(run)
     record, samples = looked.record, looked.samples
-    if models and test is None:
-        raise DoorwardError("score: models need test images; expected --test SOURCE")
+    check_test(models, test)
     known = read_truth(truth_file, samples, record.images)
     inside = np.isin(samples.label, known.targets)
-    opened = [(name, _opened(model, device)) for name, model in models]
-    if test is not None and opened:
-        test = fitted(test, opened[0][1])
-        test = _unseen_by_all([model for _, model in models if isinstance(model, Path)], test)
     score = ScoreRecord(
         attack=known.facts(record.images.classes),
         methods={
             name: detection(samples.flags[name], samples.scores[name], known.poisoned, inside)
             for name in record.methods
         },
-        models=() if test is None else score_arms(dict(opened), test, known.attack, seed=seed),
+        models=score_models(models, test, known.attack, seed=seed, device=device),
     )
     score.write(run)
     return score
+
+
+def check_test(models: Sequence[tuple[str, Path | Classifier]], test: ImageSet | None) -> None:
+    """Refuse models that there is nothing to measure on."""
+    if models and test is None:
+        raise DoorwardError("score: models need test images; expected --test SOURCE")
+
+
+def score_models(
+    models: Sequence[tuple[str, Path | Classifier]],
+    test: ImageSet | None,
+    attack: Attack | None,
+    *,
+    seed: int = 0,
+    device: str = "auto",
+) -> tuple[ModelScore, ...]:
+    """Accuracy and attack success of models beside a run, all on the same images; none without test images."""
+    if test is None or not models:
+        return ()
+    opened = {name: _opened(model, device) for name, model in models}
+    test = fitted(test, next(iter(opened.values())))
+    test = _unseen_by_all([model for _, model in models if isinstance(model, Path)], test)
+    return score_arms(opened, test, attack, seed=seed)
 
 
 def _unseen_by_all(folders: Sequence[Path], test: ImageSet) -> ImageSet:

@@ -11,6 +11,7 @@ from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
 from doorward.core.runs import Run
 from doorward.models.open.architectures import Named
+from doorward.scoring.audits import score_audit
 from doorward.scoring.cleansing import score_cleansing
 from doorward.scoring.repairs import score_repair
 from doorward.scoring.results import ScoreRecord
@@ -26,17 +27,17 @@ def score(
     device: str = "auto",
     arch: Named | None = None,
 ) -> ScoreRecord:
-    """Score a cleanse or repair run, write ``score.json`` into it and return it.
+    """Score a run of an audit, a cleansing or a repair, write ``score.json`` into it and return it.
 
     Args:
-        run: a finished run of ``cleanse`` or ``repair``.
+        run: a finished run of ``audit``, ``cleanse`` or ``repair``.
         truth: ``truth.parquet`` of the attack, or of the poisoned images a CSV with a column ``id`` or a text file of
             ids; attack success is measured where ``attack/`` lies beside it. None for a clean control.
         test: held-out clean images, for accuracy and attack success rate; a repair cannot be scored without.
-        models: (name, folder or classifier) of what to measure beside a cleanse run.
+        models: (name, folder or classifier) of what to measure beside a run of ``audit`` or ``cleanse``.
         seed: of stamps of random place.
         device: ``auto``, ``cpu`` or ``cuda``.
-        arch: for a repair whose net comes from the user's own file: that file's factory again (see `load_model`).
+        arch: for a run whose net comes from the user's own file: that file's factory again (see `load_model`).
 
     Raises:
         DoorwardError: a run of another verb, the truth of another set, or images that are missing.
@@ -49,8 +50,11 @@ def score(
     if test is not None:
         check_images("score", "test", test)
     run, file = Path(run), None if truth is None else Path(truth)
-    if Run.read(run)["verb"] != "repair":
+    verb = Run.read(run)["verb"]
+    if verb == "audit":
+        return score_audit(run, file, test=test, models=given, seed=seed, device=device, arch=arch)
+    if verb != "repair":
         return score_cleansing(run, file, test=test, models=given, seed=seed, device=device)
     if models:
-        raise DoorwardError("score: --model is for cleanse runs; the arms of a repair run are all measured")
+        raise DoorwardError("score: --model is for audit and cleanse runs; the arms of a repair run are all measured")
     return score_repair(run, file, test, seed=seed, device=device, arch=arch)

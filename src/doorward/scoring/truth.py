@@ -6,6 +6,7 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,6 @@ from numpy.typing import NDArray
 from doorward.attacks.files import load_attack, load_truth
 from doorward.attacks.plan import Attack
 from doorward.attacks.results import AttackRecord
-from doorward.cleansers.samples import Samples
 from doorward.core.errors import DoorwardError
 from doorward.core.progress import printable
 from doorward.core.results import ImagesRecord, read_record
@@ -21,6 +21,19 @@ from doorward.scoring.results import AttackFacts
 
 Flags = NDArray[np.bool_]
 _YES = ("1", "true", "yes", "t", "y")
+
+
+class Named(Protocol):
+    """The table of a run: every image's label ``[N]`` and name."""
+
+    @property
+    def label(self) -> NDArray[np.int64]:
+        """Labels."""
+        ...
+
+    def name(self, row: int) -> str:
+        """What an image is called."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +71,7 @@ def attack_beside(file: Path) -> Attack | None:
     return load_attack(file.parent / "attack") if (file.parent / "attack" / "attack.json").is_file() else None
 
 
-def read_truth(file: Path | None, samples: Samples, images: ImagesRecord) -> Known:
+def read_truth(file: Path | None, samples: Named, images: ImagesRecord) -> Known:
     """What a file says of the images that a run looked at.
 
     Args:
@@ -113,7 +126,7 @@ def listed_ids(file: Path) -> list[str]:
     return ids
 
 
-def _of_ids(file: Path, ids: Sequence[str], samples: Samples) -> Flags:
+def _of_ids(file: Path, ids: Sequence[str], samples: Named) -> Flags:
     rows = {samples.name(row): row for row in range(len(samples.label))}
     poisoned = np.zeros(len(samples.label), bool)
     for name in ids:

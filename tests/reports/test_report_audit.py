@@ -41,6 +41,16 @@ def test_the_experiment_is_told_and_drawn(tmp_path: Path) -> None:
     assert wide[0] < 2 < 250 < wide[1]
 
 
+def test_where_more_was_left_out_than_is_accused_both_are_told(tmp_path: Path) -> None:
+    found = made_audit()
+    arms = found.facts.targets_looked_into[0].experiment
+    assert arms is not None
+    row = made_target("planted", 20, experiment=arms.model_copy(update={"size": 23}))
+    facts = found.facts.model_copy(update={"targets_looked_into": (row,)})
+    page = words_of(page_of(replace(found, facts=facts), tmp_path))
+    assert "Without 23 images, 20 of them to leave out, the trigger works on 0.3 %" in page
+
+
 def test_an_experiment_that_shows_nothing_says_so(tmp_path: Path) -> None:
     found = made_audit("suspicious")
     arms = found.facts.targets_looked_into[0].experiment

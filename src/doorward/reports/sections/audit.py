@@ -149,10 +149,13 @@ def _card(target: TargetRecord, suspects: Sequence[Suspect], pictures: Strips) -
 def _experiment(target: TargetRecord, arms: ArmsRecord) -> list[dict[str, Any]]:
     """What came out, as sentences with a chart each: of the trigger, and of suspects that the nets never saw."""
     size, into, made = plural(arms.size, "image"), quoted(target.class_name), []
+    these = (
+        f"these {size}" if arms.size == target.suspects else f"{size}, {count(target.suspects)} of them to leave out,"
+    )
     free, control = mean_rate(arms.without), mean_rate(arms.control)
     if free is not None and control is not None:
         told = (
-            f"Without these {size} the trigger works on {percent(free)} of pictures, without {count(arms.size)} others "
+            f"Without {these} the trigger works on {percent(free)} of pictures, without {count(arms.size)} others "
             f"of the class on {percent(control)}."
         )
         rows = (_arm("without the suspects", arms.without), _arm("without as many others", arms.control, bad=True))
@@ -181,6 +184,7 @@ def _arm(words: str, rates: tuple[float | None, ...], *, bad: bool = False) -> c
 def _compared(
     sentence: str, caption: str, rows: Sequence[charts.Arm], p_value: float | None, shown: bool
 ) -> dict[str, Any]:
+    sentence = sentence.replace(" %", "\u00a0%")
     chart = charts.arms(rows, f"{caption}. {sentence}")
     return {"sentence": sentence, "caption": caption, "chart": chart, "p": p_value, "shown": shown}
 

@@ -12,11 +12,12 @@ from doorward.core.results import LEVELS, Finding, Judgement, Level
 from doorward.core.text import listing, number, percent, plural, quoted
 
 RULE = (
-    "Planted: trained again without the suspects, the trigger loses its success, and trained without as many random "
-    "images of the class it keeps it; and either the tests accuse the class or suspects teach each other's label. "
-    "Evidence: the experiment alone, or two kinds of evidence that each accuse the class, or one with suspects that "
-    "teach each other's label. Suspicious: all tests together accuse the class, or suspects teach each other's label. "
-    "Tests of several kinds count together as 1 - (1 - p)^kinds, each class among all classes."
+    "Planted: trained again without the suspects, the trigger loses its success, and trained without as many images of "
+    "the class (a third of the suspects among them, the others random) it keeps it; and either the tests accuse the "
+    "class or suspects teach each other's label. Evidence: the experiment alone, or two kinds of evidence that each "
+    "accuse the class, or one with suspects that teach each other's label. Suspicious: all tests together accuse the "
+    "class, or suspects teach each other's label. Tests of several kinds count together as 1 - (1 - p)^kinds, each "
+    "class among all classes."
 )
 
 
@@ -43,8 +44,8 @@ def sentence(target: TargetRecord) -> str:
             float(np.mean([r for r in rates if r is not None])) for rates in (arms.without, arms.control)
         )
         told.append(
-            f"without {arms.size} suspects of {name} its trigger works on {percent(without)} of pictures, without "
-            f"{arms.size} others on {percent(control)}"
+            f"without {arms.size} suspects of {name} its trigger works on {percent(without)} of pictures; without as "
+            f"many images of the class, a third of the suspects among them, on {percent(control)}"
         )
     unseen = [r for r in arms.unseen_control if r is not None]
     alone = [r for r in arms.unseen_without if r is not None]
@@ -78,7 +79,7 @@ def judge(
         level = "undecided"
     accused = [t for t in targets if t.level not in ("nothing found", "undecided")]
     accused.sort(key=lambda t: LEVELS.index(t.level))  # type: ignore[arg-type]
-    names = tuple(t.class_name for t in accused)
+    names = tuple(dict.fromkeys(t.class_name for t in accused))  # a class may come up in several rounds
     told = tuple(t.sentence for t in accused if t.sentence)
     rest = tuple(f"Not run: {what}." for what in left_out)
     if undecided and level == "nothing found":

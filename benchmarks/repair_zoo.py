@@ -23,6 +23,7 @@ from doorward.attacks.plan import Attack, Pairing
 from doorward.attacks.rate import asr
 from doorward.core.classifier import Classifier, measure_accuracy
 from doorward.core.images import ImageSet
+from doorward.core.progress import Progress
 from doorward.core.stats import Rate
 from doorward.core.triggers import Placement, Trigger
 from doorward.data.sources import load_images
@@ -103,11 +104,12 @@ def measure(item: Item) -> Arrays:
     started = time.monotonic()
     found = invert(model, clean, seed=0)
     seconds = [time.monotonic() - started]
+    print(f"{item['net']}: invert said {found.verdict} after {seconds[0]:.0f} s", flush=True)
     inverted = {c.label: np.nan if c.p_value is None else c.p_value for c in found.record.classes}
     nets, said = {"before": model}, ("undecided", "no class was named, and none accused: not run")
     if found.verdict != "undecided":
         started = time.monotonic()
-        done = repair(model, clean, found, seed=0)
+        done = repair(model, clean, found, seed=0, progress=said_of(item["net"]))
         seconds.append(time.monotonic() - started)
         said = (done.verdict, done.record.judgement.headline)
         nets["after"] = done.classifier
@@ -123,6 +125,16 @@ def measure(item: Item) -> Arrays:
     arrays = {name: np.asarray(value, np.float64) for name, value in figures.items()}
     words = {"inverted": found.verdict, "repaired": said[0], "headline": said[1]}
     return arrays | {name: np.frombuffer(text.encode(), np.uint8).copy() for name, text in words.items()}
+
+
+def said_of(net: str) -> Progress:
+    """Says which arm is at work, since an arm takes minutes."""
+    started = time.monotonic()
+
+    def say(stage: str, done: int, total: int, note: str = "") -> None:
+        print(f"{net}: {stage}, {done} of {total}, {time.monotonic() - started:.0f} s", flush=True)
+
+    return say
 
 
 def _true_success(nets: dict[str, Classifier], truth: ImageSet, clean: ImageSet, item: Item) -> dict[str, Any]:

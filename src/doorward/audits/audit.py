@@ -16,14 +16,16 @@ from doorward.audits.rounds import Budget, Round, look_once
 from doorward.audits.show import pictures
 from doorward.audits.verdict import findings, judge
 from doorward.core.arguments import check_images, check_model
-from doorward.core.classifier import Classifier, measure_accuracy
+from doorward.core.classifier import Classifier
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
 from doorward.core.order_test import FEWEST_CLASSES
 from doorward.core.progress import Progress
 from doorward.core.results import ClassifierRecord, ImagesRecord, RateRecord
+from doorward.core.stats import Rate
 from doorward.core.triggers import Trigger
 from doorward.models.open.architectures import Named
+from doorward.models.train.loop import train
 
 MOST_ROUNDS = 3
 FIRST, AGAIN = 0.9, 0.2  # p-value up to which classes are looked into, in the first round and after a finding
@@ -105,11 +107,8 @@ def audit(
 
 def _trained(images: ImageSet, trainer: Trainer, net: Named | None, seed: int) -> Classifier:
     """The suspect where none was given: the architecture that was asked for, or the trainer's."""
-    from doorward.models.train.loop import train
-
     if net is None or net == trainer.net:
-        settings = trainer.settings
-        return train(images, trainer.net, settings, seed=seed, device=trainer.device)
+        return train(images, trainer.net, trainer.settings, seed=seed, device=trainer.device)
     return train(images, net, seed=seed, device=trainer.device)
 
 
@@ -183,7 +182,7 @@ def _result(
             for row in rows[here.suspects & (images.labels[rows] == target.label)].tolist():
                 evidence[row] = _kinds(target.evidence, level)
     predicted = model.predict(images.pixels)
-    accuracy = measure_accuracy(model, images)
+    accuracy = Rate(int((predicted == images.labels).sum()), len(images))
     warnings = [w for here in rounds for w in here.warnings] + _doubts(images, accuracy.value, given)
     judgement = judge(
         targets,

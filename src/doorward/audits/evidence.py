@@ -20,7 +20,7 @@ from doorward.inversion.results import Inversion
 CLUSTERS, CONTRADICTION, TRANSFER, INVERSION = "clusters", "contradiction", "transfer", "inversion"
 _SMALLEST = 0.01  # added to a share of contradicting images before the logarithm
 _SPREAD = 0.4  # of its logarithm between clean classes, at least
-WORKS = 0.1  # success from which a transferred trigger is one
+WORKS = 0.1  # success on the suspect model from which a trigger is one
 
 
 @dataclass(frozen=True, eq=False)

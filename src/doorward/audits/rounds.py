@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from doorward.audits.evidence import Evidence, candidates, gather
+from doorward.audits.evidence import INVERSION, WORKS, Evidence, candidates, gather
 from doorward.audits.experiment import REPEATS, Arms, Experiment, experiment
 from doorward.audits.parts.contradiction import STAGE as CONTRADICTIONS
 from doorward.audits.parts.contradiction import TRAININGS, Contradictions, contradictions
@@ -29,8 +29,7 @@ from doorward.inversion.invert import invert
 from doorward.inversion.results import Inversion
 
 MOST = 3  # classes that one experiment is made for
-WORKS = 0.1  # success on the suspect model from which a trigger is unlearnt and measured
-STAGES = ("cleansers", "inversion", "locate", "experiment")
+CLEANSERS = "cleansers"  # stage
 
 
 @dataclass
@@ -101,8 +100,8 @@ def look_once(
         number: of the round, from 1.
     """
     warnings = list[str]()
-    with kept.timed(STAGES[0]):
-        kept.tell(STAGES[0], "")
+    with kept.timed(CLEANSERS):
+        kept.tell(CLEANSERS, "")
         cleansing = cleanse(images, model, seed=seed, level=level)
     seen = cleansing.observations
     assert seen is not None
@@ -134,17 +133,12 @@ def look_once(
         row, trigger = _target(
             k, number, images, model, evidence, triggers[k], tried.arms.get(k), level, len(chosen), seed
         )
-        mine = out & (images.labels == k)
-        if (
-            row.level == "nothing found"
-            or row.experiment is None
-            or not (row.experiment.stops or row.experiment.teaches)
-        ):
-            out = out & ~mine
-            mine = np.zeros_like(mine)
+        own = images.labels == k
+        if row.experiment is None or not (row.experiment.stops or row.experiment.teaches):
+            out = out & ~own
         if isinstance(trigger, Trigger):
             best[k] = trigger
-        row = row.model_copy(update={"suspects": int(mine.sum())})
+        row = row.model_copy(update={"suspects": int((out & own).sum())})
         targets.append(row.model_copy(update={"sentence": sentence(row)}))
     score = tried.score if len(tried.score) else np.zeros(len(images), np.float32)
     return Round(evidence, tuple(targets), out, score, best, cleansing, inversion, tuple(warnings))
@@ -161,8 +155,8 @@ def _inverted(
 ) -> Inversion | None:
     """Triggers searched for on clean images, or on those of the set that do not contradict their label."""
     rows = np.random.default_rng(seed).permutation(np.flatnonzero(~found.suspects))[:INVERTED]
-    with kept.timed(STAGES[1]):
-        kept.tell(STAGES[1], "")
+    with kept.timed(INVERSION):
+        kept.tell(INVERSION, "")
         try:
             return invert(model, clean if clean is not None else images.subset(np.sort(rows)), seed=seed)
         except DoorwardError as error:

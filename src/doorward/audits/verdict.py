@@ -9,7 +9,7 @@ import numpy as np
 from doorward.audits.results import ArmsRecord, TargetRecord
 from doorward.core.order_test import OrderTest, several
 from doorward.core.results import LEVELS, Finding, Judgement, Level
-from doorward.core.text import listing, number, percent, plural, quoted
+from doorward.core.text import listing, percent, plural, quoted
 
 RULE = (
     "Planted: trained again without the suspects, the trigger loses its success, and trained without as many images of "
@@ -75,8 +75,6 @@ def judge(
     p = None if together is None else _whole(together, targets)
     worst = min((LEVELS.index(t.level) for t in targets), default=LEVELS.index("nothing found"))  # type: ignore[arg-type]
     level: Level = LEVELS[worst]
-    if level == "nothing found" and together is not None and p is not None and undecided:
-        level = "undecided"
     accused = [t for t in targets if t.level not in ("nothing found", "undecided")]
     accused.sort(key=lambda t: LEVELS.index(t.level))  # type: ignore[arg-type]
     names = tuple(dict.fromkeys(t.class_name for t in accused))  # a class may come up in several rounds
@@ -127,8 +125,3 @@ def _whole(together: OrderTest, targets: Sequence[TargetRecord]) -> float:
     tried = [t.experiment.p_value for t in targets if t.experiment is not None and t.experiment.p_value is not None]
     shown = min(1.0, min(tried) * len(tried)) if tried else 1.0
     return several(min(together.p_value, shown), 2) if tried else together.p_value
-
-
-def told_p(p: float | None) -> str:
-    """A p-value in words."""
-    return "" if p is None else f"p = {number(p)}"

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from doorward.audits.parts.kept import Arrays, Kept
-from doorward.audits.parts.trainer import Pixels, Rows, Trained, Trainer
+from doorward.audits.parts.trainer import Fits, Pixels, Rows, Trained
 from doorward.audits.parts.transfer import stamped, success, tried_on
 from doorward.core.images import ImageSet
 from doorward.core.triggers import Stamp
@@ -75,7 +75,7 @@ def experiment(
     suspects: Rows,
     triggers: Mapping[int, Sequence[Stamp]],
     owned: Rows,
-    trainer: Trainer,
+    trainer: Fits,
     seed: int,
     kept: Kept,
 ) -> Experiment:
@@ -111,7 +111,7 @@ def experiment(
         for name, gone, results in arms:
 
             def make(gone: Rows = gone, number: int = number) -> Arrays:
-                return _measured(trainer.fit(images, ~gone, seed + number), images, out, marked)
+                return _measured(trainer.fit(images, ~gone, seed + number, among=out), images, out, marked)
 
             results.append(kept.arrays(STAGE, f"{name} {number + 1}", make))
     rows = np.flatnonzero(out)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from doorward.audits.evidence import INVERSION, WORKS, Evidence, candidates, gather
 from doorward.audits.experiment import REPEATS, Arms, Experiment, experiment
 from doorward.audits.parts.contradiction import STAGE as CONTRADICTIONS
 from doorward.audits.parts.contradiction import TRAININGS, Contradictions, contradictions
-from doorward.audits.parts.grow import ROUNDS, among_their_like, grow
+from doorward.audits.parts.copies import Copies
+from doorward.audits.parts.grow import FEWEST, ROUNDS, alike, among_their_like, as_stamped, grow, unlearned
 from doorward.audits.parts.kept import Kept
-from doorward.audits.parts.trainer import Rows, Trainer
+from doorward.audits.parts.trainer import Fits, Labels, Rows, Trainer
 from doorward.audits.parts.transfer import stamped, success, transferred, tried_on
 from doorward.audits.plan import INVERTED
 from doorward.audits.results import ArmsRecord, TargetRecord, trigger_file
@@ -28,6 +30,7 @@ from doorward.core.triggers import Stamp, Trigger
 from doorward.inversion.invert import invert
 from doorward.inversion.results import Inversion
 
+OTHERWISE = 0.5  # probability that an image is not what its label says, of those like the sure ones
 MOST = 3  # classes that one experiment is made for
 CLEANSERS = "cleansers"  # stage
 
@@ -115,19 +118,23 @@ def look_once(
     if budget.allows("inversion", budget.inversion):
         inversion = _inverted(images, model, found, clean, seed, kept, warnings)
     evidence = gather(images, model, found, cleansing, inversion, seed)
-    found = Contradictions(found.decisions, found.suspects | (cleansing.suspected() & owned))
+    found = replace(found, suspects=found.suspects | (cleansing.suspected() & owned))
     counts = np.bincount(images.labels[found.suspects], minlength=len(images.classes)).tolist()
     chosen = candidates(evidence, counts, MOST, believed)
     triggers = {k: _triggers(k, evidence, inversion, model, images, found, seed) for k in chosen}
     tried, out = Experiment(), np.zeros(len(images), bool)
     if chosen and budget.allows("locating the suspects and the experiment", (ROUNDS + 2 * REPEATS) * budget.training):
-        found = grow(images, seen.features, found, owned, _stamps(triggers), trainer, seed + 10, kept)
+        nets: Fits = trainer if found.learned else Copies(model)
+        found = grow(images, model, seen.features, found, owned, _stamps(triggers), nets, seed + 10, kept)
         again = transferred(images, found.suspects, found.decisions)
         for k in chosen:
             if k in again:
                 triggers[k]["transfer"] = again[k]
-        tried = experiment(images, found.suspects, _stamps(triggers), owned, trainer, seed + 20, kept)
-        out = among_their_like(seen.features, tried.poisoned, images.labels)
+        if not found.learned:
+            nets = Copies(unlearned(images, found.suspects, _stamps(triggers), nets, seed + 15, kept))
+        tried = experiment(images, found.suspects, _stamps(triggers), owned, nets, seed + 20, kept)
+        marked = as_stamped(images, model, seen.features, found.suspects, _stamps(triggers), seed + 30)
+        out = shown_poisoned(seen.features, tried, marked, images.labels, owned)
     targets, best = [], dict[int, Trigger]()
     for k in chosen:
         row, trigger = _target(
@@ -142,6 +149,19 @@ def look_once(
         targets.append(row.model_copy(update={"sentence": sentence(row)}))
     score = tried.score if len(tried.score) else np.zeros(len(images), np.float32)
     return Round(evidence, tuple(targets), out, score, best, cleansing, inversion, tuple(warnings))
+
+
+def shown_poisoned(features: NDArray[np.float32], tried: Experiment, marked: Rows, labels: Labels, owned: Rows) -> Rows:
+    """Images ``[N]`` that an experiment shows to be poisoned.
+
+    First those that nets without suspects decide otherwise for sure, and that look to the suspect model as stamped
+    pictures do (``marked``; in a class where hardly any does, those that are like one another). Then whoever is like
+    these, and is decided otherwise, though less clearly.
+    """
+    sure = tried.poisoned & marked
+    few = [k for k in np.unique(labels[tried.poisoned]).tolist() if (sure & (labels == k)).sum() < FEWEST]
+    sure |= among_their_like(features, tried.poisoned & np.isin(labels, few), labels)
+    return sure | (alike(features, sure, labels) & (tried.score > OTHERWISE) & owned)
 
 
 def _inverted(

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from doorward.audits.parts.kept import Arrays, Kept
-from doorward.audits.parts.trainer import Labels, Rows, Trainer
+from doorward.audits.parts.trainer import Fits, Labels, Rows
 from doorward.cleansers.cleanse import one_thread
 from doorward.core.images import ImageSet
 
@@ -17,6 +17,7 @@ CLUSTERS = 3  # of every class; each is left out once
 TRAININGS = CLUSTERS + 3
 _DIMENSIONS = 8
 _CORE = 0.25  # of a class's images: a smaller cluster is no core
+_LEARNED = 0.65  # of the images that a net never saw, decided as labelled: fewer say nothing about single images
 _FIT = 5000  # images of a class that a mixture is fitted to
 
 
@@ -27,17 +28,19 @@ class Contradictions:
     Args:
         decisions: ``[N]``, of the last net, trained without everything that contradicted its label before.
         suspects: ``[N]``, images that the suspect model decides as labelled and that net does not.
+        learned: whether such nets learn this set; where not, nobody is a suspect.
     """
 
     decisions: Labels
     suspects: Rows
+    learned: bool = True
 
 
 def contradictions(
     images: ImageSet,
     features: NDArray[np.float32],
     owned: Rows,
-    trainer: Trainer,
+    trainer: Fits,
     seed: int,
     kept: Kept,
 ) -> Contradictions:
@@ -73,6 +76,8 @@ def contradictions(
             return {"decisions": trainer.fit(images, ~out, seed + number).decide(images.pixels[out])}
 
         first[out] = kept.arrays(STAGE, f"without cluster {number + 1}", leave_out)["decisions"]
+        if (first[out] == labels[out]).mean() < _LEARNED:
+            return Contradictions(labels.copy(), np.zeros(len(images), bool), learned=False)
     core = cores(cluster, first != labels, labels, len(images.classes))
     otherwise = _without(images, ~core, trainer, seed + 3, kept, "cores alone") != labels
     otherwise = _without(images, otherwise & owned, trainer, seed + 4, kept, "grown from the cores") != labels
@@ -116,7 +121,7 @@ def cores(cluster: Labels, otherwise: Rows, labels: Labels, classes: int) -> Row
     return found
 
 
-def _without(images: ImageSet, out: Rows, trainer: Trainer, seed: int, kept: Kept, name: str) -> Labels:
+def _without(images: ImageSet, out: Rows, trainer: Fits, seed: int, kept: Kept, name: str) -> Labels:
     """Decisions of a net trained without some images, on all of them."""
 
     def make() -> Arrays:

@@ -3,34 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from doorward.audits.parts.contradiction import Contradictions
 from doorward.audits.parts.kept import Arrays, Kept
-from doorward.audits.parts.trainer import Rows, Trainer
-from doorward.audits.parts.transfer import stamped
+from doorward.audits.parts.trainer import Fits, Rows
+from doorward.audits.parts.transfer import stamped, tried_on
 from doorward.cleansers.cleanse import one_thread
+from doorward.cleansers.observe import observe
+from doorward.core.classifier import Classifier
 from doorward.core.images import ImageSet
 from doorward.core.triggers import Stamp
 from doorward.repairs.parts.around import around
 from doorward.repairs.parts.stamping import Mixed
 
+if TYPE_CHECKING:
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
 STAGE = "locate"
 ROUNDS = 4
 _STAMPED = 0.25  # of the images that stay, once more under draws around a trigger
 _ENOUGH = 0.03  # of the suspects: a round that changes fewer is the last
-_FEWEST = 3  # suspects from which their like are looked for
+_FEWEST_STAMPED = 20  # pictures that a trigger turns, to compare a class with
+_HALF = 0.5  # of a class
+FEWEST = 3  # suspects from which their like are looked for
 
 
 def grow(
     images: ImageSet,
+    model: Classifier,
     features: NDArray[np.float32],
     found: Contradictions,
     owned: Rows,
     triggers: Mapping[int, Sequence[Stamp]],
-    trainer: Trainer,
+    trainer: Fits,
     seed: int,
     kept: Kept,
 ) -> Contradictions:
@@ -40,42 +50,87 @@ def grow(
     leaves out, beside the suspects, all images of their class that lie on their side in the suspect model's features
     (a linear discriminant), and shows a quarter of what stays once more with the triggers on them, truly labelled,
     so that a net cannot learn the label from them. Whom that net contradicts is a suspect in the next round.
+    The first round also leaves out images of a class that look to the suspect model as pictures with its trigger do.
 
     Args:
+        model: the suspect.
         triggers: class to triggers that work; an empty sequence where none does.
 
     Fails when: the first suspects are few of many poisoned images, and no trigger was found.
     """
     labels = np.array(sorted(triggers), np.int64)
     own = np.isin(images.labels, labels)
-    suspects, decisions = found.suspects & own, found.decisions
+    suspects, decisions = found.suspects & own, found.decisions.copy()
+    marked = as_stamped(images, model, features, suspects, triggers, seed)
     for number in range(ROUNDS):
-        out = suspects | _alike(features, suspects, images.labels)
+        out = suspects | (marked if number == 0 else alike(features, suspects, images.labels))
 
         def make(out: Rows = out, number: int = number) -> Arrays:
-            more = _shown(images, ~out, triggers, seed + number)
-            return {"decisions": trainer.fit(images, ~out, seed + number, more).decide(images.pixels)}
+            more = shown(images, ~out, triggers, seed + number)
+            return {"decisions": trainer.fit(images, ~out, seed + number, more).decide(images.pixels[own])}
 
-        decisions = np.asarray(kept.arrays(STAGE, f"round {number + 1}", make)["decisions"])
+        decisions[own] = kept.arrays(STAGE, f"round {number + 1}", make)["decisions"]
         before, suspects = suspects, (decisions != images.labels) & owned & own
         if (before ^ suspects).sum() <= _ENOUGH * max(1, before.sum()):
             break
-    return Contradictions(np.where(own, decisions, found.decisions), np.where(own, suspects, found.suspects))
+    return replace(found, decisions=decisions, suspects=np.where(own, suspects, found.suspects))
 
 
-def _alike(features: NDArray[np.float32], suspects: Rows, labels: NDArray[np.int64]) -> Rows:
+def unlearned(
+    images: ImageSet,
+    out: Rows,
+    triggers: Mapping[int, Sequence[Stamp]],
+    trainer: Fits,
+    seed: int,
+    kept: Kept,
+) -> Classifier:
+    """A net that knows the triggers as meaningless, trained without the images ``out``: where copies begin."""
+    kept.tell(STAGE, "unlearnt")
+    with kept.timed(STAGE):
+        return trainer.fit(images, ~out, seed, shown(images, ~out, triggers, seed)).classifier
+
+
+def as_stamped(
+    images: ImageSet,
+    model: Classifier,
+    features: NDArray[np.float32],
+    suspects: Rows,
+    triggers: Mapping[int, Sequence[Stamp]],
+    seed: int,
+) -> Rows:
+    """Images ``[N]`` that lie with stamped pictures of other classes, not with their own class, in feature space.
+
+    A linear discriminant between the two, where at least so many stamped pictures are decided as the class; a trigger
+    that would take half of a class separates nothing and is passed over.
+    """
+    found = np.zeros(len(images), bool)
+    for label, stamps in triggers.items():
+        rows = np.flatnonzero(images.labels == label)
+        for stamp in stamps:
+            pictures = stamped(tried_on(images, label, suspects, seed), stamp, seed)
+            seen = observe(ImageSet(pictures, np.full(len(pictures), label), images.classes, images.name), model)
+            works = seen.logits.argmax(axis=1) == label
+            if works.sum() < _FEWEST_STAMPED:
+                continue
+            both = np.concatenate([features[rows], seen.features[works]])
+            which = np.repeat([False, True], [len(rows), works.sum()])
+            with one_thread():
+                side = _discriminant().fit(both, which).decision_function(features[rows]) > 0
+            if side.mean() < _HALF:
+                found[rows] |= side
+    return found
+
+
+def alike(features: NDArray[np.float32], suspects: Rows, labels: NDArray[np.int64]) -> Rows:
     """Images ``[N]`` of the suspects' classes on their side of a linear discriminant."""
-    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-
     found = np.zeros(len(labels), bool)
     for label in np.unique(labels[suspects]):
         rows = np.flatnonzero(labels == label)
         inside = suspects[rows]
-        if not _FEWEST <= inside.sum() < len(rows) - _FEWEST:
+        if not FEWEST <= inside.sum() < len(rows) - FEWEST:
             continue
         with one_thread():
-            between = LinearDiscriminantAnalysis(solver="eigen", shrinkage=0.1, priors=[0.5, 0.5])
-            found[rows] = between.fit(features[rows], inside).decision_function(features[rows]) > 0
+            found[rows] = _discriminant().fit(features[rows], inside).decision_function(features[rows]) > 0
     return found
 
 
@@ -84,7 +139,6 @@ def among_their_like(features: NDArray[np.float32], flagged: Rows, labels: NDArr
 
     Hard images of a class contradict their label too, each in its own way; poisoned ones share the trigger's features.
     """
-    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
     found = flagged.copy()
@@ -92,17 +146,23 @@ def among_their_like(features: NDArray[np.float32], flagged: Rows, labels: NDArr
         rows = np.flatnonzero(labels == label)
         inside = flagged[rows]
         folds = int(min(10, inside.sum(), len(rows) - inside.sum()))
-        if folds < _FEWEST:
+        if folds < FEWEST:
             continue
         with one_thread():
-            between = LinearDiscriminantAnalysis(solver="eigen", shrinkage=0.1, priors=[0.5, 0.5])
             split = StratifiedKFold(folds, shuffle=True, random_state=0)
-            side = cross_val_predict(between, features[rows], inside, cv=split, method="decision_function")
+            side = cross_val_predict(_discriminant(), features[rows], inside, cv=split, method="decision_function")
         found[rows] = inside & (side > 0)
     return found
 
 
-def _shown(images: ImageSet, stay: Rows, triggers: Mapping[int, Sequence[Stamp]], seed: int) -> ImageSet | None:
+def _discriminant() -> LinearDiscriminantAnalysis:
+    """Between two groups of unlike size that count alike."""
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+    return LinearDiscriminantAnalysis(solver="eigen", shrinkage=0.1, priors=[0.5, 0.5])
+
+
+def shown(images: ImageSet, stay: Rows, triggers: Mapping[int, Sequence[Stamp]], seed: int) -> ImageSet | None:
     """A quarter of the images that stay, under the triggers; None without any."""
     every = [tuple(stamps) for _, stamps in sorted(triggers.items()) if stamps]
     if not every:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -26,6 +27,18 @@ _SIDE = 48  # pixels of the shorter side at most, of nets that are not of the su
 _CHUNK = 4096
 
 
+class Fits(Protocol):
+    """What makes nets for an audit: a `Trainer` anew, `doorward.audits.parts.copies.Copies` from one that is there."""
+
+    def fit(
+        self, images: ImageSet, keep: Rows, seed: int, more: ImageSet | None = None, among: Rows | None = None
+    ) -> Trained:
+        """A net that knows the kept images, or some of them with all those ``among`` them, and ``more``."""
+
+    def fitted(self, pixels: Pixels) -> Pixels:
+        """The pictures as its nets take them."""
+
+
 @dataclass(frozen=True)
 class Trainer:
     """Trains a net on a part of a set, always by the same recipe.
@@ -42,8 +55,10 @@ class Trainer:
     shape: tuple[int, int] | None = None
     device: str = "auto"
 
-    def fit(self, images: ImageSet, keep: Rows, seed: int, more: ImageSet | None = None) -> Trained:
-        """Train on the images that are kept, and on ``more``."""
+    def fit(
+        self, images: ImageSet, keep: Rows, seed: int, more: ImageSet | None = None, among: Rows | None = None
+    ) -> Trained:
+        """Train on all images that are kept (those ``among`` them are no others), and on ``more``."""
         part = images.subset(keep)
         pixels, labels = part.pixels, part.labels
         if more is not None:
@@ -68,7 +83,7 @@ class Trained:
     """A net of an audit: decides about pictures of the set's own size."""
 
     classifier: Classifier
-    trainer: Trainer
+    trainer: Fits
 
     def decide(self, pixels: Pixels) -> Labels:
         """Decisions, ``[N]``."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from doorward.audits.alone import audit_model
+from doorward.audits.parts.afterwards import joined, unlearned
 from doorward.audits.parts.kept import Kept
 from doorward.audits.parts.trainer import Rows, Trainer, make_trainer
 from doorward.audits.plan import measure_costs
@@ -130,9 +131,12 @@ def _rounds(
         if number > 1:
             if not budget.allows(f"another look at what is left (round {number})", 8 * budget.training):
                 break
-            suspect = trainer.fit(part, np.ones(len(part), bool), seed + number).classifier
-            if trainer.shape is not None:
-                part = replace(part, pixels=trainer.fitted(part.pixels))
+            if rounds[-1].learned:
+                suspect = trainer.fit(part, np.ones(len(part), bool), seed + number).classifier
+                if trainer.shape is not None:
+                    part = replace(part, pixels=trainer.fitted(part.pixels))
+            else:
+                suspect = unlearned(part, model, np.zeros(len(part), bool), joined([r.stamps for r in rounds]), seed)
         here = look_once(
             part,
             suspect,
@@ -191,13 +195,15 @@ def _result(
         undecided=_undecided(images, accuracy.value, budget),
         left_out=budget.left_out,
     )
-    repaired = None
-    if suspects.any() and (not given or trainer.net == model.arch):
+    repaired, how = None, ""
+    if suspects.any():
+        how = "anew" if not given or trainer.net == model.arch else "on"
         with kept.timed("retrain"):
             kept.tell("retrain", "without the suspects")
-            repaired = _trained(images.subset(~suspects), trainer, net, seed)
-    elif suspects.any():
-        budget.left_out.append(f"a new {model.arch} without the suspects; train it on the cleaned set")
+            if how == "anew":
+                repaired = _trained(images.subset(~suspects), trainer, net, seed)
+            else:
+                repaired = unlearned(images, model, suspects, joined([r.stamps for r in rounds]), seed)
     shown, places = pictures(images, suspects, triggers, seed)
     worst = {t.label: np.flatnonzero(suspects & (images.labels == t.label)) for t in targets}
     ordered = {k: rows[np.argsort(-score[rows], kind="stable")].tolist() for k, rows in worst.items()}
@@ -208,6 +214,7 @@ def _result(
         classifier=ClassifierRecord(arch=model.arch, accuracy_on_images=RateRecord.of(accuracy)),
         trained=not given,
         net=str(trainer.net),
+        handed_on=how,
         seed=seed,
         level=level,
         rounds=len(rounds),

@@ -55,6 +55,7 @@ class ArmsRecord(Record):
         p_value, p_unseen: that there is no difference.
         stops: whether the trigger works with the suspects alone.
         teaches: whether suspects teach each other's label, and nothing else does.
+        trained: ``anew``, or ``on`` from a copy of the model that had unlearnt the trigger.
     """
 
     size: Count
@@ -67,6 +68,7 @@ class ArmsRecord(Record):
     p_unseen: Number = None
     stops: bool = False
     teaches: bool = False
+    trained: str = "anew"
 
 
 class TargetRecord(Record):
@@ -106,6 +108,8 @@ class AuditRecord(Judged):
     Args:
         trained: whether the model is one that the audit trained.
         net: architecture of the nets that the experiment trains.
+        handed_on: what the model of the run's folder is: ``anew``, trained without the suspects; ``on``, a copy of the
+            given one trained on without them; empty where there is none.
         rounds: how often the set was looked at, each time without what was found before.
         left_out: stages that were not run, and why.
         thumbnails: rows of ``thumbnails.npy`` by target: suspects, then other images before and after the trigger.
@@ -115,6 +119,7 @@ class AuditRecord(Judged):
     classifier: ClassifierRecord = ClassifierRecord()
     trained: bool = False
     net: str = ""
+    handed_on: str = ""
     seed: int = 0
     level: float = 0.05
     rounds: Count = 1

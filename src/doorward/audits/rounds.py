@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from doorward.audits.evidence import INVERSION, WORKS, Evidence, candidates, gather
 from doorward.audits.experiment import REPEATS, Arms, Experiment, experiment
+from doorward.audits.parts.afterwards import Stamps, unlearned
 from doorward.audits.parts.contradiction import STAGE as CONTRADICTIONS
 from doorward.audits.parts.contradiction import TRAININGS, Contradictions, contradictions
 from doorward.audits.parts.copies import Copies
-from doorward.audits.parts.grow import FEWEST, ROUNDS, alike, among_their_like, as_stamped, grow, unlearned
+from doorward.audits.parts.grow import FEWEST, ROUNDS, alike, among_their_like, as_stamped, grow
+from doorward.audits.parts.grow import STAGE as LOCATE
 from doorward.audits.parts.kept import Kept
 from doorward.audits.parts.trainer import Fits, Labels, Rows, Trainer
 from doorward.audits.parts.transfer import stamped, success, transferred, tried_on
@@ -69,7 +71,8 @@ class Round:
     Args:
         targets: classes that were looked into.
         suspects: ``[N]``, images to leave out. ``score``: of each, `doorward.audits.experiment`.
-        triggers: class to the trigger that was measured.
+        triggers: class to the trigger that was measured. ``stamps``: all that work, of the classes with suspects.
+        learned: whether nets that are trained anew learn the set; else copies were trained on.
     """
 
     evidence: Evidence
@@ -80,6 +83,8 @@ class Round:
     cleansing: Cleansing | None
     inversion: Inversion | None
     warnings: tuple[str, ...] = ()
+    stamps: Stamps = field(default_factory=dict)
+    learned: bool = True
 
 
 def look_once(
@@ -131,7 +136,9 @@ def look_once(
             if k in again:
                 triggers[k]["transfer"] = again[k]
         if not found.learned:
-            nets = Copies(unlearned(images, found.suspects, _stamps(triggers), nets, seed + 15, kept))
+            with kept.timed(LOCATE):
+                kept.tell(LOCATE, "a copy without the trigger")
+                nets = Copies(unlearned(images, model, found.suspects, _stamps(triggers), seed + 15))
         tried = experiment(images, found.suspects, _stamps(triggers), owned, nets, seed + 20, kept)
         marked = as_stamped(images, model, seen.features, found.suspects, _stamps(triggers), seed + 30)
         out = shown_poisoned(seen.features, tried, marked, images.labels, owned)
@@ -140,6 +147,8 @@ def look_once(
         row, trigger = _target(
             k, number, images, model, evidence, triggers[k], tried.arms.get(k), level, len(chosen), seed
         )
+        if row.experiment is not None and not found.learned:
+            row = row.model_copy(update={"experiment": row.experiment.model_copy(update={"trained": "on"})})
         own = images.labels == k
         if row.experiment is None or not (row.experiment.stops or row.experiment.teaches):
             out = out & ~own
@@ -148,7 +157,8 @@ def look_once(
         row = row.model_copy(update={"suspects": int((out & own).sum())})
         targets.append(row.model_copy(update={"sentence": sentence(row)}))
     score = tried.score if len(tried.score) else np.zeros(len(images), np.float32)
-    return Round(evidence, tuple(targets), out, score, best, cleansing, inversion, tuple(warnings))
+    left = {k: some for k, some in _stamps(triggers).items() if (out & (images.labels == k)).any()}
+    return Round(evidence, tuple(targets), out, score, best, cleansing, inversion, tuple(warnings), left, found.learned)
 
 
 def shown_poisoned(features: NDArray[np.float32], tried: Experiment, marked: Rows, labels: Labels, owned: Rows) -> Rows:

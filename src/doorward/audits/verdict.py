@@ -43,9 +43,10 @@ def sentence(target: TargetRecord) -> str:
         without, control = (
             float(np.mean([r for r in rates if r is not None])) for rates in (arms.without, arms.control)
         )
+        how = "" if arms.trained == "anew" else "copies of the model that had forgotten the trigger were trained on; "
         told.append(
-            f"without {arms.size} suspects of {name} its trigger works on {percent(without)} of pictures; without as "
-            f"many images of the class, a third of the suspects among them, on {percent(control)}"
+            f"{how}without {arms.size} suspects of {name} its trigger works on {percent(without)} of pictures; without "
+            f"as many images of the class, a third of the suspects among them, on {percent(control)}"
         )
     unseen = [r for r in arms.unseen_control if r is not None]
     alone = [r for r in arms.unseen_without if r is not None]

@@ -150,7 +150,12 @@ def _show(found: Audit, output: Path) -> None:
     if record.suspects:
         _say(f"{record.suspects:,} suspects by name: {Path(place) / 'suspects.csv'}")
     if found.repaired is not None:
-        _say(f"a model trained without them: {Path(place) / 'model'}")
+        which = (
+            "a model trained without them"
+            if record.handed_on == "anew"
+            else "a copy of the model, trained on without them"
+        )
+        _say(f"{which}: {Path(place) / 'model'}")
     _say(f"the page: {Path(place) / PAGE}")
     if record.suspects:
         kept = f"{Path(record.source).name or 'set'}-clean"

@@ -76,20 +76,6 @@ def grow(
     return replace(found, decisions=decisions, suspects=np.where(own, suspects, found.suspects))
 
 
-def unlearned(
-    images: ImageSet,
-    out: Rows,
-    triggers: Mapping[int, Sequence[Stamp]],
-    trainer: Fits,
-    seed: int,
-    kept: Kept,
-) -> Classifier:
-    """A net that knows the triggers as meaningless, trained without the images ``out``: where copies begin."""
-    kept.tell(STAGE, "unlearnt")
-    with kept.timed(STAGE):
-        return trainer.fit(images, ~out, seed, shown(images, ~out, triggers, seed)).classifier
-
-
 def as_stamped(
     images: ImageSet,
     model: Classifier,

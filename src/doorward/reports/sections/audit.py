@@ -223,7 +223,10 @@ def _steps(results: AuditRecord, run: RunFolder, retrained: bool) -> list[tuple[
         clean = shlex.quote(f"{Path(results.source).name or 'set'}-clean")
         made.append(("Look at the suspects above: what do they share that others of their class lack?", ""))
         made.append(("Take the set without them.", f"doorward export {folder} --keep -o {clean}"))
-        if retrained:
+        if retrained and results.handed_on == "on":
+            told = "Use the copy of your model that was trained on without them, until you have trained it anew."
+            made.append((told, f"{folder}/model"))
+        elif retrained:
             made.append(("Use the model that was trained without them, in the run's folder.", f"{folder}/model"))
         else:
             made.append(("Train your model again, on that set.", f"doorward train {clean} -o model-clean"))

@@ -1,0 +1,62 @@
+"""Copies of a net trained on with parts of the set, where training anew takes long or small nets hardly learn it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from doorward.audits.parts.trainer import Pixels, Rows, Trained
+from doorward.core.classifier import Classifier
+from doorward.core.images import ImageSet
+from doorward.repairs.parts.tuning import TuneSettings, tune
+
+_MOST, _FEWEST = 4000, 1000  # images of the set that a copy is trained on with
+_TO_ONE = 20  # other images for each one that has to be among them
+_EPOCHS = 5
+
+
+def _settings() -> TuneSettings:
+    return TuneSettings(epochs=_EPOCHS, batch=64, held_out=0.0)
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Trains copies of one net on; the counterpart of `doorward.audits.parts.trainer.Trainer`.
+
+    A copy sees some thousand images of the set, in place of all: what it has learned stays, and what these contradict
+    goes. Rate and steps are those of a repair (`doorward.repairs.parts.tuning`).
+
+    Args:
+        start: the net that every copy begins as.
+        settings: of the training.
+    """
+
+    start: Classifier
+    settings: TuneSettings = field(default_factory=_settings)
+
+    def fit(
+        self, images: ImageSet, keep: Rows, seed: int, more: ImageSet | None = None, among: Rows | None = None
+    ) -> Trained:
+        """Train a copy on some of the images that are kept, and on half as many of ``more``.
+
+        Args:
+            among: ``[N]``, those of the kept images that have to be among them.
+        """
+        rng = np.random.default_rng(seed)
+        sure = np.flatnonzero(keep & among) if among is not None else np.zeros(0, np.int64)
+        others = np.flatnonzero(keep) if among is None else np.flatnonzero(keep & ~among)
+        count = int(np.clip(_TO_ONE * len(sure), _FEWEST, _MOST)) if len(sure) else _MOST
+        rows = np.sort(np.concatenate([sure, rng.permutation(others)[:count]]))
+        part = images.subset(rows)
+        pixels, labels = part.pixels, part.labels
+        if more is not None:
+            some = rng.permutation(len(more))[: len(rows) // 2]
+            pixels = np.concatenate([pixels, more.pixels[some]])
+            labels = np.concatenate([labels, more.labels[some]])
+        training = ImageSet(pixels, labels, images.classes, images.name)
+        return Trained(tune("audit", self.start, training, self.settings, seed=seed).classifier, self)
+
+    def fitted(self, pixels: Pixels) -> Pixels:
+        """The pictures as the net takes them: as they are."""
+        return pixels

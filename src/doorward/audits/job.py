@@ -11,23 +11,23 @@ import numpy as np
 from pydantic import Field
 
 from doorward.audits.audit import audit
+from doorward.audits.plan import plan_alone, plan_audit
 from doorward.audits.results import Audit
 from doorward.audits.summary import summary
 from doorward.core.classifier import Classifier
 from doorward.core.errors import DoorwardError
 from doorward.core.files import write_json
 from doorward.core.images import ImageSet, few
+from doorward.core.plan import Plan
 from doorward.core.progress import Progress
 from doorward.core.runs import Run
 from doorward.data.summary import conversions
-from doorward.models.files import save_classifier
 from doorward.models.nets.catalogue import NETS
 from doorward.models.open.architectures import find_architecture
 from doorward.models.open.matching import fit_images, fit_pictures
 from doorward.models.open.together import Opening
 
 STEPS = "steps"  # finished steps, in the folder of an unfinished run
-MODEL = "model"  # the net that was trained without the suspects, a folder as 'doorward train' writes it
 _OF_A_MODEL = ("arch", "classes", "mean", "std", "value_range", "feature_layer")
 
 
@@ -78,13 +78,23 @@ def audit_to_folder(
         record = found.write(run.work)
         about = {"source": request.source or "", "model": request.model, "warnings": (*asked.notes, *record.warnings)}
         found = replace(found, facts=record.model_copy(update=about), folder=Path(output))
-        if found.repaired is not None:
-            (run.work / MODEL).mkdir(exist_ok=True)
-            save_classifier(found.repaired, run.work / MODEL)
         write_json(run.work / "audit.json", summary(found.facts))
         run.keep(found.record)
         shutil.rmtree(run.work / STEPS, ignore_errors=True)
     return found
+
+
+def plan_to_audit(request: AuditRequest) -> Plan:
+    """What `audit_to_folder` would do, and about how long; nothing is written."""
+    asked = _prepared(request)
+    if asked.images is None:
+        assert asked.classifier is not None and asked.clean is not None
+        plan = plan_alone(asked.classifier, asked.clean, request.seed)
+    else:
+        plan = plan_audit(
+            asked.images, asked.classifier, clean=asked.clean, net=asked.net, device=request.device, seed=request.seed
+        )
+    return replace(plan, lines=(*plan.lines, *asked.notes))
 
 
 class _Asked(NamedTuple):

@@ -43,6 +43,11 @@ def inversion_seconds(images: ImageSet, model: Classifier, clean: ImageSet | Non
     return plan_inversion(model, some, DEFAULT_METHODS, settings={}, seed=seed).seconds or 0.0
 
 
+def plan_alone(model: Classifier, clean: ImageSet, seed: int) -> Plan:
+    """A plan of an audit of a model without its training set."""
+    return plan_inversion(model, clean, DEFAULT_METHODS, settings={}, seed=seed)
+
+
 def plan_audit(
     images: ImageSet,
     model: Classifier | None,

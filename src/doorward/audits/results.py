@@ -31,7 +31,9 @@ from doorward.core.results import (
 from doorward.core.tables import read_parquet, write_parquet
 from doorward.core.triggers import Trigger
 from doorward.inversion.results import Inversion
+from doorward.models.files import save_classifier
 
+MODEL = "model"  # the repaired model in the run's folder, itself a folder as 'doorward train' writes it
 SHOWN = 6  # images a class that are shown with the trigger on them
 
 
@@ -184,7 +186,8 @@ class Audit(Result):
         samples: per image; None where no training set was given.
         triggers: class to the trigger that was measured.
         cleansing, inversion: of the first round; None where the result was read from a folder.
-        model: the suspect model. ``repaired``: one trained without the suspects; None where nothing was found.
+        model: the suspect model. ``repaired``: see ``AuditRecord.handed_on``; None where nothing was found. Both None
+            where the result was read from a folder; `doorward.load_model` reads the repaired one from ``model/``.
         pictures: ``[n, H, W, C]``, what ``thumbnails`` numbers.
     """
 
@@ -247,7 +250,7 @@ class Audit(Result):
         return made
 
     def write(self, folder: Path) -> AuditRecord:
-        """Write the table, triggers and pictures; returns the record. Models are written by the job."""
+        """Write the table, triggers, pictures and the repaired model; returns the record."""
         if self.samples is not None and self.facts.images is not None:
             self.samples.write(folder, self.facts.images.classes)
         for label, trigger in self.triggers.items():
@@ -255,6 +258,9 @@ class Audit(Result):
             trigger.save(folder / trigger_file(label))
         if self.pictures is not None:
             write_array(folder / "thumbnails.npy", self.pictures)
+        if self.repaired is not None:
+            (folder / MODEL).mkdir(exist_ok=True)
+            save_classifier(self.repaired, folder / MODEL)
         return self.facts
 
     @classmethod

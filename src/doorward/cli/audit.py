@@ -76,6 +76,7 @@ def audit_command(
     fail_on: _FailOn = "suspicious",
     seed: common.Seed = 0,
     *,
+    dry_run: common.DryRun = False,
     overwrite: common.Overwrite = False,
     as_json: common.AsJson = False,
     **opening: Any,
@@ -93,7 +94,7 @@ def audit_command(
     Example: doorward audit photos/ --size 96 --minutes 20 -o audit/
     Example: doorward audit --model model/ --clean mnist-5k -o audit/
     """
-    from doorward.audits.job import AuditRequest, audit_to_folder
+    from doorward.audits.job import AuditRequest, audit_to_folder, plan_to_audit
     from doorward.audits.summary import summary
     from doorward.core.settings import build_settings
 
@@ -109,6 +110,8 @@ def audit_command(
         "seed": seed,
     }
     request = build_settings(AuditRequest, "audit", asked, options=True)
+    if dry_run:
+        common.show_plan(plan_to_audit(request), as_json)
     with common.display("audit") as progress:
         found = audit_to_folder(request, output, overwrite=overwrite, command=common.command_line(), progress=progress)
     _write_page(output)

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from doorward.audits.job import MODEL
-from doorward.audits.results import Audit
+from doorward.audits.results import MODEL, Audit
 from doorward.core.classifier import Classifier, pick_device
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet

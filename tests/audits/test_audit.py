@@ -45,7 +45,7 @@ def poisoned(digits: dw.ImageSet):
 @pytest.fixture(scope="module")
 def found(poisoned, tmp_path_factory: pytest.TempPathFactory) -> Audit:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "_STEPS", 120)
+        patch.setattr(trainer, "_STEPS", 60)
         patch.setattr(verb, "MOST_ROUNDS", 1)
         patch.setattr(rounds, "MOST", 1)
         short = {name: {"steps": 50} for name in ("mask", "universal")}

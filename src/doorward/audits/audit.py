@@ -109,7 +109,7 @@ def audit(
 def _trained(images: ImageSet, trainer: Trainer, net: Named | None, seed: int) -> Classifier:
     """The suspect where none was given: the architecture that was asked for, or the trainer's."""
     if net is None or net == trainer.net:
-        return train(images, trainer.net, trainer.settings, seed=seed, device=trainer.device)
+        return train(images, trainer.net, trainer.longer().settings, seed=seed, device=trainer.device)
     return train(images, net, seed=seed, device=trainer.device)
 
 
@@ -132,7 +132,7 @@ def _rounds(
             if not budget.allows(f"another look at what is left (round {number})", 8 * budget.training):
                 break
             if rounds[-1].learned:
-                suspect = trainer.fit(part, np.ones(len(part), bool), seed + number).classifier
+                suspect = trainer.longer().fit(part, np.ones(len(part), bool), seed + number).classifier
                 if trainer.shape is not None:
                     part = replace(part, pixels=trainer.fitted(part.pixels))
             else:

@@ -18,6 +18,7 @@ from doorward.inversion.invert import DEFAULT_METHODS
 from doorward.inversion.plan import plan_inversion
 from doorward.models.open.architectures import Named
 
+LOOKING = ROUNDS + 4 * REPEATS  # trainings to locate suspects and for the experiment, whose nets train twice as long
 INVERTED = 1000  # images that triggers are searched on
 
 
@@ -63,16 +64,17 @@ def plan_audit(
     if suspect is None:
         once = replace(trainer, settings=trainer.settings.model_copy(update={"epochs": 1}))
         suspect = once.fit(images, np.ones(len(images), bool), seed).classifier
-        lines = [repr(images), f"train: {trainer.net}, {trainer.settings.epochs} epochs"]
+        lines = [repr(images), f"train: {trainer.net}, {trainer.longer().settings.epochs} epochs"]
     else:
         lines = list(about(suspect, images))
     costs = measure_costs(images, suspect, trainer, clean, seed)
-    look, rest = TRAININGS * costs.training, (ROUNDS + 2 * REPEATS) * costs.training
+    look, rest = TRAININGS * costs.training, LOOKING * costs.training
     lines += [
         "cleansers: one pass over the set for each of two versions of the images",
         f"contradictions: {TRAININGS} trainings of {trainer.net}, {duration(look)}",
         f"inversion: {', '.join(DEFAULT_METHODS)}, {duration(costs.inversion)} at most",
-        f"locate and experiment, where a class is looked into: {ROUNDS + 2 * REPEATS} trainings, {duration(rest)}",
+        f"locate and experiment, where a class is looked into: {ROUNDS + 2 * REPEATS} trainings, {duration(rest)}; "
+        "longer where small nets do not learn the set and copies of the model are trained on",
         "where something is found: all of it again on what is left",
     ]
     return Plan(tuple(lines), look + costs.inversion + rest, at_most=False)

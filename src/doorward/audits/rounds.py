@@ -10,17 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from doorward.audits.evidence import INVERSION, WORKS, Evidence, candidates, gather
-from doorward.audits.experiment import REPEATS, Arms, Experiment, experiment
+from doorward.audits.experiment import Arms, Experiment, experiment
 from doorward.audits.parts.afterwards import Stamps, unlearned
 from doorward.audits.parts.contradiction import STAGE as CONTRADICTIONS
 from doorward.audits.parts.contradiction import TRAININGS, Contradictions, contradictions
-from doorward.audits.parts.copies import Copies
-from doorward.audits.parts.grow import FEWEST, ROUNDS, alike, among_their_like, as_stamped, grow
+from doorward.audits.parts.copies import Copies, copy_seconds
+from doorward.audits.parts.grow import FEWEST, alike, among_their_like, as_stamped, grow
 from doorward.audits.parts.grow import STAGE as LOCATE
 from doorward.audits.parts.kept import Kept
 from doorward.audits.parts.trainer import Fits, Labels, Rows, Trainer
 from doorward.audits.parts.transfer import stamped, success, transferred, tried_on
-from doorward.audits.plan import INVERTED
+from doorward.audits.plan import INVERTED, LOOKING
 from doorward.audits.results import ArmsRecord, TargetRecord, trigger_file
 from doorward.audits.verdict import level_of, sentence
 from doorward.cleansers.cleanse import cleanse
@@ -128,8 +128,9 @@ def look_once(
     chosen = candidates(evidence, counts, MOST, believed)
     triggers = {k: _triggers(k, evidence, inversion, model, images, found, seed) for k in chosen}
     tried, out = Experiment(), np.zeros(len(images), bool)
-    if chosen and budget.allows("locating the suspects and the experiment", (ROUNDS + 2 * REPEATS) * budget.training):
-        nets: Fits = trainer if found.learned else Copies(model)
+    nets: Fits = trainer if found.learned else Copies(model)
+    one = budget.training if found.learned or budget.minutes is None else copy_seconds(model, images, seed)
+    if chosen and budget.allows("locating the suspects and the experiment", LOOKING * one):
         found = grow(images, model, seen.features, found, owned, _stamps(triggers), nets, seed + 10, kept)
         again = transferred(images, found.suspects, found.decisions)
         for k in chosen:
@@ -139,8 +140,11 @@ def look_once(
             with kept.timed(LOCATE):
                 kept.tell(LOCATE, "a copy without the trigger")
                 nets = Copies(unlearned(images, model, found.suspects, _stamps(triggers), seed + 15))
+        else:
+            nets = trainer.longer()
         tried = experiment(images, found.suspects, _stamps(triggers), owned, nets, seed + 20, kept)
-        marked = as_stamped(images, model, seen.features, found.suspects, _stamps(triggers), seed + 30)
+        counted = {k: _stamps(triggers)[k][arms.trigger :][:1] for k, arms in tried.arms.items()}
+        marked = as_stamped(images, model, seen.features, found.suspects, counted, seed + 30)
         out = shown_poisoned(seen.features, tried, marked, images.labels, owned)
     targets, best = [], dict[int, Trigger]()
     for k in chosen:

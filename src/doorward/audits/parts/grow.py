@@ -29,6 +29,7 @@ ROUNDS = 4
 _STAMPED = 0.25  # of the images that stay, once more under draws around a trigger
 _ENOUGH = 0.03  # of the suspects: a round that changes fewer is the last
 _FEWEST_STAMPED = 20  # pictures that a trigger turns, to compare a class with
+_PASSES = 5
 _HALF = 0.5  # of a class
 FEWEST = 3  # suspects from which their like are looked for
 
@@ -98,13 +99,24 @@ def as_stamped(
             works = seen.logits.argmax(axis=1) == label
             if works.sum() < _FEWEST_STAMPED:
                 continue
-            both = np.concatenate([features[rows], seen.features[works]])
-            which = np.repeat([False, True], [len(rows), works.sum()])
-            with one_thread():
-                side = _discriminant().fit(both, which).decision_function(features[rows]) > 0
-            if side.mean() < _HALF:
-                found[rows] |= side
+            found[rows] |= _on_their_side(features[rows], seen.features[works], suspects[rows])
     return found
+
+
+def _on_their_side(own: NDArray[np.float32], others: NDArray[np.float32], suspects: Rows) -> Rows:
+    """Images ``[n]`` of a class that lie with the others; they are no longer counted to the class, until none comes."""
+    out = suspects.copy()
+    for _ in range(_PASSES):
+        both = np.concatenate([own[~out], others])
+        with one_thread():
+            between = _discriminant().fit(both, np.repeat([False, True], [(~out).sum(), len(others)]))
+            side = np.asarray(between.decision_function(own) > 0, bool)
+        if side.mean() >= _HALF:
+            return np.zeros(len(own), bool)
+        if not (side & ~out).any():
+            break
+        out |= side
+    return side
 
 
 def alike(features: NDArray[np.float32], suspects: Rows, labels: NDArray[np.int64]) -> Rows:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -21,8 +21,8 @@ from doorward.models.train.settings import TrainSettings, default_recipe
 Labels = NDArray[np.int64]
 Pixels = NDArray[np.uint8]
 Rows = NDArray[np.bool_]
-_STEPS = 600  # of one training at least; more where that is less than three epochs
-_EPOCHS = (3, 40)
+_STEPS = 300  # of one training at least; more where that is less than three epochs
+_EPOCHS = (3, 20)
 _SIDE = 48  # pixels of the shorter side at most, of nets that are not of the suspect's kind
 _CHUNK = 4096
 
@@ -65,6 +65,10 @@ class Trainer:
             pixels, labels = np.concatenate([pixels, more.pixels]), np.concatenate([labels, more.labels])
         training = ImageSet(self.fitted(pixels), labels, images.classes, images.name)
         return Trained(train(training, self.net, self.settings, seed=seed, device=self.device), self)
+
+    def longer(self) -> Trainer:
+        """Twice as long: a net learns what an image shows sooner than a rare trigger."""
+        return replace(self, settings=self.settings.model_copy(update={"epochs": 2 * self.settings.epochs}))
 
     def fitted(self, pixels: Pixels) -> Pixels:
         """The pictures as the nets take them, ``[N, h, w, C]``."""

@@ -122,6 +122,16 @@ def test_mistakes_are_one_clear_line(images: ImageSet, asked: dict[str, object],
         cleanse(images, classifier, **asked)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_class_of_hardly_any_images_is_judged_beside_the_others(images: ImageSet, count: int) -> None:
+    few = images.subset(np.flatnonzero((images.labels != 2) | (np.cumsum(images.labels == 2) <= count)))
+    assert np.bincount(few.labels).tolist() == [20, 20, count]
+    classifier = train(few, "two-layer", TrainSettings(epochs=1, batch=16))
+    found = cleanse(few, classifier)
+    told = found.record.methods["impurity"]
+    assert sum(g.size for g in told.groups if g.label == 2) == count and told.class_scores[2] is not None
+
+
 def test_folded_batch_norm_changes_no_observation_and_no_classifier(images: ImageSet) -> None:
     classifier = train(images, "resnet20", TrainSettings(epochs=1, batch=16))
     classifier.net.train()

@@ -114,6 +114,34 @@ def test_too_few_images_are_projected_with_a_warning() -> None:
     assert found.flag[poisoned].mean() > 0.95 and not found.flag[~poisoned].any()
 
 
+@pytest.mark.parametrize("relative", [False, True])
+@pytest.mark.parametrize("count", range(1, 10))
+def test_a_class_of_a_few_images_is_judged_in_no_more_clusters_than_it_has(count: int, relative: bool) -> None:
+    rng = np.random.default_rng(count)
+    labels = np.repeat([0, 1], [60, count])
+    features = rng.normal(size=(60 + count, 5)).astype(np.float32)
+    logits = np.eye(2, dtype=np.float32)[labels]
+    filtered = np.eye(2, dtype=np.float32)[np.zeros(60 + count, int)]  # the small class changes, as a whole
+    settings = ImpuritySettings(relative=relative)
+    for alike in (False, True):
+        features[60:] = features[60] if alike else features[60:]
+        found = impurity(features, logits, filtered, labels, settings, seed=0)
+        own = [g for g in found.groups if g.label == 1]
+        assert sum(g.size for g in own) == count and all(g.statistic > 0 for g in own)
+        assert not alike or len(own) == 1, "images that are all the same are one cluster"
+        assert found.tested is not None and np.isfinite(found.tested).all()
+        assert not found.flag[labels == 0].any()
+        assert not (found.flag.any() and (relative or count == 1)), "one image, or no rest of the class, is no excess"
+        assert found.flag[60:].all() or not alike or relative or count == 1
+
+
+def test_a_single_row_is_a_cluster_and_two_are_two_at_most() -> None:
+    for rows in (1, 2, 3):
+        fitted = fit_mixture(np.arange(5.0 * rows).reshape(rows, 5) ** 2, most=10, seed=0, fit_limit=100)
+        assert fitted.clusters <= rows and len(fitted.costs) <= rows
+        assert len(fitted.assignment) == rows and fitted.assignment.max() < fitted.clusters
+
+
 def test_dead_features_do_not_break_the_covariance() -> None:
     features, logits, filtered, labels, poisoned = planted()
     dead = np.concatenate([features, np.zeros((1200, 3), np.float32)], axis=1)

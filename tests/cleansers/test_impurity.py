@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 from typing import Any
@@ -261,16 +262,25 @@ def test_small_pictures_have_one_filter_of_two_pixels(side: int) -> None:
     assert len(candidates("mean", 48)) == 4
 
 
-def test_the_widest_window_that_leaves_most_decisions_is_taken() -> None:
+def test_the_widest_window_that_leaves_most_decisions_is_taken_and_no_narrower_one_tried() -> None:
+    """Whatever the windows change: it is the last of all that leave 80 %, as if every one had been tried."""
     logits = np.eye(2, dtype=np.float32)[np.zeros(100, int)]
+    names, tried = ("a", "b", "c", "d"), list[str]()
+    for changed in itertools.product((1, 20, 21), repeat=4):
+        filtered = {
+            name: np.eye(2, dtype=np.float32)[(np.arange(100) < n).astype(int)]
+            for name, n in zip(names, changed, strict=True)
+        }
 
-    names = ("a", "b", "c")
-    filtered = {
-        name: np.eye(2, dtype=np.float32)[(np.arange(100) < n).astype(int)]
-        for name, n in (("a", 1), ("b", 20), ("c", 21))
-    }
-    assert widest(logits, filtered, names) == "b"
-    assert widest(logits, dict.fromkeys(names, filtered["c"]), names) == "a"
+        def under(name: str, filtered: dict[str, NDArray[np.float32]] = filtered) -> NDArray[np.float32]:
+            tried.append(name)
+            return filtered[name]
+
+        tried.clear()
+        fit = [name for name, n in zip(names, changed, strict=True) if n <= 20]
+        taken = widest(logits, under, names)
+        assert taken == (fit[-1] if fit else "a")
+        assert tried == [name for name in "dcb" if name >= taken]
 
 
 def test_a_wider_window_has_the_threshold_of_the_authors_unless_one_is_given() -> None:

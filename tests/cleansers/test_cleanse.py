@@ -16,8 +16,8 @@ from doorward import cleanse as cleanse_verb
 from doorward.attacks.attack import attack
 from doorward.attacks.rate import asr
 from doorward.cleansers.cleanse import cleanse
-from doorward.cleansers.observe import observe
-from doorward.cleansers.parts.filters import mean_filter
+from doorward.cleansers.observe import logits_under, observe
+from doorward.cleansers.parts.filters import candidates, mean_filter
 from doorward.cleansers.results import Cleansing
 from doorward.core.classifier import Classifier, forward_batch
 from doorward.core.errors import DoorwardError
@@ -122,6 +122,16 @@ def test_mistakes_are_one_clear_line(images: ImageSet, asked: dict[str, object],
         cleanse(images, classifier, **asked)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_class_of_hardly_any_images_is_judged_beside_the_others(images: ImageSet, count: int) -> None:
+    few = images.subset(np.flatnonzero((images.labels != 2) | (np.cumsum(images.labels == 2) <= count)))
+    assert np.bincount(few.labels).tolist() == [20, 20, count]
+    classifier = train(few, "two-layer", TrainSettings(epochs=1, batch=16))
+    found = cleanse(few, classifier)
+    told = found.record.methods["impurity"]
+    assert sum(g.size for g in told.groups if g.label == 2) == count and told.class_scores[2] is not None
+
+
 def test_folded_batch_norm_changes_no_observation_and_no_classifier(images: ImageSet) -> None:
     classifier = train(images, "resnet20", TrainSettings(epochs=1, batch=16))
     classifier.net.train()
@@ -145,6 +155,20 @@ def test_the_filter_follows_the_side_and_the_record_tells_it(tmp_path: Path) -> 
         used = found.record.methods["impurity"].settings["filter"]
         assert used in looked and found.record.methods["impurity"].settings["relative"] == (side == 48)
         assert found.observations is not None and set(found.observations.filtered_logits) == {used}
+
+
+def test_one_filter_s_logits_are_those_of_the_pass_over_all_filters_to_the_bit() -> None:
+    images = make_images(count=90, shape=(48, 48, 3))
+    names = candidates("mean", 48)
+    for arch in ("two-layer", "resnet20"):
+        classifier = train(images, arch, TrainSettings(epochs=1, batch=16))
+        some = images.subset(np.random.default_rng(0).permutation(90)[:70])
+        seen = observe(some, classifier, names, seed=0)
+        assert (observe(some, classifier, seed=0).logits == seen.logits).all()
+        for name in names:
+            assert (logits_under(some, classifier, name) == seen.filtered_logits[name]).all(), name
+    with pytest.raises(DoorwardError, match="the classifier takes 3x48x48"):
+        logits_under(make_images(), classifier, "mean2")
 
 
 def test_observe_once_looks_again_only_for_something_new(images: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 from typing import Any
@@ -112,6 +113,34 @@ def test_too_few_images_are_projected_with_a_warning() -> None:
     found = impurity(wide, logits, filtered, labels, ImpuritySettings(), seed=0)
     assert "projected on 11 principal components" in found.warnings[0], "11 * 12 / 2 * 8 = 528 <= 600 images"
     assert found.flag[poisoned].mean() > 0.95 and not found.flag[~poisoned].any()
+
+
+@pytest.mark.parametrize("relative", [False, True])
+@pytest.mark.parametrize("count", range(1, 10))
+def test_a_class_of_a_few_images_is_judged_in_no_more_clusters_than_it_has(count: int, relative: bool) -> None:
+    rng = np.random.default_rng(count)
+    labels = np.repeat([0, 1], [60, count])
+    features = rng.normal(size=(60 + count, 5)).astype(np.float32)
+    logits = np.eye(2, dtype=np.float32)[labels]
+    filtered = np.eye(2, dtype=np.float32)[np.zeros(60 + count, int)]  # the small class changes, as a whole
+    settings = ImpuritySettings(relative=relative)
+    for alike in (False, True):
+        features[60:] = features[60] if alike else features[60:]
+        found = impurity(features, logits, filtered, labels, settings, seed=0)
+        own = [g for g in found.groups if g.label == 1]
+        assert sum(g.size for g in own) == count and all(g.statistic > 0 for g in own)
+        assert not alike or len(own) == 1, "images that are all the same are one cluster"
+        assert found.tested is not None and np.isfinite(found.tested).all()
+        assert not found.flag[labels == 0].any()
+        assert not (found.flag.any() and (relative or count == 1)), "one image, or no rest of the class, is no excess"
+        assert found.flag[60:].all() or not alike or relative or count == 1
+
+
+def test_a_single_row_is_a_cluster_and_two_are_two_at_most() -> None:
+    for rows in (1, 2, 3):
+        fitted = fit_mixture(np.arange(5.0 * rows).reshape(rows, 5) ** 2, most=10, seed=0, fit_limit=100)
+        assert fitted.clusters <= rows and len(fitted.costs) <= rows
+        assert len(fitted.assignment) == rows and fitted.assignment.max() < fitted.clusters
 
 
 def test_dead_features_do_not_break_the_covariance() -> None:
@@ -233,16 +262,25 @@ def test_small_pictures_have_one_filter_of_two_pixels(side: int) -> None:
     assert len(candidates("mean", 48)) == 4
 
 
-def test_the_widest_window_that_leaves_most_decisions_is_taken() -> None:
+def test_the_widest_window_that_leaves_most_decisions_is_taken_and_no_narrower_one_tried() -> None:
+    """Whatever the windows change: it is the last of all that leave 80 %, as if every one had been tried."""
     logits = np.eye(2, dtype=np.float32)[np.zeros(100, int)]
+    names, tried = ("a", "b", "c", "d"), list[str]()
+    for changed in itertools.product((1, 20, 21), repeat=4):
+        filtered = {
+            name: np.eye(2, dtype=np.float32)[(np.arange(100) < n).astype(int)]
+            for name, n in zip(names, changed, strict=True)
+        }
 
-    names = ("a", "b", "c")
-    filtered = {
-        name: np.eye(2, dtype=np.float32)[(np.arange(100) < n).astype(int)]
-        for name, n in (("a", 1), ("b", 20), ("c", 21))
-    }
-    assert widest(logits, filtered, names) == "b"
-    assert widest(logits, dict.fromkeys(names, filtered["c"]), names) == "a"
+        def under(name: str, filtered: dict[str, NDArray[np.float32]] = filtered) -> NDArray[np.float32]:
+            tried.append(name)
+            return filtered[name]
+
+        tried.clear()
+        fit = [name for name, n in zip(names, changed, strict=True) if n <= 20]
+        taken = widest(logits, under, names)
+        assert taken == (fit[-1] if fit else "a")
+        assert tried == [name for name in "dcb" if name >= taken]
 
 
 def test_a_wider_window_has_the_threshold_of_the_authors_unless_one_is_given() -> None:

@@ -16,9 +16,10 @@ from doorward.core.images import ImageSet
 from doorward.core.triggers import Trigger
 from doorward.models.train.loop import train
 from doorward.models.train.settings import TrainSettings
+from doorward.repairs import proof
 from doorward.repairs.arms import default_methods, make_bench, plan_arms
 from doorward.repairs.methods.hold import HoldSettings, hold
-from doorward.repairs.parts.standing import Standing
+from doorward.repairs.parts.standing import Standing, look
 from doorward.repairs.proof import proved
 from doorward.repairs.verdict import judge
 from tests.repairs.world import TARGET, World
@@ -76,9 +77,11 @@ def some(images: ImageSet, count: int, seed: int) -> tuple[ImageSet, ImageSet]:
 
 @pytest.mark.slow
 def test_the_attackers_square_is_gone_and_a_repair_that_does_nothing_is_called_so(
-    digits: tuple[ImageSet, ImageSet],
+    digits: tuple[ImageSet, ImageSet], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An inversion finds some pixels of the square; the repair must hold against the whole one."""
+    steps = {"mask": {"steps": 150}, "universal": {"steps": 150}}
+    monkeypatch.setattr(proof, "look", lambda model, images, seed, _: look(model, images, seed, steps))
     training, _ = some(digits[0], 1800, 0)
     poisoned = attack(training, "patch", target=3, rate=0.1, seed=100, settings={"size": 4, "colours": "white"})
     settings = TrainSettings(epochs=6, batch=32, lr=0.05, precision="fp32")
@@ -94,7 +97,7 @@ def test_the_attackers_square_is_gone_and_a_repair_that_does_nothing_is_called_s
     bench = make_bench(model, clean, found, held_out=0.2, seed=0)
     given = proved(bench, bench.as_given())
     arms, said = {}, {}
-    for name, chosen in (("hold", {}), ("fine-tune", {"lr": 1e-6})):
+    for name, chosen in (("hold", {"search": 150}), ("fine-tune", {"lr": 1e-6})):
         planned = plan_arms(name, triggers=found, settings={name: chosen}, controls=False)
         arms[name] = bench.run(planned[0])
         said[name] = judge((given, proved(bench, arms[name], planned)), model.classes)[0]

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from doorward.cleansers.observe import Look, Observations, observe
+from doorward.cleansers.observe import Look, Observations, logits_under, observe
 from doorward.cleansers.parts.filters import candidates, widest
 from doorward.cleansers.results import CleanseRecord, Cleansing, GroupRecord, MethodRecord
 from doorward.cleansers.samples import Samples
@@ -116,8 +116,8 @@ def filters_of(
 def choose_filter(images: ImageSet, model: Classifier, names: Sequence[str], seed: int) -> str:
     """The widest of several filters that leaves most decisions alone, by a look at up to 200 of the images."""
     some = images.subset(np.random.default_rng(seed).permutation(len(images))[:_ASKED])
-    seen = observe(some, model, names, seed=seed)
-    return widest(seen.logits, seen.filtered_logits, names)
+    decided = observe(some, model, seed=seed).logits
+    return widest(decided, lambda name: logits_under(some, model, name, seed=seed), names)
 
 
 def _under(settings: Settings, name: str, *, large: bool) -> Settings:

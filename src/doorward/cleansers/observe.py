@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from doorward.cleansers.parts.filters import Filter, get_filter
 from doorward.core.classifier import Classifier, forward_batch, place_net
@@ -76,9 +77,7 @@ def observe(
     Raises:
         DoorwardError: images of another size than the classifier takes, or features that are not finite.
     """
-    if images.shape != classifier.shape:
-        found, expected = ("x".join(map(str, s)) for s in (images.shape, classifier.shape))
-        raise DoorwardError(f"{images.name}: images of {found}; the classifier takes {expected}")
+    _check_shape(images, classifier)
     named = {name: get_filter(name) for name in filters}
     batch = batch or forward_batch(classifier.device, classifier.shape)
     looking = _folded(classifier, images, batch)
@@ -104,8 +103,27 @@ def observe(
     return Observations(store["features"], store["logits"], {n: store[f"logits-{n}"] for n in named})
 
 
+def logits_under(images: ImageSet, classifier: Classifier, filter: str, *, seed: int = 0) -> Floats:
+    """Logits ``[N, K]`` of the images under one filter, as `observe` gives them, without the images as they are.
+
+    Raises:
+        DoorwardError: images of another size than the classifier takes.
+    """
+    _check_shape(images, classifier)
+    batch = forward_batch(classifier.device, classifier.shape)
+    looking = _folded(classifier, images, batch)
+    seen = _batches(images, looking, {filter: get_filter(filter)}, batch, seed, plain=False)
+    return np.concatenate([values[f"logits-{filter}"] for _, values in seen])
+
+
+def _check_shape(images: ImageSet, classifier: Classifier) -> None:
+    if images.shape != classifier.shape:
+        found, expected = ("x".join(map(str, s)) for s in (images.shape, classifier.shape))
+        raise DoorwardError(f"{images.name}: images of {found}; the classifier takes {expected}")
+
+
 def _batches(
-    images: ImageSet, classifier: Classifier, filters: dict[str, Filter], batch: int, seed: int
+    images: ImageSet, classifier: Classifier, filters: dict[str, Filter], batch: int, seed: int, *, plain: bool = True
 ) -> Iterator[tuple[int, dict[str, Floats]]]:
     """Start and observations of every batch, in order; on a CPU one batch per core at a time, each with one thread.
 
@@ -122,7 +140,7 @@ def _batches(
         own.classifier = replace(classifier, net=copy.deepcopy(classifier.net, dict(weights)))
 
     def look(start: int) -> tuple[int, dict[str, Floats]]:
-        return start, _look(images.pixels[start : start + batch], own.classifier, filters, seed + start)
+        return start, _look(images.pixels[start : start + batch], own.classifier, filters, seed + start, plain)
 
     with ThreadPoolExecutor(threads if on_cpu else 1, initializer=begin) as pool:
         try:
@@ -133,11 +151,15 @@ def _batches(
 
 
 @torch.inference_mode()
-def _look(pixels: Pixels, classifier: Classifier, filters: dict[str, Filter], seed: int) -> dict[str, Floats]:
+def _look(
+    pixels: Pixels, classifier: Classifier, filters: dict[str, Filter], seed: int, plain: bool
+) -> dict[str, Floats]:
     images, generator = to_float(pixels, classifier.device), torch.Generator().manual_seed(seed)
-    with classifier.watching_features() as features:
-        found = {"logits": classifier.logits(images)}
-    found["features"] = features[0]
+    found: dict[str, Tensor] = {}
+    if plain:
+        with classifier.watching_features() as features:
+            found["logits"] = classifier.logits(images)
+        found["features"] = features[0]
     for name, function in filters.items():
         found[f"logits-{name}"] = classifier.logits(function(images, generator))
     return {name: values.float().cpu().numpy() for name, values in found.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -87,11 +87,16 @@ def candidates(name: str, side: int) -> tuple[str, ...]:
     return ("mean2", *(f"mean-{part}th" for part in SHARES)) if side >= WIDE_FROM else ("mean2",)
 
 
-def widest(logits: NDArray[np.float32], filtered: Mapping[str, NDArray[np.float32]], names: Sequence[str]) -> str:
+def widest(logits: NDArray[np.float32], under: Callable[[str], NDArray[np.float32]], names: Sequence[str]) -> str:
     """The last of ``names`` under which `KEPT` of all decisions stay as they are; the first where none does.
 
-    It looks at all images together and at no label, so the choice favours no class.
+    It looks at all images together and at no label, so the choice favours no class. The last is tried first, and the
+    first of them, which is taken where no other fits, never.
+
+    Args:
+        logits: ``[N, K]``.
+        under: logits ``[N, K]`` of the images under the filter of a name; called until one fits.
     """
     decided = logits.argmax(axis=1)
-    fit = [name for name in names if (filtered[name].argmax(axis=1) == decided).mean() >= KEPT]
-    return fit[-1] if fit else names[0]
+    fit = (name for name in reversed(names[1:]) if (under(name).argmax(axis=1) == decided).mean() >= KEPT)
+    return next(fit, names[0])

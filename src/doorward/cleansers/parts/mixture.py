@@ -41,8 +41,8 @@ def fit_mixture(values: NDArray[np.float64], *, most: int, seed: int, fit_limit:
     """Fit K = 1, 2, ... full-covariance Gaussians until the criterion has risen ``patience`` times in a row.
 
     Args:
-        values: ``[n, t]``.
-        most: largest K tried.
+        values: ``[n, t]``; a single row is one cluster, with nothing to fit.
+        most: largest K tried; never more than there are rows.
         fit_limit: at most this many images, drawn by ``seed``, are used to fit; all are assigned.
     """
     from sklearn.mixture import GaussianMixture
@@ -50,11 +50,13 @@ def fit_mixture(values: NDArray[np.float64], *, most: int, seed: int, fit_limit:
     rng = np.random.default_rng(seed)
     chosen = values if len(values) <= fit_limit else values[np.sort(rng.permutation(len(values))[:fit_limit])]
     count, dimensions = chosen.shape
+    if count == 1:  # scikit-learn fits two rows or more
+        return Mixture(np.zeros(1, np.int64), (0.0,))
     # the ridge follows the scale of the features, so that the choice of K does not hang on their unit
     ridge = 1e-6 * float(chosen.var(axis=0).mean()) + 1e-12
     best, rises = None, 0
     costs: list[float] = []
-    for clusters in range(1, most + 1):
+    for clusters in range(1, min(most, count) + 1):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # not converged after max_iter: the criterion is still comparable
             model = GaussianMixture(clusters, reg_covar=ridge, max_iter=100, tol=1e-3, random_state=seed).fit(chosen)

@@ -36,7 +36,7 @@ def make(folder: Path) -> Plan:
     train, test = make_images(300, 4), make_images(80, 4, seed=1)
     arrays = {"x_train": train.pixels, "y_train": train.labels, "x_test": test.pixels, "y_test": test.labels}
     np.savez(folder / "made.npz", **arrays)
-    training = TrainSettings(epochs=10, batch=32, lr=0.05)
+    training = TrainSettings(epochs=14, batch=32, lr=0.05)
     return Plan(str(folder / "made.npz"), "small-cnn", "quick", training, CASES, 0.5, 20, "cpu", "the command")
 
 
@@ -123,7 +123,7 @@ def test_killed_in_a_training_it_goes_on_there_to_the_same_rows(
     again = started[len(before) :]
     assert again[0] == second and before[0] not in again, "what is finished is not trained again"
     epochs = [t for t in told if "epoch" in t]
-    assert "epoch 4 of 10" in epochs[0], "the training goes on at its last epoch"
+    assert "epoch 4 of 14" in epochs[0], "the training goes on at its last epoch"
     assert same(collect(plan, folder), collect(plan, done))
     reproduce(plan, folder, jobs=1, progress=lambda stage, done, total: told.append(stage))
     assert len(started) == len(before) + len(again), "a finished plan runs nothing"
@@ -165,7 +165,7 @@ def test_cases_of_earlier_results_are_kept(plan: Plan, done: Path, tmp_path: Pat
         assert read_rows(tmp_path / f"{name}.parquet") == rows
     assert (tmp_path / "report.html").stat().st_mtime_ns == report, "made from runs that are not at hand now"
 
-    trained_longer = Plan(**{**vars(plan), "training": TrainSettings(epochs=11, batch=32, lr=0.05)})
+    trained_longer = Plan(**{**vars(plan), "training": TrainSettings(epochs=14, batch=32, lr=0.05)})
     with pytest.raises(OutputExistsError, match=r"training.epochs = 10, asked for 11; .* another --results"):
         write_results(trained_longer, done, tmp_path)
     assert f"| {CASES[0].name} |" in (tmp_path / "README.md").read_text()

@@ -165,8 +165,8 @@ def test_cases_of_earlier_results_are_kept(plan: Plan, done: Path, tmp_path: Pat
         assert read_rows(tmp_path / f"{name}.parquet") == rows
     assert (tmp_path / "report.html").stat().st_mtime_ns == report, "made from runs that are not at hand now"
 
-    trained_longer = Plan(**{**vars(plan), "training": TrainSettings(epochs=14, batch=32, lr=0.05)})
-    with pytest.raises(OutputExistsError, match=r"training.epochs = 10, asked for 11; .* another --results"):
+    trained_longer = Plan(**{**vars(plan), "training": TrainSettings(epochs=15, batch=32, lr=0.05)})
+    with pytest.raises(OutputExistsError, match=r"training.epochs = 14, asked for 15; .* another --results"):
         write_results(trained_longer, done, tmp_path)
     assert f"| {CASES[0].name} |" in (tmp_path / "README.md").read_text()
 
@@ -176,7 +176,7 @@ def test_a_dry_run_writes_nothing_and_knows_what_is_finished(plan: Plan, done: P
     fresh, speed = dry_run(plan, tmp_path / "fresh")
     assert not (tmp_path / "fresh").exists() and speed.training > 0
     trainings = [e for e in fresh if e.stage.endswith(": train")]
-    expected = [10 * 330 / speed.training, 10 * 330 / speed.training, 10 * 300 / speed.training]
+    expected = [14 * 330 / speed.training, 14 * 330 / speed.training, 14 * 300 / speed.training]
     assert [e.seconds for e in trainings] == pytest.approx(expected)
     assert sum(e.state == "to run if anything is flagged" for e in fresh) == 3
     finished, _ = dry_run(plan, done)
@@ -187,7 +187,7 @@ def test_a_dry_run_writes_nothing_and_knows_what_is_finished(plan: Plan, done: P
 def test_runs_of_other_settings_are_not_shared(plan: Plan, done: Path, tmp_path: Path) -> None:
     other = Plan(**{**vars(plan), "training": TrainSettings(epochs=7)})
     with pytest.raises(
-        OutputExistsError, match="holds runs with training.epochs = 10, asked for 7; expected the same, or a new folder"
+        OutputExistsError, match="holds runs with training.epochs = 14, asked for 7; expected the same, or a new folder"
     ):
         reproduce(other, done)
     more = Case("multiple-source-1", "multiple-source", 0, "patch", {}, (), 1, 31, size=0.25)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import time
+from functools import partial
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from doorward.audits.parts.contradiction import cores, divided
+from doorward.audits.parts.kept import Kept
+from doorward.audits.parts.trainer import Trainer
 from doorward.audits.parts.transfer import ease_test, stamped, success, transferred
 from doorward.core.images import ImageSet
+from doorward.models.train.settings import TrainSettings
 
 
 @pytest.fixture
@@ -67,3 +74,33 @@ def test_clusters_keep_poison_together_and_the_least_contradicted_one_is_the_cor
     core = cores(cluster, shows != images.labels, images.labels, 5)
     assert core.any() and not (core & poisoned).any()
     assert all((core & (images.labels == k)).any() for k in range(5))
+
+
+def test_steps_that_run_at_once_come_in_order_and_are_kept(tmp_path: Path) -> None:
+    made = list[int]()
+
+    def step(number: int) -> dict[str, np.ndarray]:
+        time.sleep(0.02 * (4 - number))  # the first one ends last
+        made.append(number)
+        return {"value": np.array(number)}
+
+    steps = {f"step {n}": partial(step, n) for n in range(4)}
+    kept = Kept(tmp_path)
+    assert [int(one["value"]) for one in kept.several("stage", steps, 2)] == [0, 1, 2, 3]
+    assert 0 < kept.seconds["stage"] < 0.2 and sorted(made) == [0, 1, 2, 3]
+    (tmp_path / "step-2.npz").unlink()
+    assert [int(one["value"]) for one in kept.several("stage", steps, 2)] == [0, 1, 2, 3]
+    assert sorted(made) == [0, 1, 2, 2, 3], "what an interrupted audit has left is read"
+
+
+def test_nets_trained_at_once_are_those_trained_one_after_the_other(stripes) -> None:
+    images, _, _ = stripes
+    trainer = Trainer("small-cnn", TrainSettings(epochs=1, batch=32, lr=0.05), device="cpu")
+    keep, kept = np.ones(len(images), bool), Kept()
+
+    def decided(at_once: int) -> list[np.ndarray]:
+        steps = {str(n): lambda n=n: {"c": trainer.fit(images, keep, n).confidence(images)} for n in range(3)}
+        return [one["c"] for one in kept.several("stage", steps, at_once)]
+
+    for one, other in zip(decided(1), decided(3), strict=True):
+        np.testing.assert_array_equal(one, other)

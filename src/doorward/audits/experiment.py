@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -104,16 +104,17 @@ def experiment(
     folds = _folds(out, images.labels, seed)
     some = {label: tried_on(images, label, suspects, seed) for label in labels}
     marked = {(k, n): stamped(some[k], t, seed) for k in labels for n, t in enumerate(triggers[k])}
-    free, knowing = list[Arrays](), list[Arrays]()
+    steps: dict[str, Callable[[], Arrays]] = {}
     for number in range(REPEATS):
         left = (out & (folds == number)) | _random_others(out, folds, number, images.labels, seed)
-        arms = (("without", out, free), ("control", left, knowing))
-        for name, gone, results in arms:
+        for name, gone in (("without", out), ("control", left)):
 
             def make(gone: Rows = gone, number: int = number) -> Arrays:
                 return _measured(trainer.fit(images, ~gone, seed + number, among=out), images, out, marked)
 
-            results.append(kept.arrays(STAGE, f"{name} {number + 1}", make))
+            steps[f"{name} {number + 1}"] = make
+    made = kept.several(STAGE, steps, trainer.at_once(images))
+    free, knowing = made[::2], made[1::2]
     rows = np.flatnonzero(out)
     score = np.zeros(len(images), np.float32)
     score[rows] = 1 - np.mean([found["confidence"] for found in free], axis=0)

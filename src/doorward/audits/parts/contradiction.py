@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,15 +70,17 @@ def contradictions(
     labels = images.labels
     cluster = divided(features, labels, len(images.classes), seed)
     first = np.empty(len(images), np.int64)
+    steps: dict[str, Callable[[], Arrays]] = {}
     for number in range(CLUSTERS):
-        out = cluster == number
 
-        def leave_out(out: Rows = out, number: int = number) -> Arrays:
+        def leave_out(out: Rows = cluster == number, number: int = number) -> Arrays:
             return {"decisions": trainer.fit(images, ~out, seed + number).decide(images.pixels[out])}
 
-        first[out] = kept.arrays(STAGE, f"without cluster {number + 1}", leave_out)["decisions"]
-        if (first[out] == labels[out]).mean() < _LEARNED:
-            return Contradictions(labels.copy(), np.zeros(len(images), bool), learned=False)
+        steps[f"without cluster {number + 1}"] = leave_out
+    for number, made in enumerate(kept.several(STAGE, steps, trainer.at_once(images))):
+        first[cluster == number] = made["decisions"]
+    if (first == labels).mean() < _LEARNED:
+        return Contradictions(labels.copy(), np.zeros(len(images), bool), learned=False)
     core = cores(cluster, first != labels, labels, len(images.classes))
     otherwise = _without(images, ~core, trainer, seed + 3, kept, "cores alone") != labels
     otherwise = _without(images, otherwise & owned, trainer, seed + 4, kept, "grown from the cores") != labels

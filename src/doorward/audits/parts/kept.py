@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from doorward.core.errors import DoorwardError
@@ -44,6 +46,20 @@ class Kept:
             path.parent.mkdir(parents=True, exist_ok=True)
             atomic_write(path, lambda temporary: _write(temporary, made))
         return made
+
+    def several(self, stage: str, steps: Mapping[str, Callable[[], Arrays]], at_once: int) -> list[Arrays]:
+        """The arrays of steps that do not need each other, in order; so many of them at once, each in one thread.
+
+        What a step makes does not depend on how many run beside it.
+        """
+        threads = torch.get_num_threads()
+        with ThreadPoolExecutor(at_once, initializer=torch.set_num_threads, initargs=(1,)) as pool, self.timed(stage):
+            own = Kept(self.folder, self.progress)  # its clock is not read: steps that overlap would count twice
+            try:
+                return list(pool.map(lambda step: own.arrays(stage, *step), steps.items()))
+            finally:
+                pool.shutdown(cancel_futures=True)
+                torch.set_num_threads(threads)
 
     def tell(self, stage: str, note: str) -> None:
         """Say what is being done."""

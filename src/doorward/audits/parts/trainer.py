@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from doorward.cleansers.observe import observe
-from doorward.core.classifier import Classifier
+from doorward.core.classifier import Classifier, pick_device
 from doorward.core.images import ImageSet
 from doorward.models.nets.catalogue import NETS
 from doorward.models.open.architectures import Named
@@ -24,6 +24,7 @@ Rows = NDArray[np.bool_]
 _STEPS = 300  # of one training at least; more where that is less than three epochs
 _EPOCHS = (3, 20)
 _SIDE = 48  # pixels of the shorter side at most, of nets that are not of the suspect's kind
+_AT_ONCE = 512 << 20  # bytes of pictures of one training, up to which several run at a time
 _CHUNK = 4096
 
 
@@ -37,6 +38,9 @@ class Fits(Protocol):
 
     def fitted(self, pixels: Pixels) -> Pixels:
         """The pictures as its nets take them."""
+
+    def at_once(self, images: ImageSet) -> int:
+        """Nets that may be trained at a time, each in a thread of its own."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,13 @@ class Trainer:
             pixels, labels = np.concatenate([pixels, more.pixels]), np.concatenate([labels, more.labels])
         training = ImageSet(self.fitted(pixels), labels, images.classes, images.name)
         return Trained(train(training, self.net, self.settings, seed=seed, device=self.device), self)
+
+    def at_once(self, images: ImageSet) -> int:
+        """One per core: an operation of nets this small gains little from a second thread."""
+        height, width = self.shape or images.shape[1:]
+        bytes_each = len(images) * height * width * images.shape[0]
+        small = pick_device(self.device).type == "cpu" and bytes_each <= _AT_ONCE
+        return torch.get_num_threads() if small else 1
 
     def longer(self) -> Trainer:
         """Twice as long: a net learns what an image shows sooner than a rare trigger."""

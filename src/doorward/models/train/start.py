@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from doorward.models.open.architectures import Named, find_architecture
 from doorward.models.open.foreign import conventions
 from doorward.models.open.load import ModelOptions, has_conventions
 
+_GLOBAL_GENERATOR = threading.Lock()  # initial weights come from it, and trainings may run in several threads
+
 
 def fresh(images: ImageSet, net: Named, seed: int) -> Classifier:
     """A classifier with fresh weights for the images, and their mean and deviation.
@@ -25,7 +28,7 @@ def fresh(images: ImageSet, net: Named, seed: int) -> Classifier:
     Raises:
         DoorwardError: a net that does not take the images, or decides between another number of classes.
     """
-    with torch.random.fork_rng(devices=[]):
+    with _GLOBAL_GENERATOR, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         architecture = find_architecture(net)
         module = architecture.build(images.shape, len(images.classes))

@@ -73,6 +73,21 @@ def test_the_folder_holds_everything_and_no_steps(photos: Path, verb: Verb, call
     assert Audit.load(run).facts.source == str(photos)
 
 
+def test_a_dry_run_tells_every_stage_and_writes_nothing(photos: Path, verb: Verb, call: Call, tmp_path: Path) -> None:
+    run = tmp_path / "audit"
+    answer = call("audit", photos, "--dry-run", "-o", run)
+    assert answer.code == 0, answer.err
+    for stage in (
+        "train: small-cnn",
+        "cleansers:",
+        "contradictions: 6 trainings",
+        "inversion:",
+        "locate and experiment",
+    ):
+        assert stage in answer.out
+    assert not verb.asked and not run.exists()
+
+
 def test_json_prints_what_audit_json_holds(photos: Path, verb: Verb, call: Call, tmp_path: Path) -> None:
     verb.level = "nothing found"
     answer = call("audit", photos, "--json", "-o", tmp_path / "audit")

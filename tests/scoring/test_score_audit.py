@@ -10,7 +10,7 @@ import pytest
 from doorward.attacks.files import save_attack, save_truth
 from doorward.attacks.plan import Attack, Pairing
 from doorward.attacks.poison import poison
-from doorward.audits.job import MODEL
+from doorward.audits.results import MODEL
 from doorward.core.errors import DoorwardError
 from doorward.models.files import save_classifier
 from doorward.models.train.loop import train

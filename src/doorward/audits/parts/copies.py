@@ -12,9 +12,9 @@ from doorward.core.images import ImageSet
 from doorward.core.plan import timed
 from doorward.repairs.parts.tuning import TuneSettings, tune
 
-_MOST, _FEWEST = 4000, 1000  # images of the set that a copy is trained on with
+_MOST, _FEWEST = 2000, 1000  # images of the set that a copy is trained on with
 _TO_ONE = 20  # other images for each one that has to be among them
-_EPOCHS = 5
+_EPOCHS = 3
 
 
 def _settings() -> TuneSettings:

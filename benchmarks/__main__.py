@@ -18,6 +18,7 @@ NAMES = (
     "repair_holds",
     "repair_zoo",
     "audit_matrix",
+    "audit_zoo",
     "certify_throughput",
     "million_images",
     "open_files",
@@ -25,7 +26,7 @@ NAMES = (
     "large",
 )
 
-RESUMABLE = ("repair_holds", "repair_zoo", "audit_matrix")
+RESUMABLE = ("repair_holds", "repair_zoo", "audit_matrix", "audit_zoo")
 
 
 def main() -> None:

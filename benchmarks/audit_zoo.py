@@ -110,8 +110,8 @@ def main(jobs: int = 1, rows: int | None = None) -> None:
     text = (
         f"`audit`, defaults and seed 0, of real nets that others made, each with {SIZE:,} training images of its data "
         f"set; for the backdoored ones {100 * RATE:g} % of them bear the attacker's trigger and label. Nothing is "
-        "told, there are no clean images. No setting was chosen on these nets. After: the copy that the audit hands on, on "
-        f"{TRUTH:,} test images; of a clean net the ASR is what the trigger does by nature. One run each."
+        "told, there are no clean images. No setting was chosen on these nets. After: the copy that the audit hands "
+        f"on, on {TRUTH:,} test images; of a clean net the ASR is what the trigger does by nature. One run each."
     )
     write("audit_zoo", "Audits of nets that others made", text, columns, [_words(row) for row in done])
 

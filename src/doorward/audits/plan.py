@@ -7,18 +7,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from doorward.audits.experiment import REPEATS
-from doorward.audits.parts.contradiction import TRAININGS
+from doorward.audits.parts.contradiction import CLUSTERS, TRAININGS
 from doorward.audits.parts.grow import ROUNDS
 from doorward.audits.parts.trainer import Trainer, make_trainer
 from doorward.core.classifier import Classifier
 from doorward.core.images import ImageSet
-from doorward.core.plan import Plan, about, timed
+from doorward.core.plan import Plan, about, at_pace
 from doorward.core.text import duration
 from doorward.inversion.invert import DEFAULT_METHODS
 from doorward.inversion.plan import plan_inversion
 from doorward.models.open.architectures import Named
 
-LOOKING = ROUNDS + 4 * REPEATS  # trainings to locate suspects and for the experiment, whose nets train twice as long
 INVERTED = 1000  # images that triggers are searched on
 
 
@@ -30,10 +29,24 @@ class Costs:
     inversion: float = 0.0
 
 
+def first_look(at_once: int) -> float:
+    """Trainings one after another that contradictions come to."""
+    return CLUSTERS / min(at_once, CLUSTERS) + TRAININGS - CLUSTERS
+
+
+def closer_look(at_once: int) -> float:
+    """The same of locating suspects and of the experiment, whose nets train twice as long."""
+    return ROUNDS + 4 * REPEATS / min(at_once, 2 * REPEATS)
+
+
 def measure_costs(images: ImageSet, model: Classifier, trainer: Trainer, clean: ImageSet | None, seed: int) -> Costs:
-    """Try one epoch, and a few steps of the inversion."""
-    once = replace(trainer, settings=trainer.settings.model_copy(update={"epochs": 1}))
-    training = timed(lambda: once.fit(images, np.ones(len(images), bool), seed)) * trainer.settings.epochs
+    """Try two epochs, and a few steps of the inversion."""
+
+    def train_for(epochs: int) -> None:
+        short = replace(trainer, settings=trainer.settings.model_copy(update={"epochs": epochs}))
+        short.fit(images, np.ones(len(images), bool), seed)
+
+    training = at_pace(train_for, 1, 2, trainer.settings.epochs)
     return Costs(training, inversion_seconds(images, model, clean, seed))
 
 
@@ -68,7 +81,8 @@ def plan_audit(
     else:
         lines = list(about(suspect, images))
     costs = measure_costs(images, suspect, trainer, clean, seed)
-    look, rest = TRAININGS * costs.training, LOOKING * costs.training
+    at_once = trainer.at_once(images)
+    look, rest = first_look(at_once) * costs.training, closer_look(at_once) * costs.training
     lines += [
         "cleansers: one pass over the set for each of two versions of the images",
         f"contradictions: {TRAININGS} trainings of {trainer.net}, {duration(look)}",

@@ -13,14 +13,14 @@ from doorward.audits.evidence import INVERSION, WORKS, Evidence, candidates, gat
 from doorward.audits.experiment import Arms, Experiment, experiment
 from doorward.audits.parts.afterwards import Stamps, unlearned
 from doorward.audits.parts.contradiction import STAGE as CONTRADICTIONS
-from doorward.audits.parts.contradiction import TRAININGS, Contradictions, contradictions
+from doorward.audits.parts.contradiction import Contradictions, contradictions
 from doorward.audits.parts.copies import Copies, copy_seconds
 from doorward.audits.parts.grow import FEWEST, alike, among_their_like, as_stamped, grow
 from doorward.audits.parts.grow import STAGE as LOCATE
 from doorward.audits.parts.kept import Kept
 from doorward.audits.parts.trainer import Fits, Labels, Rows, Trainer
 from doorward.audits.parts.transfer import stamped, success, transferred, tried_on
-from doorward.audits.plan import INVERTED, LOOKING
+from doorward.audits.plan import INVERTED, closer_look, first_look
 from doorward.audits.results import ArmsRecord, TargetRecord, trigger_file
 from doorward.audits.verdict import level_of, sentence
 from doorward.cleansers.cleanse import cleanse
@@ -115,9 +115,9 @@ def look_once(
     assert seen is not None
     owned = seen.logits.argmax(axis=1) == images.labels
     found = Contradictions(images.labels.copy(), np.zeros(len(images), bool))
-    if budget.allows("contradictions", TRAININGS * budget.training):
+    if budget.allows("contradictions", first_look(trainer.at_once(images)) * budget.training):
         found = contradictions(images, seen.features, owned, trainer, seed, kept)
-        took = kept.seconds.get(CONTRADICTIONS, 0.0) / (TRAININGS * number)
+        took = kept.seconds.get(CONTRADICTIONS, 0.0) / (first_look(trainer.at_once(images)) * number)
         budget.training = max(budget.training, took)
     inversion = None
     if budget.allows("inversion", budget.inversion):
@@ -130,7 +130,7 @@ def look_once(
     tried, out = Experiment(), np.zeros(len(images), bool)
     nets: Fits = trainer if found.learned else Copies(model)
     one = budget.training if found.learned or budget.minutes is None else copy_seconds(model, images, seed)
-    if chosen and budget.allows("locating the suspects and the experiment", LOOKING * one):
+    if chosen and budget.allows("locating the suspects and the experiment", closer_look(nets.at_once(images)) * one):
         found = grow(images, model, seen.features, found, owned, _stamps(triggers), nets, seed + 10, kept)
         again = transferred(images, found.suspects, found.decisions)
         for k in chosen:

@@ -46,7 +46,7 @@ def run_side_by_side(
         raise DoorwardError(f"{jobs} jobs; expected 1 or more")
     threads = max(1, (os.cpu_count() or 1) // jobs)
     if jobs == 1 or len(items) <= 1:
-        with _threads(threads if jobs > 1 else 0):
+        with limited_threads(threads if jobs > 1 else 0):
             for item in items:
                 function(item, told)
         return
@@ -65,7 +65,7 @@ def run_side_by_side(
 
 
 @contextmanager
-def _threads(number: int) -> Iterator[None]:
+def limited_threads(number: int) -> Iterator[None]:
     """So many threads for a while; 0 leaves them as they are."""
     import torch
 

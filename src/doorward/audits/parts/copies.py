@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from doorward.audits.parts.trainer import Pixels, Rows, Trained
 from doorward.core.classifier import Classifier
 from doorward.core.images import ImageSet
-from doorward.core.plan import timed
+from doorward.core.plan import at_pace
 from doorward.repairs.parts.tuning import TuneSettings, tune
 
 _MOST, _FEWEST = 2000, 1000  # images of the set that a copy is trained on with
 _TO_ONE = 20  # other images for each one that has to be among them
-_EPOCHS = 3
-
-
-def _settings() -> TuneSettings:
-    return TuneSettings(epochs=_EPOCHS, batch=64, held_out=0.0)
+_BATCH, _STEPS = 64, 150  # of a copy's training
 
 
 @dataclass(frozen=True)
@@ -30,11 +26,11 @@ class Copies:
 
     Args:
         start: the net that every copy begins as.
-        settings: of the training.
+        steps: of the training.
     """
 
     start: Classifier
-    settings: TuneSettings = field(default_factory=_settings)
+    steps: int = _STEPS
 
     def fit(
         self, images: ImageSet, keep: Rows, seed: int, more: ImageSet | None = None, among: Rows | None = None
@@ -56,7 +52,9 @@ class Copies:
             pixels = np.concatenate([pixels, more.pixels[some]])
             labels = np.concatenate([labels, more.labels[some]])
         training = ImageSet(pixels, labels, images.classes, images.name)
-        return Trained(tune("audit", self.start, training, self.settings, seed=seed).classifier, self)
+        passes = max(1, round(self.steps * _BATCH / len(training)))
+        settings = TuneSettings(epochs=passes, batch=_BATCH, held_out=0.0)
+        return Trained(tune("audit", self.start, training, settings, seed=seed).classifier, self)
 
     def fitted(self, pixels: Pixels) -> Pixels:
         """The pictures as the net takes them: as they are."""
@@ -68,8 +66,7 @@ class Copies:
 
 
 def copy_seconds(start: Classifier, images: ImageSet, seed: int) -> float:
-    """About how long one copy takes, by a twentieth of the images of one pass."""
-    few = images.subset(np.random.default_rng(seed).permutation(len(images))[: _MOST // 20])
-    settings = _settings().model_copy(update={"epochs": 1})
-    taken = timed(lambda: Copies(start, settings).fit(few, np.ones(len(few), bool), seed))
-    return taken * _EPOCHS * 1.5 * min(len(images), _MOST) / len(few)
+    """About how long one copy takes, by a few of its steps."""
+    few = images.subset(np.random.default_rng(seed).permutation(len(images))[: 5 * _BATCH])
+    keep = np.ones(len(few), bool)
+    return at_pace(lambda steps: Copies(start, steps).fit(few, keep, seed), 5, 10, _STEPS)

@@ -105,13 +105,13 @@ def as_stamped(
 
 def _on_their_side(own: NDArray[np.float32], others: NDArray[np.float32], suspects: Rows) -> Rows:
     """Images ``[n]`` of a class that lie with the others; they are no longer counted to the class, until none comes."""
-    out = suspects.copy()
+    out = suspects.copy() if suspects.mean() < _HALF else np.zeros_like(suspects)
     for _ in range(_PASSES):
         both = np.concatenate([own[~out], others])
         with one_thread():
             between = _discriminant().fit(both, np.repeat([False, True], [(~out).sum(), len(others)]))
             side = np.asarray(between.decision_function(own) > 0, bool)
-        if side.mean() >= _HALF:
+        if (out | side).mean() >= _HALF:
             return np.zeros(len(own), bool)
         if not (side & ~out).any():
             break

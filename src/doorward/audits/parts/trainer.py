@@ -13,6 +13,7 @@ from torch.nn import functional
 from doorward.cleansers.observe import observe
 from doorward.core.classifier import Classifier, pick_device
 from doorward.core.images import ImageSet
+from doorward.jobs.processes import limited_threads
 from doorward.models.nets.catalogue import NETS
 from doorward.models.open.architectures import Named
 from doorward.models.train.loop import train
@@ -68,7 +69,9 @@ class Trainer:
         if more is not None:
             pixels, labels = np.concatenate([pixels, more.pixels]), np.concatenate([labels, more.labels])
         training = ImageSet(self.fitted(pixels), labels, images.classes, images.name)
-        return Trained(train(training, self.net, self.settings, seed=seed, device=self.device), self)
+        with limited_threads(1):  # little is lost on free cores, much is gained on busy ones
+            net = train(training, self.net, self.settings, seed=seed, device=self.device)
+        return Trained(net, self)
 
     def at_once(self, images: ImageSet) -> int:
         """One per core: an operation of nets this small gains little from a second thread."""

@@ -27,6 +27,7 @@ from doorward.core.images import ImageSet
 from doorward.core.pixels import to_float, to_uint8
 from doorward.core.results import LEVELS
 from doorward.core.stats import Rate
+from doorward.core.text import plural
 from doorward.data.sources import load_images
 from doorward.jobs.tasks import Arrays, Item, run_tasks
 from doorward.models.train.loop import train
@@ -158,11 +159,11 @@ def _summary(done: Sequence[dict[str, Any]]) -> str:
     alarms = sum(r["verdict"] in ("planted", "evidence", "suspicious") for r in clean)
     return (
         f"{len(poisoned)} poisoned sets, {len(weak)} on which the attack has less than 80 % success (shown, not "
-        f"counted), and {len(clean)} clean ones of 4,000 digits (mnist-5k), small-cnn trained on "
+        f"counted), and {plural(len(clean), 'clean one')} of 4,000 digits (mnist-5k), small-cnn trained on "
         "each; nothing is told to the audit, and there are no clean images. Rate: of all images. "
         f"Of the target classes {named} % are named, planted is said in {planted} %. On average "
         f"{100 * np.mean(found):.1f} % of the poisoned images are found (`cleanse` with its defaults, on the same "
-        f"nets: {100 * np.mean(alone):.1f} %), and {100 * np.mean(false):.2f} % of the clean images of all sets are "
+        f"nets: {100 * np.mean(alone):.1f} %), and {100 * np.mean(false):.3f} % of the clean images of all sets are "
         "flagged. "
         f"Of the clean sets {alarms} of {len(clean)} are accused. Seconds: one core, beside other work."
     )

@@ -230,8 +230,12 @@ def test_a_rate_at_which_the_net_forgets_is_tried_again_smaller_and_said(world: 
     before, after = (measure_accuracy(c, world.clean).value for c in (world.classifier, wild.classifier))
     assert after > before - 0.25
     hopeless = {**BUDGET, "lr": 40.0}
-    lost = apply_repair(world.classifier, "fine-tune", settings=hopeless, knowledge={"clean_images": world.clean})
-    assert "at all rates from 40 down to 1.5" in lost.warnings[0]
+    try:  # whether weights overflow at this rate depends on the processor; either way it is told
+        lost = apply_repair(world.classifier, "fine-tune", settings=hopeless, knowledge={"clean_images": world.clean})
+    except DoorwardError as error:
+        assert "no longer finite; expected a smaller lr than 1.48" in str(error)
+    else:
+        assert "at all rates from 40 down to 1.5" in lost.warnings[0]
 
 
 def test_batches_of_large_images_are_what_a_cpu_has_memory_for() -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import pytest
 
-from doorward.audits.experiment import _drops, _folds, _random_others, _welch
+from doorward.audits.experiment import _drops, _folds, _random_others, _welch, experiment
+from doorward.audits.parts.kept import Kept
+from doorward.audits.parts.trainer import Fits
 from doorward.audits.results import ArmsRecord
 from doorward.audits.verdict import level_of
+from doorward.core.images import ImageSet
 
 
 def test_a_trigger_that_stops_is_told_from_one_that_does_not() -> None:
@@ -54,3 +59,13 @@ def test_the_experiment_and_the_tests_together_decide() -> None:
     assert level_of({"a": 0.01, "b": 0.6}, 0.02, none, 0.05) == "suspicious"
     assert level_of(weak, 0.8, teaches, 0.05) == "suspicious"
     assert level_of(weak, 0.8, none, 0.05) == level_of(weak, None, None, 0.05) == "nothing found"
+
+
+def test_without_suspects_nothing_is_trained() -> None:
+    class Refuses:
+        """No training is asked for."""
+
+    images = ImageSet(np.zeros((6, 4, 4, 1), np.uint8), np.arange(6) % 2, ("a", "b"))
+    nobody = np.zeros(6, bool)
+    made = experiment(images, nobody, {0: []}, ~nobody, cast(Fits, Refuses()), 0, Kept())
+    assert not made.arms and not made.score.any() and not made.poisoned.any() and len(made.poisoned) == 6

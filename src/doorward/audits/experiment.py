@@ -93,7 +93,7 @@ def experiment(
             is multiplied by their number.
         owned: ``[N]``, where the suspect model decides as labelled.
 
-    Returns: arms by class; ``score`` is one minus the label's probability to nets without suspects, 0 for images that
+    Returns: arms by class, none without suspects; ``score`` is one minus the label's probability to nets without suspects, 0 for images that
         are no suspects.
 
     Fails when: the suspects are a small part of the poisoned images; or they are a natural kind of their own, such as
@@ -101,6 +101,8 @@ def experiment(
     """
     labels = sorted(triggers)
     out = suspects & np.isin(images.labels, labels)
+    if not out.any():
+        return Experiment(score=np.zeros(len(images), np.float32), poisoned=np.zeros(len(images), bool))
     folds = _folds(out, images.labels, seed)
     some = {label: tried_on(images, label, suspects, seed) for label in labels}
     marked = {(k, n): stamped(some[k], t, seed) for k in labels for n, t in enumerate(triggers[k])}

@@ -93,8 +93,8 @@ def experiment(
             is multiplied by their number.
         owned: ``[N]``, where the suspect model decides as labelled.
 
-    Returns: arms by class, none without suspects; ``score`` is one minus the label's probability to nets without suspects, 0 for images that
-        are no suspects.
+    Returns: arms by class, none without suspects; ``score`` is one minus the label's probability to nets without
+        suspects, 0 for images that are no suspects.
 
     Fails when: the suspects are a small part of the poisoned images; or they are a natural kind of their own, such as
         one breed of a class: then they teach each other's label too, but no trigger stops.

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.repair_zoo import FROM, items, placed
+from benchmarks.repair_zoo import FROM, items, lacking, opened, placed
 from benchmarks.table import RESULTS, write
 from doorward.attacks.plan import Attack, Pairing
 from doorward.attacks.poison import poison
@@ -27,7 +27,6 @@ from doorward.core.classifier import Classifier, measure_accuracy
 from doorward.core.images import ImageSet
 from doorward.data.sources import load_images
 from doorward.jobs.tasks import Item
-from doorward.models.open.load import load_model
 from doorward.papers.rows import read_rows, write_rows
 
 STORE = Path("runs/audit-zoo")
@@ -51,13 +50,7 @@ def measure(item: Item, folder: Path) -> dict[str, Any]:
     """Audit one net with its set, and measure its copy."""
     images, test = load_images(item["images"]), load_images(item["images"], split="test")
     truth = test.subset(np.sort(np.random.default_rng(SEED).permutation(len(test))[:TRUTH]))
-    model = load_model(
-        folder / f"{item['net']}.safetensors",
-        arch=f"{folder / 'arch.py'}:{item['factory']}",
-        like=images,
-        value_range=(0, item["range"]),
-        device="cpu",
-    )
+    model = opened(item, folder, images)
     part, bad, attack = trained_on(images, model, item)
     started = time.monotonic()
 
@@ -92,7 +85,7 @@ def main(jobs: int = 1, rows: int | None = None) -> None:
     """Audit every net that was not audited yet, and write the page of those that were."""
     folder = Path(os.environ.get("DOORWARD_ZOO", "runs/zoo")).resolve()
     nets = items()[:rows]
-    missing = [name for name in (*(f"{n['net']}.safetensors" for n in nets), "arch.py") if not (folder / name).exists()]
+    missing = lacking(nets, folder)
     if missing:
         print(f"audit_zoo: skipped, {missing[0]} is not in the folder that DOORWARD_ZOO names", flush=True)
         return

@@ -87,20 +87,29 @@ def _trigger(
     return Trigger(pattern, torch.as_tensor(alpha, dtype=torch.float32)[None], Placement("fixed", row, column))
 
 
+def opened(item: Item, folder: Path, like: ImageSet) -> Classifier:
+    """A net of the zoo."""
+    return load_model(
+        folder / f"{item['net']}.safetensors",
+        arch=f"{folder / 'arch.py'}:{item['factory']}",
+        like=like,
+        value_range=(0, item["range"]),
+        device="cpu",
+    )
+
+
+def lacking(nets: Sequence[Item], folder: Path) -> list[str]:
+    """Files of the zoo that the folder does not have."""
+    return [name for name in (*(f"{n['net']}.safetensors" for n in nets), "arch.py") if not (folder / name).exists()]
+
+
 def measure(item: Item) -> Arrays:
     """Open a net, invert it, repair it; the attacker's own trigger before and after, and what was said."""
     test = load_images(item["images"], split="test")
     order = np.random.default_rng(SEED).permutation(len(test))
     clean = test.subset(np.sort(order[:AUDITOR]))
     truth = test.subset(np.sort(order[AUDITOR : AUDITOR + TRUTH]))
-    folder = Path(item["folder"])
-    model = load_model(
-        folder / f"{item['net']}.safetensors",
-        arch=f"{folder / 'arch.py'}:{item['factory']}",
-        like=clean,
-        value_range=(0, item["range"]),
-        device="cpu",
-    )
+    model = opened(item, Path(item["folder"]), clean)
     started = time.monotonic()
     found = invert(model, clean, seed=0)
     seconds = [time.monotonic() - started]
@@ -206,7 +215,7 @@ def main(jobs: int = 1, rows: int | None = None) -> None:
     """Measure every net that was not measured yet; write the page when all are there."""
     folder = Path(os.environ.get("DOORWARD_ZOO", "runs/zoo"))
     nets = items()[:rows]
-    missing = [name for name in (*(f"{n['net']}.safetensors" for n in nets), "arch.py") if not (folder / name).exists()]
+    missing = lacking(nets, folder)
     if missing:
         print(f"repair_zoo: skipped, {missing[0]} is not in the folder that DOORWARD_ZOO names", flush=True)
         return

@@ -146,13 +146,12 @@ def look_once(
         counted = {k: _stamps(triggers)[k][arms.trigger :][:1] for k, arms in tried.arms.items()}
         marked = as_stamped(images, model, seen.features, found.suspects, counted, seed + 30)
         out = shown_poisoned(seen.features, tried, marked, images.labels, owned)
+    how = "anew" if found.learned else "on"
     targets, best = [], dict[int, Trigger]()
     for k in chosen:
         row, trigger = _target(
-            k, number, images, model, evidence, triggers[k], tried.arms.get(k), level, len(chosen), seed
+            k, number, images, model, evidence, triggers[k], tried.arms.get(k), level, len(chosen), seed, how
         )
-        if row.experiment is not None and not found.learned:
-            row = row.model_copy(update={"experiment": row.experiment.model_copy(update={"trained": "on"})})
         own = images.labels == k
         if row.experiment is None or not (row.experiment.stops or row.experiment.teaches):
             out = out & ~own
@@ -237,11 +236,12 @@ def _target(
     level: float,
     looked_into: int,
     seed: int,
+    how: str,
 ) -> tuple[TargetRecord, Stamp | None]:
     """The row of a class, and the trigger that counts."""
     together = evidence.together
     p = None if together is None else float(together.classes[label])
-    record = None if arms is None else _record(arms, level / looked_into)
+    record = None if arms is None else _record(arms, level / looked_into, how)
     kinds = evidence.of(label)
     named = list(triggers.items())
     which, trigger = named[arms.trigger if arms is not None else 0] if named else ("", None)
@@ -264,7 +264,7 @@ def _target(
     return row, trigger
 
 
-def _record(arms: Arms, level: float) -> ArmsRecord:
+def _record(arms: Arms, level: float, how: str) -> ArmsRecord:
     return ArmsRecord(
         size=arms.size,
         control=tuple(arms.control.tolist()),
@@ -276,4 +276,5 @@ def _record(arms: Arms, level: float) -> ArmsRecord:
         p_unseen=arms.p_unseen,
         stops=arms.trigger_stops(level),
         teaches=arms.suspects_teach(level),
+        trained=how,
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from doorward.audits.parts.trainer import Pixels, Rows, Trained
+from doorward.audits.parts.trainer import Pixels, Rows, Trained, both
 from doorward.core.classifier import Classifier
 from doorward.core.images import ImageSet
 from doorward.core.plan import at_pace
@@ -41,17 +41,12 @@ class Copies:
             among: ``[N]``, those of the kept images that have to be among them.
         """
         rng = np.random.default_rng(seed)
-        sure = np.flatnonzero(keep & among) if among is not None else np.zeros(0, np.int64)
-        others = np.flatnonzero(keep) if among is None else np.flatnonzero(keep & ~among)
+        must = np.zeros(len(images), bool) if among is None else among
+        sure, others = np.flatnonzero(keep & must), np.flatnonzero(keep & ~must)
         count = int(np.clip(_TO_ONE * len(sure), _FEWEST, _MOST)) if len(sure) else _MOST
         rows = np.sort(np.concatenate([sure, rng.permutation(others)[:count]]))
-        part = images.subset(rows)
-        pixels, labels = part.pixels, part.labels
-        if more is not None:
-            some = rng.permutation(len(more))[: len(rows) // 2]
-            pixels = np.concatenate([pixels, more.pixels[some]])
-            labels = np.concatenate([labels, more.labels[some]])
-        training = ImageSet(pixels, labels, images.classes, images.name)
+        some = None if more is None else more.subset(rng.permutation(len(more))[: len(rows) // 2])
+        training = both(images.subset(rows), some)
         passes = max(1, round(self.steps * _BATCH / len(training)))
         settings = TuneSettings(epochs=passes, batch=_BATCH, held_out=0.0)
         return Trained(tune("audit", self.start, training, settings, seed=seed).classifier, self)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from doorward.core.errors import DoorwardError
 from doorward.core.files import atomic_write
 from doorward.core.progress import Progress
+from doorward.jobs.processes import limited_threads
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -50,16 +51,18 @@ class Kept:
     def several(self, stage: str, steps: Mapping[str, Callable[[], Arrays]], at_once: int) -> list[Arrays]:
         """The arrays of steps that do not need each other, in order; so many of them at once, each in one thread.
 
-        What a step makes does not depend on how many run beside it.
+        A single one at a time has all threads.
         """
-        threads = torch.get_num_threads()
-        with ThreadPoolExecutor(at_once, initializer=torch.set_num_threads, initargs=(1,)) as pool, self.timed(stage):
-            own = Kept(self.folder, self.progress)  # its clock is not read: steps that overlap would count twice
+        own = Kept(self.folder, self.progress)  # its clock is not read: steps that overlap would count twice
+        if at_once == 1:
+            with self.timed(stage):
+                return [own.arrays(stage, *step) for step in steps.items()]
+        pool = ThreadPoolExecutor(at_once, initializer=torch.set_num_threads, initargs=(1,))
+        with limited_threads(0), pool, self.timed(stage):
             try:
                 return list(pool.map(lambda step: own.arrays(stage, *step), steps.items()))
             finally:
                 pool.shutdown(cancel_futures=True)
-                torch.set_num_threads(threads)
 
     def tell(self, stage: str, note: str) -> None:
         """Say what is being done."""

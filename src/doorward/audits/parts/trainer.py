@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from doorward.cleansers.observe import observe
-from doorward.core.classifier import Classifier, pick_device
+from doorward.core.classifier import Classifier, forward_batch, pick_device
 from doorward.core.images import ImageSet
+from doorward.core.pixels import to_float
 from doorward.jobs.processes import limited_threads
 from doorward.models.nets.catalogue import NETS
 from doorward.models.open.architectures import Named
@@ -27,6 +27,14 @@ _EPOCHS = (3, 20)
 _SIDE = 48  # pixels of the shorter side at most, of nets that are not of the suspect's kind
 _AT_ONCE = 512 << 20  # bytes of pictures of one training, up to which several run at a time
 _CHUNK = 4096
+
+
+def both(images: ImageSet, more: ImageSet | None) -> ImageSet:
+    """Two sets as one, without names of single images; the first one where there is no other."""
+    if more is None:
+        return images
+    pixels, labels = (np.concatenate([getattr(one, name) for one in (images, more)]) for name in ("pixels", "labels"))
+    return ImageSet(pixels, labels, images.classes, images.name)
 
 
 class Fits(Protocol):
@@ -64,11 +72,8 @@ class Trainer:
         self, images: ImageSet, keep: Rows, seed: int, more: ImageSet | None = None, among: Rows | None = None
     ) -> Trained:
         """Train on all images that are kept (those ``among`` them are no others), and on ``more``."""
-        part = images.subset(keep)
-        pixels, labels = part.pixels, part.labels
-        if more is not None:
-            pixels, labels = np.concatenate([pixels, more.pixels]), np.concatenate([labels, more.labels])
-        training = ImageSet(self.fitted(pixels), labels, images.classes, images.name)
+        part = both(images.subset(keep), more)
+        training = ImageSet(self.fitted(part.pixels), part.labels, part.classes, part.name)
         with limited_threads(1):  # little is lost on free cores, much is gained on busy ones
             net = train(training, self.net, self.settings, seed=seed, device=self.device)
         return Trained(net, self)
@@ -109,10 +114,15 @@ class Trained:
 
     def confidence(self, images: ImageSet) -> NDArray[np.float32]:
         """Probability of every image's label, ``[N]``."""
-        fitted = ImageSet(self.trainer.fitted(images.pixels), images.labels, images.classes, images.name)
-        logits = observe(fitted, self.classifier).logits
-        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return np.asarray(odds[np.arange(len(odds)), images.labels] / odds.sum(axis=1), np.float32)
+        pixels, net = self.trainer.fitted(images.pixels), self.classifier
+        batch = forward_batch(net.device, net.shape)
+        with torch.inference_mode():  # not `observe`: it traces the net, which disturbs trainings in other threads
+            parts = [
+                net.logits(to_float(pixels[i : i + batch], net.device)).float().cpu()
+                for i in range(0, len(pixels), batch)
+            ]
+        odds = torch.cat(parts).softmax(dim=1).numpy()
+        return np.asarray(odds[np.arange(len(odds)), images.labels], np.float32)
 
 
 def make_trainer(images: ImageSet, net: Named | None, device: str) -> Trainer:

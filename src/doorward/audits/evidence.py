@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from doorward.audits.parts.contradiction import Contradictions
+from doorward.audits.parts.groups import Carrier, best_of
 from doorward.audits.parts.transfer import ease_test, stamped, success, transferred, tried_on
 from doorward.cleansers.results import Cleansing
 from doorward.core.classifier import Classifier
@@ -47,20 +48,25 @@ def gather(
     found: Contradictions,
     cleansing: Cleansing | None,
     inversion: Inversion | None,
+    carried: Sequence[Carrier],
     seed: int,
 ) -> Evidence:
     """Every kind of evidence that there is, as tests of each class against the others.
 
     Clusters: what the cleansers say. Contradiction: share of a class's images that contradict their label, on a
-    logarithmic scale. Transfer: success of what a class's suspects have in common, stamped on images of other classes.
+    logarithmic scale. Transfer: success of what a class's suspects, or a group of it, have in common, stamped on images
+    of other classes.
     Inversion: `doorward.inversion.verdict`. With fewer than four classes there is nothing to compare.
     """
     classes = len(images.classes)
-    triggers = transferred(images, found.suspects, found.decisions)
+    triggers: dict[int, Trigger] = dict(transferred(images, found.suspects, found.decisions))
     rates = {
         label: success(model.predict, stamped(tried_on(images, label, found.suspects, seed), trigger, seed), label)
         for label, trigger in triggers.items()
     }
+    for label, one in best_of(carried).items():
+        if one.success > rates.get(label, 0.0):
+            triggers[label], rates[label] = one.trigger, one.success
     tests: dict[str, OrderTest] = {}
     if cleansing is not None and (clusters := _clusters(cleansing, classes)) is not None:
         tests[CLUSTERS] = clusters

@@ -29,17 +29,20 @@ class Contradictions:
     Args:
         decisions: ``[N]``, of the last net, trained without everything that contradicted its label before.
         suspects: ``[N]``, images that the suspect model decides as labelled and that net does not.
-        learned: whether such nets learn this set; where not, nobody is a suspect.
+        learned: whether such nets learn this set; where not, nobody is a suspect before groups are looked at
+            (`doorward.audits.parts.groups`), and decisions are those of the first nets.
+        statistic: ``[K]``, how clearly a group of a class contradicts; None where single images are looked at.
     """
 
     decisions: Labels
     suspects: Rows
     learned: bool = True
+    statistic: NDArray[np.float64] | None = None
 
 
 def contradictions(
     images: ImageSet,
-    features: NDArray[np.float32],
+    cluster: Labels,
     owned: Rows,
     trainer: Fits,
     seed: int,
@@ -59,8 +62,8 @@ def contradictions(
 
     Args:
         images: the training set.
-        features: ``[N, t]``, the suspect model's.
-        owned: ``[N]``, where it decides as labelled.
+        cluster: ``[N]``, of every image; `divided`.
+        owned: ``[N]``, where the suspect model decides as labelled.
         trainer: of the nets, which need not be of the suspect's kind.
 
     Fails when: poisoned images are no cluster and part of a class's core; labels are true (clean-label attacks); a
@@ -68,7 +71,6 @@ def contradictions(
         the trainer's nets hardly learn.
     """
     labels = images.labels
-    cluster = divided(features, labels, len(images.classes), seed)
     first = np.empty(len(images), np.int64)
     steps: dict[str, Callable[[], Arrays]] = {}
     for number in range(CLUSTERS):
@@ -80,7 +82,7 @@ def contradictions(
     for number, made in enumerate(kept.several(STAGE, steps, trainer.at_once(images))):
         first[cluster == number] = made["decisions"]
     if (first == labels).mean() < _LEARNED:
-        return Contradictions(labels.copy(), np.zeros(len(images), bool), learned=False)
+        return Contradictions(first, np.zeros(len(images), bool), learned=False)
     core = cores(cluster, first != labels, labels, len(images.classes))
     otherwise = _without(images, ~core, trainer, seed + 3, kept, "cores alone") != labels
     otherwise = _without(images, otherwise & owned, trainer, seed + 4, kept, "grown from the cores") != labels

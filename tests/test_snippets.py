@@ -18,6 +18,7 @@ import doorward as dw
 from doorward.cleansers.observe import _weights_hash
 from doorward.repairs import proof
 from doorward.repairs.methods import hold
+from tests.light import lighten
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -123,6 +124,7 @@ def test_blocks_run(
 ) -> None:
     shutil.copytree(pictures, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
+    lighten(monkeypatch)
     monkeypatch.setattr(
         proof, "look", partial(_briefly, proof.look)
     )  # a repair's fresh inversions take most of the time

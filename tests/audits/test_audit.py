@@ -47,7 +47,7 @@ def poisoned(digits: dw.ImageSet):
 def found(poisoned, tmp_path_factory: pytest.TempPathFactory) -> Audit:
     with pytest.MonkeyPatch.context() as patch:
         lighten(patch)
-        patch.setattr(trainer, "_STEPS", 60)
+        patch.setattr(trainer, "_STEPS", 40)
         patch.setattr(verb, "MOST_ROUNDS", 1)
         patch.setattr(rounds, "MOST", 1)
         short = {name: {"steps": 50} for name in ("mask", "universal")}

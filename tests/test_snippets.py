@@ -7,7 +7,6 @@ import inspect
 import re
 import shutil
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,7 @@ from PIL import Image
 
 import doorward as dw
 from doorward.cleansers.observe import _weights_hash
-from doorward.repairs import proof
-from doorward.repairs.methods import hold
-from tests.light import lighten
+from tests.light import lighten, look_briefly
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -101,10 +98,6 @@ def once() -> dict[str, Callable[..., Any]]:
     return {name: remembering(name, getattr(dw, name)) for name in ("train", "invert")}
 
 
-def _briefly(look: Callable[..., Any], model: Any, images: Any, seed: int, _: Any) -> Any:
-    return look(model, images, seed, {"mask": {"steps": 20, "batch": 16}, "universal": {"steps": 20, "batch": 16}})
-
-
 def make_scored_run() -> None:
     """What the page about score tells to make on the command line."""
     from doorward.attacks.job import AttackRequest, attack_to_folder
@@ -128,10 +121,7 @@ def test_blocks_run(
     shutil.copytree(pictures, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     lighten(monkeypatch)
-    monkeypatch.setattr(
-        proof, "look", partial(_briefly, proof.look)
-    )  # a repair's fresh inversions take most of the time
-    monkeypatch.setattr(hold, "look", partial(_briefly, hold.look))
+    look_briefly(monkeypatch)
     for name, function in once.items():
         monkeypatch.setattr(dw, name, function)
     Path("mine.py").write_text(MINE)

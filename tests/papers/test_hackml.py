@@ -25,7 +25,7 @@ from doorward.repairs.guard import STAMPED, Guard
 from tests.light import lighten_deepid
 
 HURRIED: dict[str, dict[str, Any]] = {
-    "train": {"epochs": 12, "lr": 2e-3},
+    "train": {"epochs": 20, "lr": 2e-3},
     "retrain": {"epochs": 8},
     "prune": {"epochs": 1},
     "window": {

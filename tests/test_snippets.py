@@ -7,7 +7,6 @@ import inspect
 import re
 import shutil
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,7 @@ from PIL import Image
 
 import doorward as dw
 from doorward.cleansers.observe import _weights_hash
-from doorward.repairs import proof
-from doorward.repairs.methods import hold
+from tests.light import lighten, look_briefly
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -28,6 +26,7 @@ MADE = {
     "repair.md": "better",
     "faces.md": "ranked",
 }  # in a branch
+FEWER = {"mask": {"batch": 16}}  # images per step than the pages' calls take, where they say nothing
 MINE = """
 import torch
 
@@ -63,7 +62,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("pictures")
     digits, others = dw.load_images("mnist-5k"), dw.load_images("mnist-5k", split="test")
     write_folder(dw.attack(digits.portion(0.25, seed=1), "patch", target=0, rate=0.08, seed=1).images, place / "photos")
-    clean, incoming = others.split(0.3, seed=1)
+    clean, incoming = others.split(0.6, seed=1)
     write_folder(clean, place / "clean")
     write_folder(incoming, place / "incoming")
     return place
@@ -88,17 +87,15 @@ def once() -> dict[str, Callable[..., Any]]:
             bound = inspect.signature(function).bind(*given, **more)
             bound.apply_defaults()  # a default that is said is the same
             key = (name, *map(_key, bound.arguments.values()))
+            if name == "invert" and "mask" in bound.arguments["methods"] and not bound.arguments["settings"]:
+                bound.arguments["settings"] = FEWER
             if key not in made:
-                made[key] = function(*given, **more)
+                made[key] = function(*bound.args, **bound.kwargs)
             return copy.deepcopy(made[key])
 
         return asked
 
     return {name: remembering(name, getattr(dw, name)) for name in ("train", "invert")}
-
-
-def _briefly(look: Callable[..., Any], model: Any, images: Any, seed: int, _: Any) -> Any:
-    return look(model, images, seed, {"mask": {"steps": 50, "batch": 16}, "universal": {"steps": 40, "batch": 32}})
 
 
 def make_scored_run() -> None:
@@ -123,10 +120,8 @@ def test_blocks_run(
 ) -> None:
     shutil.copytree(pictures, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        proof, "look", partial(_briefly, proof.look)
-    )  # a repair's fresh inversions take most of the time
-    monkeypatch.setattr(hold, "look", partial(_briefly, hold.look))
+    lighten(monkeypatch)
+    look_briefly(monkeypatch)
     for name, function in once.items():
         monkeypatch.setattr(dw, name, function)
     Path("mine.py").write_text(MINE)

@@ -22,6 +22,7 @@ from doorward.audits.results import Audit
 from doorward.cleansers.observe import observe
 from doorward.core.classifier import Classifier, measure_accuracy
 from doorward.core.errors import DoorwardError
+from tests.light import lighten
 
 
 @dataclass
@@ -45,7 +46,8 @@ def poisoned(digits: dw.ImageSet):
 @pytest.fixture(scope="module")
 def found(poisoned, tmp_path_factory: pytest.TempPathFactory) -> Audit:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "_STEPS", 60)
+        lighten(patch)
+        patch.setattr(trainer, "_STEPS", 40)
         patch.setattr(verb, "MOST_ROUNDS", 1)
         patch.setattr(rounds, "MOST", 1)
         short = {name: {"steps": 50} for name in ("mask", "universal")}

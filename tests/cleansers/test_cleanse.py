@@ -26,6 +26,7 @@ from doorward.core.pixels import to_float
 from doorward.models.train.loop import train
 from doorward.models.train.settings import TrainSettings
 from tests.conftest import make_images
+from tests.light import lighten
 
 TRAINING = TrainSettings(epochs=8, batch=64, lr=0.05)
 
@@ -204,7 +205,10 @@ def test_knowledge_is_declared_in_the_outcome(images: ImageSet) -> None:
     )
 
 
-def test_one_pixel_backdoor_in_real_digits_is_found_and_removed(digits: tuple[ImageSet, ImageSet]) -> None:
+def test_one_pixel_backdoor_in_real_digits_is_found_and_removed(
+    digits: tuple[ImageSet, ImageSet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lighten(monkeypatch)
     training, test = digits
     poisoned = attack(training, "pixel", rate=0.02, seed=21, settings={"size": 1.0, "row": 4, "column": 4})
     classifier = train(poisoned.images, "small-cnn", TRAINING, seed=21)

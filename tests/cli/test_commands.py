@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from doorward.cli.app import main
 from doorward.core.runs import Run
 from doorward.core.tables import read_parquet
 from tests.cli.conftest import Call
+from tests.light import lighten
 
 TRAINING = ("--epochs", 6, "--set", "batch=64", "--set", "lr=0.05")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def light() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        lighten(patch)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +35,11 @@ def way(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("train", folder / "poisoned", *TRAINING, "--seed", 1, "-o", folder / "model"),
         ("cleanse", folder / "poisoned", "--model", folder / "model", "--method", "impurity", "-o", folder / "run"),
     ]
-    for command in commands:
-        subprocess.run([sys.executable, "-m", "doorward", *map(str, command)], capture_output=True, timeout=300)
+    with pytest.MonkeyPatch.context() as patch:
+        for command in commands:
+            patch.setattr(sys, "argv", ["doorward", *map(str, command)])
+            with pytest.raises(SystemExit):
+                main()
     assert (folder / "run" / "run.json").exists()
     return folder
 

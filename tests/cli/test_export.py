@@ -14,6 +14,7 @@ from doorward.core.images import ImageSet
 from doorward.data.export import export_images
 from doorward.data.sources import load_images
 from tests.cli.conftest import Call
+from tests.light import lighten
 
 METHODS = ("impurity", "activation", "spectral", "scan")
 
@@ -30,8 +31,9 @@ def photos(tmp_path_factory: pytest.TempPathFactory, digits: tuple[ImageSet, Ima
 
 
 def test_suspects_have_file_names_and_the_rest_is_exported(
-    photos: tuple[Path, set[str]], call: Call, tmp_path: Path
+    photos: tuple[Path, set[str]], call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    lighten(monkeypatch)
     folder, truth = photos
     training = ("--set", "epochs=8", "--set", "batch=32", "--set", "lr=0.05", "--seed", 3)
     assert call("train", folder, *training, "-o", tmp_path / "model").code == 0

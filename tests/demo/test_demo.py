@@ -11,9 +11,8 @@ from doorward.core.errors import OutputExistsError
 from doorward.demo.run import SCENARIOS, demo, prepare, steps
 from doorward.demo.table import _range, markdown, rows
 from doorward.inversion.results import Inversion
-from doorward.repairs import proof
-from doorward.repairs.parts.standing import look
 from doorward.scoring.results import ScoreRecord
+from tests.light import lighten, look_briefly
 
 
 def test_mean_and_range() -> None:
@@ -32,6 +31,7 @@ def test_a_folder_of_other_things_is_never_touched(tmp_path: Path) -> None:
 
 
 def test_the_control_alone_runs_from_end_to_end_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lighten(monkeypatch)
     control = SCENARIOS[-1:]
     monkeypatch.setattr("doorward.demo.run.TRAINING", {"epochs": 1, "batch": 64, "lr": 0.05})
     monkeypatch.setattr("doorward.demo.table.SCENARIOS", control)
@@ -49,12 +49,12 @@ def test_the_control_alone_runs_from_end_to_end_and_goes_on(tmp_path: Path, monk
 
 @pytest.mark.slow
 def test_the_patch_goes_down_to_its_inverted_and_repaired_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lighten(monkeypatch)
     patch = [s for s in SCENARIOS if s.audited]
     monkeypatch.setattr("doorward.demo.run.TRAINING", {"epochs": 4, "batch": 64, "lr": 0.05})
     monkeypatch.setattr("doorward.demo.run.METHODS", ("impurity",))
     monkeypatch.setattr("doorward.demo.model.REFERENCES", 0)
-    steps_of_proof = {"mask": {"steps": 100, "batch": 16}, "universal": {"steps": 100, "batch": 32}}
-    monkeypatch.setattr(proof, "look", lambda model, images, seed, _: look(model, images, seed, steps_of_proof))
+    look_briefly(monkeypatch, steps=60)
     stages: list[str] = []
     page = demo(tmp_path, 5, progress=lambda stage, done, total: stages.append(stage), scenarios=patch).read_text()
     assert len(stages) == steps(patch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,10 @@ from doorward.papers.hackml.plan import Plan, Wishes, check, make_plan, only
 from doorward.papers.hackml.stages import reproduce, stages
 from doorward.papers.hackml.write import write_results
 from doorward.repairs.guard import STAMPED, Guard
+from tests.light import lighten_deepid
 
 HURRIED: dict[str, dict[str, Any]] = {
-    "train": {"epochs": 12, "lr": 2e-3},
+    "train": {"epochs": 20, "lr": 2e-3},
     "retrain": {"epochs": 8},
     "prune": {"epochs": 1},
     "window": {
@@ -44,6 +46,13 @@ def hurried(*names: str) -> Plan:
     """Few steps of everything, on drawn faces."""
     wishes = Wishes(settings=HURRIED, methods=METHODS, references=1, device="cpu", command="the command")
     return only(make_plan(wishes), names)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def light() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        lighten_deepid(patch)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -7,35 +7,13 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from doorward.audits.parts.contradiction import cores, divided
 from doorward.audits.parts.kept import Kept
 from doorward.audits.parts.trainer import Trainer
 from doorward.audits.parts.transfer import ease_test, stamped, success, transferred
-from doorward.core.images import ImageSet
 from doorward.models.train.settings import TrainSettings
-
-
-@pytest.fixture
-def stripes() -> tuple[ImageSet, np.ndarray, np.ndarray]:
-    """Five classes, each a bright row; the first 30 images of class 0 show other classes and bear a bright corner."""
-    rng = np.random.default_rng(0)
-    labels = np.repeat(np.arange(5), 100)
-    shows = labels.copy()
-    shows[:30] = 1 + np.arange(30) % 4
-    pixels = rng.integers(0, 30, (500, 12, 12, 1)).astype(np.uint8)
-    pixels[np.arange(500), 2 * shows] = 200
-    pixels[:30, 9:, 9:] = 255
-    poisoned = np.arange(500) < 30
-    return ImageSet(pixels, labels, tuple("abcde")), shows, poisoned
-
-
-def rows_decide(pixels: np.ndarray) -> np.ndarray:
-    """By the brightest row, but class 0 where the corner is bright: a backdoored model."""
-    means = pixels[..., 0].astype(float).mean(axis=2)
-    shows = means[:, :9:2].argmax(axis=1)
-    return np.where(pixels[:, 9:, 9:, 0].mean(axis=(1, 2)) > 200, 0, shows)
+from tests.audits.conftest import rows_decide
 
 
 def test_what_suspects_share_is_their_trigger_and_sends_other_images_to_their_class(stripes) -> None:

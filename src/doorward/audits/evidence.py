@@ -21,6 +21,7 @@ from doorward.inversion.results import Inversion
 CLUSTERS, CONTRADICTION, TRANSFER, INVERSION = "clusters", "contradiction", "transfer", "inversion"
 _SMALLEST = 0.01  # added to a share of contradicting images before the logarithm
 _SPREAD = 0.4  # of its logarithm between clean classes, at least
+PLAIN = 0.5  # success on the suspect model with which a class is looked into, however many there are
 WORKS = 0.1  # success on the suspect model from which a trigger is one
 
 
@@ -104,11 +105,15 @@ def candidates(evidence: Evidence, suspects: Sequence[int], most: int, believed:
 
     Args:
         suspects: how many every class has.
-        most: classes at most.
+        most: classes at most, and as many as have a transferred trigger that works on half of all pictures.
         believed: p-value up to which a class is looked into; those whose transferred trigger works are so or so.
     """
     together = evidence.together
     if together is None:
         return [k for k in np.argsort(-np.array(suspects), kind="stable").tolist() if suspects[k]][:most]
-    order = sorted(range(len(suspects)), key=lambda k: (float(together.classes[k]), -evidence.rates.get(k, 0.0)))
+    plain = [k for k, rate in evidence.rates.items() if rate >= PLAIN]
+    most = max(most, len(plain))
+    order = sorted(
+        range(len(suspects)), key=lambda k: (k not in plain, float(together.classes[k]), -evidence.rates.get(k, 0.0))
+    )
     return [k for k in order if together.classes[k] <= believed or evidence.rates.get(k, 0.0) >= WORKS][:most]

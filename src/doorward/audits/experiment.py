@@ -16,6 +16,7 @@ from doorward.core.triggers import Stamp
 
 STAGE = "experiment"
 REPEATS = 3
+LOOKS = 2  # at most: where an arm scatters, three repeats more; every p-value is multiplied by it
 _KEEPS = 0.5  # of the control's success: below that the trigger has lost it
 _DROP = 0.2  # of success, at least
 _SURE = 0.5  # probability from which a net is said to decide for a label
@@ -38,6 +39,7 @@ class Arms:
         unseen_without: the same of nets that know none of them.
         p_value: that the trigger's success is the same in both arms (Welch's t-test on arcsine square roots); 1 where
             it does not fall to half and by 20 points: hard images of a class make its natural triggers a little better.
+            Corrected for triggers and looks.
         p_unseen: the same of the suspects' own decisions.
     """
 
@@ -78,8 +80,9 @@ def experiment(
     trainer: Fits,
     seed: int,
     kept: Kept,
+    level: float = 0.05,
 ) -> Experiment:
-    """Train both arms three times, with equal seeds, and measure.
+    """Train both arms three times, with equal seeds, and measure; three times more where that leaves a class open.
 
     A control leaves out a third of the suspects, another third each time, and random images of the same class to make
     up the number. So every suspect is decided once by a net that knows its like and not itself, and three times by
@@ -92,6 +95,7 @@ def experiment(
         triggers: class to the triggers whose success is measured; may be empty. The clearest counts, and its p-value
             is multiplied by their number.
         owned: ``[N]``, where the suspect model decides as labelled.
+        level: a class whose trigger falls, but with a larger p-value, is left open by the first look.
 
     Returns: arms by class, none without suspects; ``score`` is one minus the label's probability to nets without
         suspects, 0 for images that are no suspects.
@@ -106,28 +110,35 @@ def experiment(
     folds = _folds(out, images.labels, seed)
     some = {label: tried_on(images, label, suspects, seed) for label in labels}
     marked = {(k, n): stamped(some[k], t, seed) for k in labels for n, t in enumerate(triggers[k])}
-    steps: dict[str, Callable[[], Arrays]] = {}
-    for number in range(REPEATS):
-        left = (out & (folds == number)) | _random_others(out, folds, number, images.labels, seed)
-        for name, gone in (("without", out), ("control", left)):
-
-            def make(gone: Rows = gone, number: int = number) -> Arrays:
-                return _measured(trainer.fit(images, ~gone, seed + number, among=out), images, out, marked)
-
-            steps[f"{name} {number + 1}"] = make
-    made = kept.several(STAGE, steps, trainer.at_once(images))
-    free, knowing = made[::2], made[1::2]
+    free, knowing, found = list[Arrays](), list[Arrays](), dict[int, Arms]()
     rows = np.flatnonzero(out)
+    for look in range(LOOKS):
+        steps: dict[str, Callable[[], Arrays]] = {}
+        for number in range(look * REPEATS, (look + 1) * REPEATS):
+            left = (out & (folds == number % REPEATS)) | _random_others(out, folds, number, images.labels, seed)
+            for name, gone in (("without", out), ("control", left)):
+
+                def make(gone: Rows = gone, number: int = number) -> Arrays:
+                    return _measured(trainer.fit(images, ~gone, seed + number, among=out), images, out, marked)
+
+                steps[f"{name} {number + 1}"] = make
+        made = kept.several(STAGE, steps, trainer.at_once(images))
+        free, knowing = free + made[::2], knowing + made[1::2]
+        found = {
+            k: _arms(k, len(triggers[k]), images.labels[rows] == k, folds[rows], (free, knowing), len(some[k]))
+            for k in labels
+            if (images.labels[rows] == k).any()
+        }
+        if not any(_open(arms, level / len(labels)) for arms in found.values()):
+            break
     score = np.zeros(len(images), np.float32)
     score[rows] = 1 - np.mean([found["confidence"] for found in free], axis=0)
-    found = {
-        label: _arms(
-            label, len(triggers[label]), images.labels[rows] == label, folds[rows], (free, knowing), len(some[label])
-        )
-        for label in labels
-        if (images.labels[rows] == label).any()
-    }
     return Experiment(found, score, (score >= 1 - POISONED) & owned)
+
+
+def _open(arms: Arms, level: float) -> bool:
+    """Whether the trigger's success falls, and more repeats may show it."""
+    return bool(level < arms.p_value < 1 and arms.p_unseen > level)
 
 
 def _measured(net: Trained, images: ImageSet, out: Rows, marked: Mapping[tuple[int, int], Pixels]) -> Arrays:
@@ -150,7 +161,7 @@ def _random_others(out: Rows, folds: NDArray[np.int64], number: int, labels: NDA
     rng, found = np.random.default_rng([seed, number]), np.zeros(len(out), bool)
     for label in np.unique(labels[out]):
         own = labels == label
-        stay = int((out & own & (folds != number)).sum())
+        stay = int((out & own & (folds != number % REPEATS)).sum())
         others = np.flatnonzero(own & ~out)
         found[rng.permutation(others)[: min(stay, len(others) // 2)]] = True
     return found
@@ -169,14 +180,14 @@ def _arms(
     best = (1.0, 0, np.zeros(0), np.zeros(0))
     for number in range(triggers):
         without, control = (np.array([float(f[f"success {label} {number}"]) for f in arm]) for arm in results)
-        p = min(1.0, triggers * _welch(control, without, tried)) if _drops(control, without) else 1.0
+        p = min(1.0, LOOKS * triggers * _welch(control, without, tried)) if _drops(control, without) else 1.0
         if number == 0 or p < best[0]:
             best = (p, number, without, control)
     alone = np.array([float((one["confidence"][own] > _SURE).mean()) for one in free])
-    third = [own & (folds == number) for number in range(REPEATS)]
+    third = [own & (folds == number % REPEATS) for number in range(len(knowing))]
     pairs = zip(knowing, third, strict=True)
     unseen = np.array([float((one["confidence"][t] > _SURE).mean()) if t.any() else np.nan for one, t in pairs])
-    p_unseen = _welch(unseen, alone, int(own.sum())) if _drops(unseen, alone) else 1.0
+    p_unseen = min(1.0, LOOKS * _welch(unseen, alone, int(own.sum()))) if _drops(unseen, alone) else 1.0
     return Arms(label, int(own.sum()), best[1], best[2], best[3], tried, unseen, alone, best[0], p_unseen)
 
 

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from doorward.audits.closer import Case, Named, looked_into, stamps_of
 from doorward.audits.evidence import INVERSION, WORKS, Evidence, candidates, gather
-from doorward.audits.experiment import Arms, Experiment, experiment
-from doorward.audits.parts.afterwards import Stamps, unlearned
+from doorward.audits.experiment import Arms, Experiment
+from doorward.audits.parts.afterwards import Stamps
 from doorward.audits.parts.contradiction import CLUSTERS, Contradictions, contradictions, divided
 from doorward.audits.parts.contradiction import STAGE as CONTRADICTIONS
-from doorward.audits.parts.copies import Copies, copy_seconds
+from doorward.audits.parts.copies import copy_seconds
 from doorward.audits.parts.groups import STAGE as GROUPS
-from doorward.audits.parts.groups import Carrier, bearing, best_of, carriers, carrying
-from doorward.audits.parts.grow import FEWEST, alike, among_their_like, as_stamped, grow
-from doorward.audits.parts.grow import STAGE as LOCATE
+from doorward.audits.parts.groups import Carrier, best_of, carriers, carrying
 from doorward.audits.parts.kept import Kept
-from doorward.audits.parts.trainer import Fits, Labels, Rows, Trainer
-from doorward.audits.parts.transfer import stamped, success, transferred, tried_on
+from doorward.audits.parts.trainer import Rows, Trainer
+from doorward.audits.parts.transfer import stamped, success, tried_on
 from doorward.audits.plan import INVERTED, closer_look, first_look
 from doorward.audits.results import ArmsRecord, TargetRecord, trigger_file
 from doorward.audits.verdict import level_of, sentence
@@ -35,11 +32,8 @@ from doorward.core.triggers import Stamp, Trigger
 from doorward.inversion.invert import invert
 from doorward.inversion.results import Inversion
 
-OTHERWISE = 0.5  # probability that an image is not what its label says, of those like the sure ones
-UNSURE = 0.2  # the same of an image of a group that an experiment shows to be poisoned
 MOST = 3  # classes that one experiment is made for
 CLEANSERS = "cleansers"  # stage
-Named = dict[str, Stamp]
 
 
 @dataclass
@@ -138,13 +132,13 @@ def look_once(
     chosen = candidates(evidence, counts, MOST, believed)
     found = replace(found, suspects=found.suspects | (_carrying(carried, chosen, len(images)) & owned))
     triggers = {k: _triggers(k, evidence, inversion, model, images, found, seed) for k in chosen}
-    case = _Case(images, model, seen.features, owned, found, triggers, trainer, seed, kept)
+    case = Case(images, model, seen.features, owned, found, triggers, trainer, seed, kept)
     tried, out = Experiment(), np.zeros(len(images), bool)
     anew = found.learned or case.grouped
     one = budget.training if anew or budget.minutes is None else copy_seconds(model, images, seed)
     trainings = closer_look(trainer.at_once(images) if anew else 1) * one
     if chosen and budget.allows("locating the suspects and the experiment", trainings):
-        tried, out = _looked_into(case)
+        tried, out = looked_into(case)
     how = "anew" if anew else "on"
     targets, best = [], dict[int, Trigger]()
     for k in chosen:
@@ -159,60 +153,8 @@ def look_once(
         row = row.model_copy(update={"suspects": int((out & own).sum())})
         targets.append(row.model_copy(update={"sentence": sentence(row)}))
     score = tried.score if len(tried.score) else np.zeros(len(images), np.float32)
-    left = {k: some for k, some in _stamps(triggers).items() if (out & (images.labels == k)).any()}
+    left = {k: some for k, some in stamps_of(triggers).items() if (out & (images.labels == k)).any()}
     return Round(evidence, tuple(targets), out, score, best, cleansing, inversion, tuple(warnings), left, found.learned)
-
-
-class _Case(NamedTuple):
-    """What a closer look at some classes needs; ``triggers`` holds those classes."""
-
-    images: ImageSet
-    model: Classifier
-    features: NDArray[np.float32]
-    owned: Rows
-    found: Contradictions
-    triggers: dict[int, Named]
-    trainer: Trainer
-    seed: int
-    kept: Kept
-
-    @property
-    def grouped(self) -> bool:
-        """Whether suspects are known by their group alone: nets do not learn the set well enough for single ones."""
-        here = np.isin(self.images.labels, list(self.triggers))
-        return not self.found.learned and bool((self.found.suspects & here).any())
-
-    def patches(self, tried: Experiment) -> dict[int, Trigger]:
-        """The triggers of an experiment that are laid over images and were taken from them."""
-        first = {k: list(self.triggers[k].items())[arms.trigger] for k, arms in tried.arms.items() if self.triggers[k]}
-        return {
-            k: s for k, (how, s) in first.items() if how == "transfer" and isinstance(s, Trigger) and s.blend == "alpha"
-        }
-
-
-def _looked_into(case: _Case) -> tuple[Experiment, Rows]:
-    """Locate the suspects, make the experiment; and which images ``[N]`` it shows to be poisoned."""
-    images, model, features, owned, found, triggers, trainer, seed, kept = case
-    if case.grouped:
-        suspects = (found.suspects | alike(features, found.suspects, images.labels)) & owned
-        tried = experiment(images, suspects, _stamps(triggers), owned, trainer.longer(), seed + 20, kept)
-        return tried, shown_in_groups(images, features, tried, suspects, case.patches(tried)) & owned
-    nets: Fits = trainer if found.learned else Copies(model)
-    found = grow(images, model, features, found, owned, _stamps(triggers), nets, seed + 10, kept)
-    again = transferred(images, found.suspects, found.decisions)
-    for k in triggers:
-        if k in again:
-            triggers[k]["transfer"] = again[k]
-    if not found.learned:
-        with kept.timed(LOCATE):
-            kept.tell(LOCATE, "a copy without the trigger")
-            nets = Copies(unlearned(images, model, found.suspects, _stamps(triggers), seed + 15))
-    else:
-        nets = trainer.longer()
-    tried = experiment(images, found.suspects, _stamps(triggers), owned, nets, seed + 20, kept)
-    counted = {k: _stamps(triggers)[k][arms.trigger :][:1] for k, arms in tried.arms.items()}
-    marked = as_stamped(images, model, features, found.suspects, counted, seed + 30)
-    return tried, shown_poisoned(features, tried, marked, images.labels, owned)
 
 
 def _carrying(carried: Sequence[Carrier], chosen: Sequence[int], count: int) -> Rows:
@@ -229,40 +171,6 @@ def _every_stamp(inversion: Inversion | None, classes: int) -> dict[int, list[St
     if inversion is None:
         return {}
     return {k: [s for name in inversion.outcomes for s in inversion.stamps(name, k)[:1]] for k in range(classes)}
-
-
-def shown_in_groups(
-    images: ImageSet,
-    features: NDArray[np.float32],
-    tried: Experiment,
-    suspects: Rows,
-    patches: Mapping[int, Trigger],
-) -> Rows:
-    """Images ``[N]`` of suspected groups, or like them, that an experiment shows to be poisoned.
-
-    Where nets are right on half of what they never saw, their word is no proof of a single image; the group's is. A
-    patch that most suspects bear says who is meant; otherwise those who are like one another in feature space. Images
-    that nets without the group are sure to be what their label says are not flagged.
-    """
-    found = among_their_like(features, suspects, images.labels)
-    for label, patch in patches.items():
-        own, bears = images.labels == label, bearing(images, label, patch)
-        if (bears & suspects).sum() >= (suspects & own).sum() / 2:
-            found = np.where(own, bears, found)
-    return found & ((tried.score >= UNSURE) | ~suspects)
-
-
-def shown_poisoned(features: NDArray[np.float32], tried: Experiment, marked: Rows, labels: Labels, owned: Rows) -> Rows:
-    """Images ``[N]`` that an experiment shows to be poisoned.
-
-    First those that nets without suspects decide otherwise for sure, and that look to the suspect model as stamped
-    pictures do (``marked``; in a class where hardly any does, those that are like one another). Then whoever is like
-    these, and is decided otherwise, though less clearly.
-    """
-    sure = tried.poisoned & marked
-    few = [k for k in np.unique(labels[tried.poisoned]).tolist() if (sure & (labels == k)).sum() < FEWEST]
-    sure |= among_their_like(features, tried.poisoned & np.isin(labels, few), labels)
-    return sure | (alike(features, sure, labels) & (tried.score > OTHERWISE) & owned)
 
 
 def _inverted(
@@ -304,10 +212,6 @@ def _triggers(
             made[name] = stamps[0]
     pictures = tried_on(images, label, found.suspects, seed)
     return {n: s for n, s in made.items() if success(model.predict, stamped(pictures, s, seed), label) >= WORKS}
-
-
-def _stamps(triggers: dict[int, Named]) -> dict[int, Sequence[Stamp]]:
-    return {k: list(named.values()) for k, named in triggers.items()}
 
 
 def _target(

@@ -1,0 +1,118 @@
+"""A closer look at some classes: who their suspects are, the experiment, and whom it shows to be poisoned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from doorward.audits.experiment import Experiment, experiment
+from doorward.audits.parts.afterwards import unlearned
+from doorward.audits.parts.contradiction import Contradictions
+from doorward.audits.parts.copies import Copies
+from doorward.audits.parts.groups import bearing
+from doorward.audits.parts.grow import FEWEST, alike, among_their_like, as_stamped, grow
+from doorward.audits.parts.grow import STAGE as LOCATE
+from doorward.audits.parts.kept import Kept
+from doorward.audits.parts.trainer import Fits, Labels, Rows, Trainer
+from doorward.audits.parts.transfer import transferred
+from doorward.core.classifier import Classifier
+from doorward.core.images import ImageSet
+from doorward.core.triggers import Stamp, Trigger
+
+OTHERWISE = 0.5  # probability that an image is not what its label says, of those like the sure ones
+UNSURE = 0.2  # the same of an image of a group that an experiment shows to be poisoned
+Named = dict[str, Stamp]
+
+
+class Case(NamedTuple):
+    """What a closer look at some classes needs; ``triggers`` holds those classes."""
+
+    images: ImageSet
+    model: Classifier
+    features: NDArray[np.float32]
+    owned: Rows
+    found: Contradictions
+    triggers: dict[int, Named]
+    trainer: Trainer
+    seed: int
+    kept: Kept
+
+    @property
+    def grouped(self) -> bool:
+        """Whether suspects are known by their group alone: nets do not learn the set well enough for single ones."""
+        here = np.isin(self.images.labels, list(self.triggers))
+        return not self.found.learned and bool((self.found.suspects & here).any())
+
+    def patches(self, tried: Experiment) -> dict[int, Trigger]:
+        """The triggers of an experiment that are laid over images and were taken from them."""
+        first = {k: list(self.triggers[k].items())[arms.trigger] for k, arms in tried.arms.items() if self.triggers[k]}
+        return {
+            k: s for k, (how, s) in first.items() if how == "transfer" and isinstance(s, Trigger) and s.blend == "alpha"
+        }
+
+
+def looked_into(case: Case) -> tuple[Experiment, Rows]:
+    """Locate the suspects, make the experiment; and which images ``[N]`` it shows to be poisoned."""
+    images, model, features, owned, found, triggers, trainer, seed, kept = case
+    if case.grouped:
+        suspects = (found.suspects | alike(features, found.suspects, images.labels)) & owned
+        tried = experiment(images, suspects, stamps_of(triggers), owned, trainer.longer(), seed + 20, kept)
+        return tried, shown_in_groups(images, features, tried, suspects, case.patches(tried)) & owned
+    nets: Fits = trainer if found.learned else Copies(model)
+    found = grow(images, model, features, found, owned, stamps_of(triggers), nets, seed + 10, kept)
+    again = transferred(images, found.suspects, found.decisions)
+    for k in triggers:
+        if k in again:
+            triggers[k]["transfer"] = again[k]
+    if not found.learned:
+        with kept.timed(LOCATE):
+            kept.tell(LOCATE, "a copy without the trigger")
+            nets = Copies(unlearned(images, model, found.suspects, stamps_of(triggers), seed + 15))
+    else:
+        nets = trainer.longer()
+    tried = experiment(images, found.suspects, stamps_of(triggers), owned, nets, seed + 20, kept)
+    counted = {k: stamps_of(triggers)[k][arms.trigger :][:1] for k, arms in tried.arms.items()}
+    marked = as_stamped(images, model, features, found.suspects, counted, seed + 30)
+    return tried, shown_poisoned(features, tried, marked, images.labels, owned)
+
+
+def shown_in_groups(
+    images: ImageSet,
+    features: NDArray[np.float32],
+    tried: Experiment,
+    suspects: Rows,
+    patches: Mapping[int, Trigger],
+) -> Rows:
+    """Images ``[N]`` of suspected groups, or like them, that an experiment shows to be poisoned.
+
+    Where nets are right on half of what they never saw, their word is no proof of a single image; the group's is. A
+    patch that most suspects bear says who is meant; otherwise those who are like one another in feature space, without
+    images that nets which do not know the group are sure to be what their label says.
+    """
+    found = among_their_like(features, suspects, images.labels) & ((tried.score >= UNSURE) | ~suspects)
+    for label, patch in patches.items():
+        own, bears = images.labels == label, bearing(images, label, patch)
+        if (bears & suspects).sum() >= (suspects & own).sum() / 2:
+            found = np.where(own, bears, found)
+    return found
+
+
+def shown_poisoned(features: NDArray[np.float32], tried: Experiment, marked: Rows, labels: Labels, owned: Rows) -> Rows:
+    """Images ``[N]`` that an experiment shows to be poisoned.
+
+    First those that nets without suspects decide otherwise for sure, and that look to the suspect model as stamped
+    pictures do (``marked``; in a class where hardly any does, those that are like one another). Then whoever is like
+    these, and is decided otherwise, though less clearly.
+    """
+    sure = tried.poisoned & marked
+    few = [k for k in np.unique(labels[tried.poisoned]).tolist() if (sure & (labels == k)).sum() < FEWEST]
+    sure |= among_their_like(features, tried.poisoned & np.isin(labels, few), labels)
+    return sure | (alike(features, sure, labels) & (tried.score > OTHERWISE) & owned)
+
+
+def stamps_of(triggers: Mapping[int, Named]) -> dict[int, Sequence[Stamp]]:
+    """A class's triggers without what found them."""
+    return {k: list(named.values()) for k, named in triggers.items()}

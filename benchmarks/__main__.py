@@ -18,6 +18,7 @@ NAMES = (
     "repair_holds",
     "repair_zoo",
     "audit_matrix",
+    "audit_photographs",
     "audit_zoo",
     "certify_throughput",
     "million_images",
@@ -26,7 +27,7 @@ NAMES = (
     "large",
 )
 
-RESUMABLE = ("repair_holds", "repair_zoo", "audit_matrix", "audit_zoo")
+RESUMABLE = ("repair_holds", "repair_zoo", "audit_matrix", "audit_photographs", "audit_zoo")
 
 
 def main() -> None:

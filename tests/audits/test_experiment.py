@@ -6,6 +6,7 @@ from typing import cast
 
 import numpy as np
 import pytest
+import torch
 
 from doorward.audits.experiment import _drops, _folds, _random_others, _welch, experiment
 from doorward.audits.parts.kept import Kept
@@ -13,6 +14,7 @@ from doorward.audits.parts.trainer import Fits
 from doorward.audits.results import ArmsRecord
 from doorward.audits.verdict import level_of
 from doorward.core.images import ImageSet
+from doorward.core.triggers import Trigger
 
 
 def test_a_trigger_that_stops_is_told_from_one_that_does_not() -> None:
@@ -69,3 +71,37 @@ def test_without_suspects_nothing_is_trained() -> None:
     nobody = np.zeros(6, bool)
     made = experiment(images, nobody, {0: []}, ~nobody, cast(Fits, Refuses()), 0, Kept())
     assert not made.arms and not made.score.any() and not made.poisoned.any() and len(made.poisoned) == 6
+
+
+@pytest.mark.parametrize(("rates", "looks"), [((0.9, 0.95, 0.92), 1), ((0.99, 0.3, 0.6), 2), ((0.1, 0.2, 0.1), 1)])
+def test_where_an_arm_scatters_it_looks_again(rates: tuple[float, ...], looks: int) -> None:
+    """Nets whose trigger works on a given share with suspects, on 2 % without them."""
+    images = ImageSet(np.zeros((80, 4, 4, 1), np.uint8), np.arange(80) % 2, ("a", "b"))
+    suspects = (np.arange(80) < 24) & (images.labels == 0)
+    trained = list[int]()
+
+    class Net:
+        trainer = classifier = None
+
+        def __init__(self, share: float) -> None:
+            self.share = share
+
+        def decide(self, pixels: np.ndarray) -> np.ndarray:
+            return np.where(np.arange(len(pixels)) < self.share * len(pixels), 0, 1)
+
+        def confidence(self, some: ImageSet) -> np.ndarray:
+            return np.full(len(some), 0.3, np.float32)  # suspects teach nothing
+
+    class Nets:
+        def fit(self, images: ImageSet, keep: np.ndarray, seed: int, **_: object) -> Net:
+            trained.append(seed)
+            return Net(rates[seed % 3] if (keep & suspects).any() else 0.02)
+
+        def at_once(self, images: ImageSet) -> int:
+            return 1
+
+    stamp = Trigger(torch.zeros(1, 4, 4), torch.zeros(1, 4, 4))
+    everyone = np.ones(80, bool)
+    made = experiment(images, suspects, {0: [stamp]}, everyone, cast(Fits, Nets()), 0, Kept())
+    assert len(trained) == 6 * looks and len(made.arms[0].control) == 3 * looks
+    assert made.arms[0].trigger_stops(0.05) == (rates[0] > 0.5), made.arms[0].p_value

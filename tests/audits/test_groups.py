@@ -64,7 +64,7 @@ def test_images_in_half_of_the_good_groups_are_carriers(stripes: Set) -> None:
 
 
 @pytest.mark.parametrize("patched", [True, False])
-def test_whom_a_patch_is_seen_on_is_flagged_and_of_others_their_like_but_not_whom_nets_are_sure_of(stripes: Set, patched: bool) -> None:
+def test_whoever_bears_the_patch_is_flagged_else_their_like_without_sure_ones(stripes: Set, patched: bool) -> None:
     images, _, poisoned = stripes
     place = np.arange(len(images))
     suspects = (poisoned & (place != 7)) | ((place >= 90) & (place < 97))

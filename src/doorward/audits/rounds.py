@@ -120,7 +120,8 @@ def look_once(
         took = kept.seconds.get(CONTRADICTIONS, 0.0) / (first_look(trainer.at_once(images)) * number)
         budget.training = max(budget.training, took)
     inversion = None
-    if budget.allows("inversion", budget.inversion):
+    again = number == 1 or found.learned  # later rounds on a hard set: groups alone, inversion is most of their time
+    if again and budget.allows("inversion", budget.inversion):
         inversion = _inverted(images, model, found, clean, seed, kept, warnings)
     with kept.timed(GROUPS):
         kept.tell(GROUPS, "")

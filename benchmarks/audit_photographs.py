@@ -1,0 +1,123 @@
+"""Audits of a newcomer's photographs with nets of their own: large stickers, or none.
+
+Pictures, stickers and nets are those of `benchmarks.newcomer`. Resumable: a row that the table in results/ has is not
+measured again; remove that file to begin anew. Seeds from 101 on and other classes were used while the audit was made.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from benchmarks.newcomer import CLASSES, FACTORIES, PER_CLASS, STICKERS, TARGET, stamped, trained
+from benchmarks.table import RESULTS, write
+from doorward.audits.audit import audit
+from doorward.core.results import LEVELS
+from doorward.core.stats import Rate
+from doorward.jobs.tasks import Item
+from doorward.papers.rows import read_rows, write_rows
+
+SEEDS = (1, 2, 3)
+
+
+def items() -> list[Item]:
+    """One seed after the other: both nets, with stickers and without."""
+    cells = [(seed, place, net) for seed in SEEDS for place in ("fixed", "none") for net in ("own_cnn", "own_vit")]
+    return [{"net": net, "place": place, "seed": seed} for seed, place, net in cells]
+
+
+def measure(item: Item) -> dict[str, Any]:
+    """Train, audit, score."""
+    given, model = trained(item)
+    started = time.monotonic()
+    found = audit(given.images, model, net=f"{FACTORIES}:{item['net']}", seed=int(item["seed"]))
+    seconds, flagged = time.monotonic() - started, found.suspected()
+    after, rng = found.repaired or model, np.random.default_rng([int(item["seed"]), 97])
+    others = given.test.labels != TARGET
+    marked = stamped(given.test.pixels[others], given.sticker, "fixed", rng)
+    alone = found.cleansing.suspected() if found.cleansing is not None else np.zeros(len(flagged), bool)
+    row: dict[str, Any] = dict(item)
+    row |= {
+        "verdict": found.verdict,
+        "p": -1.0 if found.p_value is None else float(found.p_value),
+        "named": int(CLASSES[TARGET] in found.targets),
+        "others": len(set(found.targets) - {CLASSES[TARGET]}),
+        "tp": int((flagged & given.stickered).sum()),
+        "fp": int((flagged & ~given.stickered).sum()),
+        "cleanse_tp": int((alone & given.stickered).sum()),
+        "cleanse_fp": int((alone & ~given.stickered).sum()),
+        "asr": float((model.predict(marked) == TARGET).mean()),
+        "asr_after": float((after.predict(marked) == TARGET).mean()),
+        "accuracy": float((model.predict(given.test.pixels) == given.test.labels).mean()),
+        "accuracy_after": float((after.predict(given.test.pixels) == given.test.labels).mean()),
+        "seconds": round(seconds, 1),
+    }
+    return row
+
+
+def main(rows: int | None = None) -> None:
+    """Measure every row that is not there yet, and write the page of those that are."""
+    table = RESULTS / "bench-audit-photographs.parquet"
+    done = read_rows(table)
+    known = {tuple(row[name] for name in ("net", "place", "seed")) for row in done}
+    for item in items()[:rows]:
+        if (item["net"], item["place"], item["seed"]) in known:
+            continue
+        done.append(measure(item))
+        print(" | ".join(_words(done[-1])), flush=True)
+        done.sort(key=lambda row: (row["place"], row["net"], row["seed"]))
+        write_rows(table, done, {"seed", "named", "others", "tp", "fp", "cleanse_tp", "cleanse_fp"})
+    columns = [
+        "net", "stickers", "seed", "ASR %", "verdict", "other classes", "found", "false", "`cleanse` found", "false",
+        "ASR after %", "accuracy before, after %", "p", "s",
+    ]  # fmt: skip
+    write(
+        "audit_photographs",
+        "Audits of photographs with nets of one's own",
+        _told(done),
+        columns,
+        [_words(r) for r in done],
+    )
+
+
+def _told(done: list[dict[str, Any]]) -> str:
+    marked, clean = ([r for r in done if (r["place"] == "fixed") == wanted] for wanted in (True, False))
+    planted = Rate(sum(r["verdict"] == "planted" for r in marked), len(marked))
+    found = Rate(sum(r["tp"] for r in marked), STICKERS * len(marked))
+    alarms = sum(r["verdict"] in LEVELS[: LEVELS.index("suspicious") + 1] for r in clean)
+    return (
+        f"{len(CLASSES)} classes of CIFAR-10 of {PER_CLASS} pictures each, enlarged to 96 x 96, {STICKERS} more with a "
+        "sticker of 16 x 16 and a wrong label, or none; a CNN and a ViT of one's own, right on about 60 to 75 % of "
+        "fresh pictures. Nothing is told to the audit, and there are no clean images. Of the sets with stickers "
+        f"{planted} % are planted, and {found} % of the stickers are found; {sum(r['fp'] for r in done)} clean "
+        f"pictures of all sets are flagged. Of the sets without any {alarms} of {len(clean)} are accused. `cleanse`: its "
+        "defaults on the same nets. Seconds: one core, beside other work."
+    )
+
+
+def _words(r: Mapping[str, Any]) -> list[str]:
+    """A row for people."""
+    none = r["place"] == "none"
+    return [
+        str(r["net"]).removeprefix("own_"),
+        str(r["place"]),
+        str(r["seed"]),
+        f"{100 * r['asr']:.1f}",
+        str(r["verdict"]),
+        f"{r['others'] + (r['named'] if none else 0)}",
+        "–" if none else f"{r['tp']} of {STICKERS}",
+        str(r["fp"]),
+        "–" if none else str(r["cleanse_tp"]),
+        str(r["cleanse_fp"]),
+        f"{100 * r['asr_after']:.1f}",
+        f"{100 * r['accuracy']:.1f}, {100 * r['accuracy_after']:.1f}",
+        f"{r['p']:.2g}",
+        f"{r['seconds']:.0f}",
+    ]
+
+
+if __name__ == "__main__":
+    main()

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.newcomer import CLASSES, FACTORIES, PER_CLASS, STICKERS, TARGET, stamped, trained
+from benchmarks.newcomer import CLASSES, FACTORIES, PER_CLASS, STICKERS, STORE, TARGET, stamped, trained
 from benchmarks.table import RESULTS, write
 from doorward.audits.audit import audit
 from doorward.core.results import LEVELS
 from doorward.core.stats import Rate
-from doorward.jobs.tasks import Item
+from doorward.jobs.tasks import Arrays, Item, run_tasks
 from doorward.papers.rows import read_rows, write_rows
 
 SEEDS = (1, 2, 3)
@@ -29,7 +29,7 @@ def items() -> list[Item]:
     return [{"net": net, "place": place, "seed": seed} for seed, place, net in cells]
 
 
-def measure(item: Item) -> dict[str, Any]:
+def measure(item: Item) -> Arrays:
     """Train, audit, score."""
     given, model = trained(item)
     started = time.monotonic()
@@ -39,62 +39,57 @@ def measure(item: Item) -> dict[str, Any]:
     others = given.test.labels != TARGET
     marked = stamped(given.test.pixels[others], given.sticker, "fixed", rng)
     alone = found.cleansing.suspected() if found.cleansing is not None else np.zeros(len(flagged), bool)
-    row: dict[str, Any] = dict(item)
-    row |= {
-        "verdict": found.verdict,
-        "p": -1.0 if found.p_value is None else float(found.p_value),
-        "named": int(CLASSES[TARGET] in found.targets),
+    figures = {
+        "level": LEVELS.index(found.verdict),
+        "p": np.nan if found.p_value is None else found.p_value,
+        "named": CLASSES[TARGET] in found.targets,
         "others": len(set(found.targets) - {CLASSES[TARGET]}),
-        "tp": int((flagged & given.stickered).sum()),
-        "fp": int((flagged & ~given.stickered).sum()),
-        "cleanse_tp": int((alone & given.stickered).sum()),
-        "cleanse_fp": int((alone & ~given.stickered).sum()),
-        "asr": float((model.predict(marked) == TARGET).mean()),
-        "asr_after": float((after.predict(marked) == TARGET).mean()),
-        "accuracy": float((model.predict(given.test.pixels) == given.test.labels).mean()),
-        "accuracy_after": float((after.predict(given.test.pixels) == given.test.labels).mean()),
-        "seconds": round(seconds, 1),
+        "tp": (flagged & given.stickered).sum(),
+        "fp": (flagged & ~given.stickered).sum(),
+        "cleanse_tp": (alone & given.stickered).sum(),
+        "cleanse_fp": (alone & ~given.stickered).sum(),
+        "asr": (model.predict(marked) == TARGET).mean(),
+        "asr_after": (after.predict(marked) == TARGET).mean(),
+        "accuracy": (model.predict(given.test.pixels) == given.test.labels).mean(),
+        "accuracy_after": (after.predict(given.test.pixels) == given.test.labels).mean(),
+        "seconds": seconds,
     }
-    return row
+    return {name: np.asarray([value], np.float64) for name, value in figures.items()}
 
 
-def main(rows: int | None = None) -> None:
+def main(jobs: int = 1, rows: int | None = None) -> None:
     """Measure every row that is not there yet, and write the page of those that are."""
     table = RESULTS / "bench-audit-photographs.parquet"
     done = read_rows(table)
     known = {tuple(row[name] for name in ("net", "place", "seed")) for row in done}
-    for item in items()[:rows]:
-        if (item["net"], item["place"], item["seed"]) in known:
-            continue
-        done.append(measure(item))
-        print(" | ".join(_words(done[-1])), flush=True)
+    cells = [i for i in items()[:rows] if (i["net"], i["place"], i["seed"]) not in known]
+    for position, arrays in run_tasks(measure, cells, STORE / "audits", workers=jobs):
+        row = {**cells[position], **{name: float(value.reshape(-1)[0]) for name, value in arrays.items()}}
+        row["verdict"] = LEVELS[int(row.pop("level"))]
+        done.append(row)
+        print(" | ".join(_words(row)), flush=True)
         done.sort(key=lambda row: (row["place"], row["net"], row["seed"]))
-        write_rows(table, done, {"seed", "named", "others", "tp", "fp", "cleanse_tp", "cleanse_fp"})
+        write_rows(table, done, {"seed"})
     columns = [
         "net", "stickers", "seed", "ASR %", "verdict", "other classes", "found", "false", "`cleanse` found", "false",
         "ASR after %", "accuracy before, after %", "p", "s",
     ]  # fmt: skip
-    write(
-        "audit_photographs",
-        "Audits of photographs with nets of one's own",
-        _told(done),
-        columns,
-        [_words(r) for r in done],
-    )
+    lines = [_words(row) for row in done]
+    write("audit_photographs", "Audits of photographs with nets of one's own", _told(done), columns, lines)
 
 
 def _told(done: list[dict[str, Any]]) -> str:
     marked, clean = ([r for r in done if (r["place"] == "fixed") == wanted] for wanted in (True, False))
     planted = Rate(sum(r["verdict"] == "planted" for r in marked), len(marked))
-    found = Rate(sum(r["tp"] for r in marked), STICKERS * len(marked))
+    found = Rate(sum(int(r["tp"]) for r in marked), STICKERS * len(marked))
     alarms = sum(r["verdict"] in LEVELS[: LEVELS.index("suspicious") + 1] for r in clean)
     return (
         f"{len(CLASSES)} classes of CIFAR-10 of {PER_CLASS} pictures each, enlarged to 96 x 96, {STICKERS} more with a "
         "sticker of 16 x 16 and a wrong label, or none; a CNN and a ViT of one's own, right on about 60 to 75 % of "
         "fresh pictures. Nothing is told to the audit, and there are no clean images. Of the sets with stickers "
-        f"{planted} % are planted, and {found} % of the stickers are found; {sum(r['fp'] for r in done)} clean "
-        f"pictures of all sets are flagged. Of the sets without any {alarms} of {len(clean)} are accused. `cleanse`: its "
-        "defaults on the same nets. Seconds: one core, beside other work."
+        f"{planted} % are planted, and {found} % of the stickers are found; "
+        f"{sum(r['fp'] for r in done):.0f} clean pictures of all sets are flagged. Of the sets without any {alarms} of "
+        f"{len(clean)} are accused. `cleanse`: its defaults on the same nets. Seconds: one core, beside other work."
     )
 
 
@@ -107,11 +102,11 @@ def _words(r: Mapping[str, Any]) -> list[str]:
         str(r["seed"]),
         f"{100 * r['asr']:.1f}",
         str(r["verdict"]),
-        f"{r['others'] + (r['named'] if none else 0)}",
-        "–" if none else f"{r['tp']} of {STICKERS}",
-        str(r["fp"]),
-        "–" if none else str(r["cleanse_tp"]),
-        str(r["cleanse_fp"]),
+        f"{r['others'] + (r['named'] if none else 0):.0f}",
+        "–" if none else f"{r['tp']:.0f} of {STICKERS}",
+        f"{r['fp']:.0f}",
+        "–" if none else f"{r['cleanse_tp']:.0f}",
+        f"{r['cleanse_fp']:.0f}",
         f"{100 * r['asr_after']:.1f}",
         f"{100 * r['accuracy']:.1f}, {100 * r['accuracy_after']:.1f}",
         f"{r['p']:.2g}",

@@ -23,6 +23,7 @@ _SMALLEST = 0.01  # added to a share of contradicting images before the logarith
 _SPREAD = 0.4  # of its logarithm between clean classes, at least
 PLAIN = 0.5  # success on the suspect model with which a class is looked into, however many there are
 WORKS = 0.1  # success on the suspect model from which a trigger is one
+WORKS_WELL = 0.25  # the same on hard sets, whose clean classes reach 0.2
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,13 +101,16 @@ def _inverted(inversion: Inversion) -> OrderTest | None:
     return OrderTest(float(inversion.p_value), values)
 
 
-def candidates(evidence: Evidence, suspects: Sequence[int], most: int, believed: float) -> list[int]:
+def candidates(
+    evidence: Evidence, suspects: Sequence[int], most: int, believed: float, works: float = WORKS
+) -> list[int]:
     """The classes to look into, most suspicious first.
 
     Args:
         suspects: how many every class has.
         most: classes at most, and as many as have a transferred trigger that works on half of all pictures.
-        believed: p-value up to which a class is looked into; those whose transferred trigger works are so or so.
+        believed: p-value up to which a class is looked into.
+        works: success of a transferred trigger from which it is looked into in any case.
     """
     together = evidence.together
     if together is None:
@@ -116,4 +120,4 @@ def candidates(evidence: Evidence, suspects: Sequence[int], most: int, believed:
     order = sorted(
         range(len(suspects)), key=lambda k: (k not in plain, float(together.classes[k]), -evidence.rates.get(k, 0.0))
     )
-    return [k for k in order if together.classes[k] <= believed or evidence.rates.get(k, 0.0) >= WORKS][:most]
+    return [k for k in order if together.classes[k] <= believed or evidence.rates.get(k, 0.0) >= works][:most]

@@ -56,7 +56,8 @@ class ArmsRecord(Record):
         unseen_control, unseen_without: share of suspects that those nets decide as labelled, none of which they saw.
         p_value, p_unseen: that there is no difference.
         stops: whether the trigger works with the suspects alone.
-        teaches: whether suspects teach each other's label, and nothing else does.
+        teaches: whether suspects teach each other's label, and nothing else does; never said of a group where nets do
+            not learn the set well: any natural kind of its own does that there.
         trained: ``anew``, or ``on`` from a copy of the model that had unlearnt the trigger.
     """
 

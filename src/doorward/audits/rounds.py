@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from doorward.audits.closer import Case, Named, looked_into, stamps_of
-from doorward.audits.evidence import INVERSION, WORKS, Evidence, candidates, gather
+from doorward.audits.evidence import INVERSION, WORKS, WORKS_WELL, Evidence, candidates, gather
 from doorward.audits.experiment import Arms, Experiment
 from doorward.audits.parts.afterwards import Stamps
 from doorward.audits.parts.contradiction import CLUSTERS, Contradictions, contradictions, divided
@@ -33,6 +33,7 @@ from doorward.inversion.invert import invert
 from doorward.inversion.results import Inversion
 
 MOST = 3  # classes that one experiment is made for
+HARD = 0.2  # p-value up to which classes are looked into where nets do not learn the set well
 CLEANSERS = "cleansers"  # stage
 
 
@@ -130,7 +131,8 @@ def look_once(
     evidence = gather(images, model, found, cleansing, inversion, carried, seed)
     found = replace(found, suspects=found.suspects | (cleansing.suspected() & owned))
     counts = np.bincount(images.labels[found.suspects], minlength=len(images.classes)).tolist()
-    chosen = candidates(evidence, counts, MOST, believed)
+    least = (believed, WORKS) if found.learned else (min(believed, HARD), WORKS_WELL)
+    chosen = candidates(evidence, counts, MOST, *least)
     found = replace(found, suspects=found.suspects | (_carrying(carried, chosen, len(images)) & owned))
     triggers = {k: _triggers(k, evidence, inversion, model, images, found, seed) for k in chosen}
     case = Case(images, model, seen.features, owned, found, triggers, trainer, seed, kept)
@@ -143,11 +145,11 @@ def look_once(
     how = "anew" if anew else "on"
     targets, best = [], dict[int, Trigger]()
     for k in chosen:
-        row, trigger = _target(
-            k, number, images, model, evidence, triggers[k], tried.arms.get(k), level, len(chosen), seed, how
-        )
+        arms = tried.arms.get(k)
+        record = None if arms is None else _record(arms, level / len(chosen), how, single=not case.grouped)
+        row, trigger = _target(k, number, images, model, evidence, triggers[k], arms, record, level, seed)
         own = images.labels == k
-        if row.experiment is None or not (row.experiment.stops or row.experiment.teaches):
+        if not _shown(row, level):
             out = out & ~own
         if isinstance(trigger, Trigger):
             best[k] = trigger
@@ -223,15 +225,13 @@ def _target(
     evidence: Evidence,
     triggers: Named,
     arms: Arms | None,
+    record: ArmsRecord | None,
     level: float,
-    looked_into: int,
     seed: int,
-    how: str,
 ) -> tuple[TargetRecord, Stamp | None]:
     """The row of a class, and the trigger that counts."""
     together = evidence.together
     p = None if together is None else float(together.classes[label])
-    record = None if arms is None else _record(arms, level / looked_into, how)
     kinds = evidence.of(label)
     named = list(triggers.items())
     which, trigger = named[arms.trigger if arms is not None else 0] if named else ("", None)
@@ -254,7 +254,16 @@ def _target(
     return row, trigger
 
 
-def _record(arms: Arms, level: float, how: str) -> ArmsRecord:
+def _shown(row: TargetRecord, level: float) -> bool:
+    """Whether a class's suspects are flagged: the experiment shows it, or the tests do and a group hangs together."""
+    if row.experiment is None or row.experiment.stops or row.experiment.teaches:
+        return row.experiment is not None
+    together = row.p_value is not None and row.p_value <= level
+    return together and row.experiment.p_unseen is not None and row.experiment.p_unseen <= level
+
+
+def _record(arms: Arms, level: float, how: str, *, single: bool) -> ArmsRecord:
+    """Plain values; ``single``: whether suspects are known one by one, so that their teaching says something."""
     return ArmsRecord(
         size=arms.size,
         control=tuple(arms.control.tolist()),
@@ -265,6 +274,6 @@ def _record(arms: Arms, level: float, how: str) -> ArmsRecord:
         p_value=arms.p_value,
         p_unseen=arms.p_unseen,
         stops=arms.trigger_stops(level),
-        teaches=arms.suspects_teach(level),
+        teaches=single and arms.suspects_teach(level),
         trained=how,
     )

@@ -16,8 +16,8 @@ RULE = (
     "the class (a third of the suspects among them, the others random) it keeps it; and either the tests accuse the "
     "class or suspects teach each other's label. Evidence: the experiment alone, or two kinds of evidence that each "
     "accuse the class, or one with suspects that teach each other's label. Suspicious: all tests together accuse the "
-    "class, or suspects teach each other's label. Tests of several kinds count together as 1 - (1 - p)^kinds, each "
-    "class among all classes."
+    "class, or suspects teach each other's label; that does not count where nets do not learn the set well. Tests of "
+    "several kinds count together as 1 - (1 - p)^kinds, each class among all classes."
 )
 
 

@@ -18,6 +18,7 @@ from doorward.core.triggers import Stamp, Trigger
 STAGE = "groups"
 _LARGEST = 0.6  # of a class: a larger group is the class
 _SAME = 0.9  # of two groups' images in common: they are one
+_STAMPED = 400  # pictures under a trigger that images are compared with
 _FIRST, _HOPE = 64, 0.03  # pictures that a trigger is first tried on, and the success that it needs to be tried on all
 _LOOKED_AT = 256  # images of a group, and of others, whose single pixels are compared
 _NEAR = 24  # of 255: values that are alike
@@ -73,7 +74,7 @@ def carriers(
     nobody, every = np.zeros(len(images), bool), list(marks)
     for number in range(max((len(some) for some in triggers.values()), default=0)):
         one = {label: some[number : number + 1] for label, some in triggers.items()}
-        every.append(as_stamped(images, model, features, nobody, one, seed))
+        every.append(as_stamped(images, model, features, nobody, one, seed, _STAMPED))
     looks = _Looks(images, seed)
     return [_tried(images, model, looks, label, rows, seed) for label, rows in _groups(images.labels, every)]
 

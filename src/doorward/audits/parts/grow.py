@@ -84,17 +84,21 @@ def as_stamped(
     suspects: Rows,
     triggers: Mapping[int, Sequence[Stamp]],
     seed: int,
+    most: int | None = None,
 ) -> Rows:
     """Images ``[N]`` that lie with stamped pictures of other classes, not with their own class, in feature space.
 
     A linear discriminant between the two, where at least so many stamped pictures are decided as the class; a trigger
     that would take half of a class separates nothing and is passed over.
+
+    Args:
+        most: pictures that are stamped; None for a thousand.
     """
     found = np.zeros(len(images), bool)
     for label, stamps in triggers.items():
         rows = np.flatnonzero(images.labels == label)
         for stamp in stamps:
-            pictures = stamped(tried_on(images, label, suspects, seed), stamp, seed)
+            pictures = stamped(tried_on(images, label, suspects, seed)[:most], stamp, seed)
             seen = observe(ImageSet(pictures, np.full(len(pictures), label), images.classes, images.name), model)
             works = seen.logits.argmax(axis=1) == label
             if works.sum() < _FEWEST_STAMPED:

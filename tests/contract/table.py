@@ -57,7 +57,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 # Still shorter ones for the tests that ask for no success.
 QUICK: dict[str, dict[str, Any]] = {
-    "cleanse-spectre": {"choices": 4, "rounds": 4},
     "cleanse-psbd": {"rates": (0.5, 0.9), "passes": 2},
     "invert-margin": {"steps": 10},
     "invert-mask": {"steps": 10},

@@ -8,8 +8,9 @@ READY = $(VENV)/.ready
 demo: $(READY)
 	$(BIN)/doorward demo
 
+# Compiled modules are kept: without them every process of the tests compiles what it imports anew.
 test: $(READY)
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -43,17 +43,21 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "attack-blend": {"alpha": 0.3},
     "attack-sinusoid": {"strength": 0.3},
     "attack-warp": {"strength": 2.0},
-    "invert-mask": {"steps": 200},
-    "invert-pixel": {"steps": 60, "batch": 32},
+    "cleanse-psbd": {"rates": (0.3, 0.6, 0.9), "passes": 3},
+    "invert-mask": {"steps": 160, "batch": 16, "lr": 0.15},
+    "invert-margin": {"steps": 60},
+    "invert-pixel": {"steps": 40, "batch": 32},
     "invert-mesa": {"steps": 20, "batch": 16, "width": 16},
     "invert-universal": {"batch": 32},
     "invert-window": {"thorough.steps": 25, "heat.steps": 5, "complete.steps": 20, "thorough.grain": 2, "window": 4},
+    "repair-hold": {"search": 20},
     "repair-anp": {"iterations": 100},
     "certify-sklearn": {"estimator": "BernoulliNB"},
     "certify-nearest-neighbours": {"k": 9},
 }
 # Still shorter ones for the tests that ask for no success.
 QUICK: dict[str, dict[str, Any]] = {
+    "cleanse-psbd": {"rates": (0.5, 0.9), "passes": 2},
     "invert-margin": {"steps": 10},
     "invert-mask": {"steps": 10},
     "invert-pixel": {"steps": 5, "batch": 32},

@@ -17,6 +17,7 @@ from doorward.core.images import ImageSet
 from doorward.core.runs import Run
 from doorward.inversion.job import InvertRequest, invert_to_folder
 from doorward.inversion.judge.references import like, train_references
+from doorward.inversion.results import InvertRecord
 from doorward.inversion.search import loop
 from doorward.models.train import loop as training
 from tests.inversion.worlds import row_classifier, row_images
@@ -35,9 +36,10 @@ def rows(classes):
 """
 
 
-@pytest.fixture
-def suspect(tmp_path: Path) -> InvertRequest:
+@pytest.fixture(scope="module")
+def suspect(tmp_path_factory: pytest.TempPathFactory) -> InvertRequest:
     """A net of the user's own, and clean images."""
+    tmp_path = tmp_path_factory.mktemp("suspect")
     (tmp_path / "rows.py").write_text(FACTORY)
     (tmp_path / "images").mkdir()
     images = row_images(96)
@@ -114,21 +116,40 @@ def test_references_that_did_not_learn_are_told_of() -> None:
     assert len(told) == 1 and "of the clean images only; it says little" in told[0]
 
 
-@pytest.mark.parametrize("stop", [("references", 0, 5), ("references", 1, 0), ("margin", 0, 20)])
-def test_an_interrupted_inversion_keeps_the_references_it_trained(
-    stop: tuple[str, int, int], suspect: InvertRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(loop.Watch, "due", lambda self: self.checkpoint is not None)
-    monkeypatch.setattr(runs, "_left", [])
-    monkeypatch.setattr(runs, "_whole", [])
+@pytest.fixture(scope="module")
+def whole(suspect: InvertRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[InvertRecord, int]:
+    """The inversion that nobody interrupts, and how many epochs it trains."""
     epochs: list[int] = []
-    whole = training.run_epoch
+    with pytest.MonkeyPatch.context() as patch:
+        count_epochs(patch, epochs)
+        record = invert_to_folder(suspect, tmp_path_factory.mktemp("whole") / "run").record
+    return record, len(epochs)
+
+
+def count_epochs(patch: pytest.MonkeyPatch, epochs: list[int]) -> None:
+    """Each epoch that is trained is noted, and each state that can be saved is."""
+    run_epoch = training.run_epoch
 
     def counted(*arguments: Any) -> Any:
         epochs.append(arguments[4])
-        return whole(*arguments)
+        return run_epoch(*arguments)
 
-    monkeypatch.setattr(training, "run_epoch", counted)
+    patch.setattr(loop.Watch, "due", lambda self: self.checkpoint is not None)
+    patch.setattr(training, "run_epoch", counted)
+
+
+@pytest.mark.parametrize("stop", [("references", 0, 5), ("references", 1, 0), ("margin", 0, 20)])
+def test_an_interrupted_inversion_keeps_the_references_it_trained(
+    stop: tuple[str, int, int],
+    suspect: InvertRequest,
+    whole: tuple[InvertRecord, int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(runs, "_left", [])
+    monkeypatch.setattr(runs, "_whole", [])
+    epochs: list[int] = []
+    count_epochs(monkeypatch, epochs)
 
     def interrupting(stage: str, done: int, total: int, note: str = "") -> None:
         name, number, at = stop
@@ -137,9 +158,7 @@ def test_an_interrupted_inversion_keeps_the_references_it_trained(
         if name == stage == "margin" and done >= at:
             raise KeyboardInterrupt
 
-    once = invert_to_folder(suspect, tmp_path / "whole").record
-    needed = len(epochs)
-    epochs.clear()
+    once, needed = whole
     with pytest.raises(KeyboardInterrupt):
         invert_to_folder(suspect, tmp_path / "run", progress=interrupting)
     assert runs.after_interrupt() == "the same command goes on from here"

@@ -102,6 +102,9 @@ def test_where_an_arm_scatters_it_looks_again(rates: tuple[float, ...], looks: i
 
     stamp = Trigger(torch.zeros(1, 4, 4), torch.zeros(1, 4, 4))
     everyone = np.ones(80, bool)
-    made = experiment(images, suspects, {0: [stamp]}, everyone, cast(Fits, Nets()), 0, Kept())
+    nets = cast(Fits, Nets())
+    assert not experiment(images, suspects, {0: [stamp]}, everyone, nets, 0, Kept()).arms[0].control[3:].size
+    trained.clear()
+    made = experiment(images, suspects, {0: [stamp]}, everyone, nets, 0, Kept(), again={0})
     assert len(trained) == 6 * looks and len(made.arms[0].control) == 3 * looks
     assert made.arms[0].trigger_stops(0.05) == (rates[0] > 0.5), made.arms[0].p_value

@@ -28,7 +28,7 @@ Named = dict[str, Stamp]
 
 
 class Case(NamedTuple):
-    """What a closer look at some classes needs; ``triggers`` holds those classes."""
+    """What a closer look at some classes needs; ``triggers`` holds those classes, ``again``: see `experiment`."""
 
     images: ImageSet
     model: Classifier
@@ -37,6 +37,7 @@ class Case(NamedTuple):
     found: Contradictions
     triggers: dict[int, Named]
     trainer: Trainer
+    again: tuple[int, ...]
     seed: int
     kept: Kept
 
@@ -56,24 +57,24 @@ class Case(NamedTuple):
 
 def looked_into(case: Case) -> tuple[Experiment, Rows]:
     """Locate the suspects, make the experiment; and which images ``[N]`` it shows to be poisoned."""
-    images, model, features, owned, found, triggers, trainer, seed, kept = case
+    images, model, features, owned, found, triggers, trainer, again, seed, kept = case
     if case.grouped:
         suspects = (found.suspects | alike(features, found.suspects, images.labels)) & owned
-        tried = experiment(images, suspects, stamps_of(triggers), owned, trainer.longer(), seed + 20, kept)
+        tried = experiment(images, suspects, stamps_of(triggers), owned, trainer.longer(), seed + 20, kept, again)
         return tried, shown_in_groups(images, features, tried, suspects, case.patches(tried)) & owned
     nets: Fits = trainer if found.learned else Copies(model)
     found = grow(images, model, features, found, owned, stamps_of(triggers), nets, seed + 10, kept)
-    again = transferred(images, found.suspects, found.decisions)
+    shared = transferred(images, found.suspects, found.decisions)
     for k in triggers:
-        if k in again:
-            triggers[k]["transfer"] = again[k]
+        if k in shared:
+            triggers[k]["transfer"] = shared[k]
     if not found.learned:
         with kept.timed(LOCATE):
             kept.tell(LOCATE, "a copy without the trigger")
             nets = Copies(unlearned(images, model, found.suspects, stamps_of(triggers), seed + 15))
     else:
         nets = trainer.longer()
-    tried = experiment(images, found.suspects, stamps_of(triggers), owned, nets, seed + 20, kept)
+    tried = experiment(images, found.suspects, stamps_of(triggers), owned, nets, seed + 20, kept, again)
     counted = {k: stamps_of(triggers)[k][arms.trigger :][:1] for k, arms in tried.arms.items()}
     marked = as_stamped(images, model, features, found.suspects, counted, seed + 30)
     return tried, shown_poisoned(features, tried, marked, images.labels, owned)

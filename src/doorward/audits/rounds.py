@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from doorward.audits.closer import Case, Named, looked_into, stamps_of
-from doorward.audits.evidence import INVERSION, WORKS, WORKS_WELL, Evidence, candidates, gather
+from doorward.audits.evidence import INVERSION, PLAIN, WORKS, WORKS_WELL, Evidence, candidates, gather
 from doorward.audits.experiment import Arms, Experiment
 from doorward.audits.parts.afterwards import Stamps
 from doorward.audits.parts.contradiction import CLUSTERS, Contradictions, contradictions, divided
@@ -121,8 +121,8 @@ def look_once(
         took = kept.seconds.get(CONTRADICTIONS, 0.0) / (first_look(trainer.at_once(images)) * number)
         budget.training = max(budget.training, took)
     inversion = None
-    again = number == 1 or found.learned  # later rounds on a hard set: groups alone, inversion is most of their time
-    if again and budget.allows("inversion", budget.inversion):
+    # later rounds on a hard set do with groups alone: an inversion is most of their time
+    if (number == 1 or found.learned) and budget.allows("inversion", budget.inversion):
         inversion = _inverted(images, model, found, clean, seed, kept, warnings)
     with kept.timed(GROUPS):
         kept.tell(GROUPS, "")
@@ -135,7 +135,8 @@ def look_once(
     chosen = candidates(evidence, counts, MOST, *least)
     found = replace(found, suspects=found.suspects | (_carrying(carried, chosen, len(images)) & owned))
     triggers = {k: _triggers(k, evidence, inversion, model, images, found, seed) for k in chosen}
-    case = Case(images, model, seen.features, owned, found, triggers, trainer, seed, kept)
+    again = tuple(k for k in chosen if _spoken_against(evidence, k, level))
+    case = Case(images, model, seen.features, owned, found, triggers, trainer, again, seed, kept)
     tried, out = Experiment(), np.zeros(len(images), bool)
     anew = found.learned or case.grouped
     one = budget.training if anew or budget.minutes is None else copy_seconds(model, images, seed)
@@ -158,6 +159,13 @@ def look_once(
     score = tried.score if len(tried.score) else np.zeros(len(images), np.float32)
     left = {k: some for k, some in stamps_of(triggers).items() if (out & (images.labels == k)).any()}
     return Round(evidence, tuple(targets), out, score, best, cleansing, inversion, tuple(warnings), left, found.learned)
+
+
+def _spoken_against(evidence: Evidence, label: int, level: float) -> bool:
+    """Whether the tests accuse a class, or a group of it plainly carries a trigger."""
+    together = evidence.together
+    accused = together is not None and float(together.classes[label]) <= level
+    return accused or evidence.rates.get(label, 0.0) >= PLAIN
 
 
 def _carrying(carried: Sequence[Carrier], chosen: Sequence[int], count: int) -> Rows:

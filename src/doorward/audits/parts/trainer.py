@@ -95,7 +95,7 @@ class Trainer:
             return np.ascontiguousarray(pixels)
         made = np.empty((len(pixels), *self.shape, pixels.shape[3]), np.uint8)
         for start in range(0, len(pixels), _CHUNK):
-            chunk = torch.from_numpy(np.ascontiguousarray(pixels[start : start + _CHUNK])).permute(0, 3, 1, 2).float()
+            chunk = torch.from_numpy(np.array(pixels[start : start + _CHUNK])).permute(0, 3, 1, 2).float()
             small = functional.interpolate(chunk, self.shape, mode="bilinear", antialias=True)
             made[start : start + _CHUNK] = small.round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
         return made

@@ -29,7 +29,7 @@ from doorward.models.open.architectures import Named
 from doorward.models.train.loop import train
 
 MOST_ROUNDS = 3
-FIRST, AGAIN = 0.9, 0.2  # p-value up to which classes are looked into, in the first round and after a finding
+FIRST, AGAIN = 0.9, 0.1  # p-value up to which classes are looked into, in the first round and after a finding
 _LEARNED = 2.0  # times chance: a net below that has not learned the set
 _FEW = 20  # images of a class below which little can be said of it
 

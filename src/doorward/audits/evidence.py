@@ -23,7 +23,7 @@ _SMALLEST = 0.01  # added to a share of contradicting images before the logarith
 _SPREAD = 0.4  # of its logarithm between clean classes, at least
 PLAIN = 0.5  # success on the suspect model with which a class is looked into, however many there are
 WORKS = 0.1  # success on the suspect model from which a trigger is one
-WORKS_WELL = 0.25  # the same on hard sets, whose clean classes reach 0.2
+WORKS_WELL = 0.25  # the same of a group's: what a clean kind of its own has in common reaches 0.2
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,16 +101,13 @@ def _inverted(inversion: Inversion) -> OrderTest | None:
     return OrderTest(float(inversion.p_value), values)
 
 
-def candidates(
-    evidence: Evidence, suspects: Sequence[int], most: int, believed: float, works: float = WORKS
-) -> list[int]:
+def candidates(evidence: Evidence, suspects: Sequence[int], most: int, believed: float) -> list[int]:
     """The classes to look into, most suspicious first.
 
     Args:
         suspects: how many every class has.
         most: classes at most, and as many as have a transferred trigger that works on half of all pictures.
-        believed: p-value up to which a class is looked into.
-        works: success of a transferred trigger from which it is looked into in any case.
+        believed: p-value up to which a class is looked into; those whose transferred trigger works well are so or so.
     """
     together = evidence.together
     if together is None:
@@ -120,4 +117,4 @@ def candidates(
     order = sorted(
         range(len(suspects)), key=lambda k: (k not in plain, float(together.classes[k]), -evidence.rates.get(k, 0.0))
     )
-    return [k for k in order if together.classes[k] <= believed or evidence.rates.get(k, 0.0) >= works][:most]
+    return [k for k in order if together.classes[k] <= believed or evidence.rates.get(k, 0.0) >= WORKS_WELL][:most]

@@ -127,11 +127,9 @@ def experiment(
                 steps[f"{name} {number + 1}"] = make
         made = kept.several(STAGE, steps, trainer.at_once(images))
         free, knowing = free + made[::2], knowing + made[1::2]
-        found = {
-            k: _arms(k, len(triggers[k]), images.labels[rows] == k, folds[rows], (free, knowing), len(some[k]))
-            for k in labels
-            if (images.labels[rows] == k).any()
-        }
+        for k in labels if look == 0 else again:
+            if (own := images.labels[rows] == k).any():
+                found[k] = _arms(k, len(triggers[k]), own, folds[rows], (free, knowing), len(some[k]))
         if not any(_open(found[k], level / len(labels)) for k in again if k in found):
             break
     score = np.zeros(len(images), np.float32)

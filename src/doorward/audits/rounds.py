@@ -131,8 +131,7 @@ def look_once(
     evidence = gather(images, model, found, cleansing, inversion, carried, seed)
     found = replace(found, suspects=found.suspects | (cleansing.suspected() & owned))
     counts = np.bincount(images.labels[found.suspects], minlength=len(images.classes)).tolist()
-    least = (believed, WORKS) if found.learned else (min(believed, HARD), WORKS_WELL)
-    chosen = candidates(evidence, counts, MOST, *least)
+    chosen = candidates(evidence, counts, MOST, believed if found.learned else min(believed, HARD))
     found = replace(found, suspects=found.suspects | (_carrying(carried, chosen, len(images)) & owned))
     triggers = {k: _triggers(k, evidence, inversion, model, images, found, seed) for k in chosen}
     again = tuple(k for k in chosen if _spoken_against(evidence, k, level))
@@ -172,7 +171,7 @@ def _carrying(carried: Sequence[Carrier], chosen: Sequence[int], count: int) -> 
     """Images ``[count]`` of the chosen classes in groups whose trigger works."""
     found, best = np.zeros(count, bool), best_of(carried)
     for label in chosen:
-        if label in best and best[label].success >= WORKS:
+        if label in best and best[label].success >= WORKS_WELL:
             found |= carrying(carried, label, count)
     return found
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 
 from doorward.audits.summary import accused, summary
+from doorward.audits.verdict import speaking
 from tests.audits.records import LEFT_OUT, made_audit, made_target
 
 
@@ -26,9 +27,15 @@ def test_a_class_of_two_rounds_is_one_with_the_suspects_of_both() -> None:
         made_target("suspicious", 5, round=2, trigger="t"),
         made_target("planted", 20, trigger=""),
         made_target("evidence", 3, label=1),
+        made_target("suspicious", 0, label=2),  # no more than a doubt beside a backdoor
     )
     facts = made_audit().facts.model_copy(update={"targets_looked_into": rows})
     assert [(t.label, t.level, t.suspects, t.trigger) for t in accused(facts)] == [
         (7, "planted", 25, "t"),
         (1, "evidence", 3, "triggers/7.safetensors"),
     ]
+
+
+def test_where_all_are_suspicious_all_are_named() -> None:
+    rows = [made_target("suspicious", 5), made_target("suspicious", 0, label=2)]
+    assert speaking(rows) == rows and speaking([*rows, made_target("nothing found", 0, label=3)]) == rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from doorward.audits.results import AuditRecord, TargetRecord
-from doorward.core.results import FINDINGS, LEVELS
+from doorward.audits.verdict import speaking
 
 
 def accused(record: AuditRecord) -> tuple[TargetRecord, ...]:
@@ -14,8 +14,7 @@ def accused(record: AuditRecord) -> tuple[TargetRecord, ...]:
     Of a class that came up in several rounds the worst row is taken, with the suspects of all of them.
     """
     rows: dict[int, TargetRecord] = {}
-    found = [t for t in record.targets_looked_into if t.level in FINDINGS]
-    for row in sorted(found, key=lambda t: LEVELS.index(t.level)):  # type: ignore[arg-type]
+    for row in speaking(record.targets_looked_into):
         known = rows.get(row.label)
         rows[row.label] = row if known is None else _joined(known, row)
     return tuple(rows.values())

@@ -8,7 +8,7 @@ import numpy as np
 
 from doorward.audits.results import ArmsRecord, TargetRecord
 from doorward.core.order_test import OrderTest, several
-from doorward.core.results import LEVELS, Finding, Judgement, Level
+from doorward.core.results import FINDINGS, LEVELS, Finding, Judgement, Level
 from doorward.core.text import listing, percent, plural, quoted
 
 RULE = (
@@ -76,8 +76,7 @@ def judge(
     p = None if together is None else _whole(together, targets)
     worst = min((LEVELS.index(t.level) for t in targets), default=LEVELS.index("nothing found"))  # type: ignore[arg-type]
     level: Level = LEVELS[worst]
-    accused = [t for t in targets if t.level not in ("nothing found", "undecided")]
-    accused.sort(key=lambda t: LEVELS.index(t.level))  # type: ignore[arg-type]
+    accused = speaking(targets)
     names = tuple(dict.fromkeys(t.class_name for t in accused))  # a class may come up in several rounds
     told = tuple(t.sentence for t in accused if t.sentence)
     rest = tuple(f"Not run: {what}." for what in left_out)
@@ -96,12 +95,17 @@ def judge(
     return Judgement(level=level, p_value=p, targets=names, headline=headline, reasons=reasons)
 
 
+def speaking(targets: Sequence[TargetRecord]) -> list[TargetRecord]:
+    """The rows of accused classes, worst first; beside a finding that weighs more, a mere suspicion is none."""
+    found = sorted((t for t in targets if t.level in FINDINGS), key=lambda t: LEVELS.index(t.level))  # type: ignore[arg-type]
+    sure = {t.label for t in found if t.level != "suspicious"}
+    return [t for t in found if t.label in sure or not sure]
+
+
 def findings(targets: Sequence[TargetRecord], images: dict[int, list[int]], ids: Sequence[str]) -> tuple[Finding, ...]:
     """One per accused class, with its most certain suspects."""
     made = []
-    for t in targets:
-        if t.level == "nothing found":
-            continue
+    for t in speaking(targets):
         rows = images.get(t.label, [])[:100]
         made.append(
             Finding(

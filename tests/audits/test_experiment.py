@@ -55,7 +55,8 @@ def test_the_experiment_and_the_tests_together_decide() -> None:
     weak, strong = {"a": 0.5, "b": 0.6}, {"a": 0.001, "b": 0.002}
     assert level_of(weak, 0.8, both, 0.05) == "planted"
     assert level_of({"a": 0.01, "b": 0.6}, 0.02, stops, 0.05) == "planted"
-    assert level_of(weak, 0.8, stops, 0.05) == "evidence"
+    assert level_of(weak, 0.4, stops, 0.05) == level_of(weak, None, stops, 0.05) == "evidence"
+    assert level_of(weak, 0.8, stops, 0.05) == "nothing found", "hard images of a class that is like the others"
     assert level_of(strong, 0.002, none, 0.05) == "evidence"
     assert level_of({"a": 0.01, "b": 0.6}, 0.02, teaches, 0.05) == "evidence"
     assert level_of({"a": 0.01, "b": 0.6}, 0.02, none, 0.05) == "suspicious"

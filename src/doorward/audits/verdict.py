@@ -14,23 +14,32 @@ from doorward.core.text import listing, percent, plural, quoted
 RULE = (
     "Planted: trained again without the suspects, the trigger loses its success, and trained without as many images of "
     "the class (a third of the suspects among them, the others random) it keeps it; and either the tests accuse the "
-    "class or suspects teach each other's label. Evidence: the experiment alone, or two kinds of evidence that each "
-    "accuse the class, or one with suspects that teach each other's label. Suspicious: all tests together accuse the "
+    "class or suspects teach each other's label. Evidence: the experiment alone, unless all tests together say that the "
+    "class is like the others (p above 0.5); or two kinds of evidence that each accuse the class, or one with suspects that teach each other's label. Suspicious: all tests together accuse the "
     "class, or suspects teach each other's label; that does not count where nets do not learn the set well. Tests of "
     "several kinds count together as 1 - (1 - p)^kinds, each class among all classes."
 )
+_LIKE_OTHERS = 0.5  # p-value of all tests together, above which nothing speaks against a class
 
 
 def level_of(evidence: dict[str, float | None], together: float | None, arms: ArmsRecord | None, level: float) -> Level:
     """What one class comes to."""
     accused = together is not None and together <= level
     kinds = sum(p is not None and several(p, len(evidence)) <= level for p in evidence.values())
-    stops, teaches = (False, False) if arms is None else (arms.stops, arms.teaches)
+    stops, teaches = (False, False) if arms is None else (confirmed(arms, together), arms.teaches)
     if stops and (accused or teaches):
         return "planted"
     if stops or kinds >= 2 or (accused and teaches):
         return "evidence"
     return "suspicious" if accused or teaches else "nothing found"
+
+
+def confirmed(arms: ArmsRecord, together: float | None) -> bool:
+    """Whether a trigger that stops counts: not where every test says that the class is like the others.
+
+    Without its hard images a class's natural trigger loses much of its success, too.
+    """
+    return arms.stops and (arms.teaches or together is None or together <= _LIKE_OTHERS)
 
 
 def sentence(target: TargetRecord) -> str:

@@ -14,10 +14,11 @@ from doorward.core.text import listing, percent, plural, quoted
 RULE = (
     "Planted: trained again without the suspects, the trigger loses its success, and trained without as many images of "
     "the class (a third of the suspects among them, the others random) it keeps it; and either the tests accuse the "
-    "class or suspects teach each other's label. Evidence: the experiment alone, unless all tests together say that the "
-    "class is like the others (p above 0.5); or two kinds of evidence that each accuse the class, or one with suspects that teach each other's label. Suspicious: all tests together accuse the "
-    "class, or suspects teach each other's label; that does not count where nets do not learn the set well. Tests of "
-    "several kinds count together as 1 - (1 - p)^kinds, each class among all classes."
+    "class or suspects teach each other's label. Evidence: the experiment alone, unless all tests together say that "
+    "the class is like the others (p above 0.5); or two kinds of evidence that each accuse the class, or one with "
+    "suspects that teach each other's label. Suspicious: all tests together accuse the class, or suspects teach each "
+    "other's label; that does not count where nets do not learn the set well. Tests of several kinds count together as "
+    "1 - (1 - p)^kinds, each class among all classes."
 )
 _LIKE_OTHERS = 0.5  # p-value of all tests together, above which nothing speaks against a class
 

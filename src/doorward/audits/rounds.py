@@ -22,7 +22,7 @@ from doorward.audits.parts.trainer import Rows, Trainer
 from doorward.audits.parts.transfer import stamped, success, tried_on
 from doorward.audits.plan import INVERTED, closer_look, first_look
 from doorward.audits.results import ArmsRecord, TargetRecord, trigger_file
-from doorward.audits.verdict import confirmed, level_of, sentence
+from doorward.audits.verdict import confirmed, leans, level_of, sentence
 from doorward.cleansers.cleanse import cleanse
 from doorward.cleansers.results import Cleansing
 from doorward.core.classifier import Classifier
@@ -265,7 +265,7 @@ def _shown(row: TargetRecord, level: float) -> bool:
     """Whether a class's suspects are flagged: the experiment shows it, or the tests do and a group hangs together."""
     if row.experiment is None:
         return False
-    if row.experiment.teaches or confirmed(row.experiment, row.p_value):
+    if confirmed(row.experiment, row.p_value) or (row.experiment.teaches and leans(row.p_value)):
         return True
     together = row.p_value is not None and row.p_value <= level
     return together and row.experiment.p_unseen is not None and row.experiment.p_unseen <= level

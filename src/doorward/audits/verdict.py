@@ -17,9 +17,10 @@ RULE = (
     "class or suspects teach each other's label. Evidence: the experiment alone, unless all tests together say that "
     "the class is like the others (p above 0.5); or two kinds of evidence that each accuse the class, or one with "
     "suspects that teach each other's label. Suspicious: all tests together accuse the class, or suspects teach each "
-    "other's label; that does not count where nets do not learn the set well. Tests of several kinds count together as "
-    "1 - (1 - p)^kinds, each class among all classes."
+    "other's label and the tests lean that way (p up to 0.1); teaching does not count where nets do not learn the set "
+    "well. Tests of several kinds count together as 1 - (1 - p)^kinds, each class among all classes."
 )
+_LEANS = 0.1  # p-value of all tests together, up to which suspects that teach each other's label are worth a word
 _LIKE_OTHERS = 0.5  # p-value of all tests together, above which nothing speaks against a class
 
 
@@ -32,7 +33,15 @@ def level_of(evidence: dict[str, float | None], together: float | None, arms: Ar
         return "planted"
     if stops or kinds >= 2 or (accused and teaches):
         return "evidence"
-    return "suspicious" if accused or teaches else "nothing found"
+    return "suspicious" if accused or (teaches and leans(together)) else "nothing found"
+
+
+def leans(together: float | None) -> bool:
+    """Whether the tests speak a little against a class; without any, nothing says otherwise.
+
+    Hard images of a clean class are a kind of their own, and teach each other's label now and then.
+    """
+    return together is None or together <= _LEANS
 
 
 def confirmed(arms: ArmsRecord, together: float | None) -> bool:

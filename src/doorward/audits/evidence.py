@@ -57,8 +57,7 @@ def gather(
 
     Clusters: what the cleansers say. Contradiction: share of a class's images that contradict their label, on a
     logarithmic scale. Transfer: success of what a class's suspects, or a group of it, have in common, stamped on images
-    of other classes.
-    Inversion: `doorward.inversion.verdict`. With fewer than four classes there is nothing to compare.
+    of other classes. Inversion: `doorward.inversion.verdict`. With fewer than four classes there is nothing to compare.
     """
     classes = len(images.classes)
     triggers: dict[int, Trigger] = dict(transferred(images, found.suspects, found.decisions))

@@ -127,7 +127,8 @@ def look_once(
     with kept.timed(GROUPS):
         kept.tell(GROUPS, "")
         marks = [*cleansing.samples.flags.values(), *(cluster == j for j in range(CLUSTERS)), found.suspects]
-        carried = carriers(images, model, seen.features, marks, _every_stamp(inversion, len(images.classes)), seed)
+        inverted = stamps_of({k: _inverted_triggers(inversion, k) for k in range(len(images.classes))})
+        carried = carriers(images, model, seen.features, marks, inverted, seed)
     evidence = gather(images, model, found, cleansing, inversion, carried, seed)
     found = replace(found, suspects=found.suspects | (cleansing.suspected() & owned))
     counts = np.bincount(images.labels[found.suspects], minlength=len(images.classes)).tolist()
@@ -137,7 +138,8 @@ def look_once(
     again = tuple(k for k in chosen if _spoken_against(evidence, k, level))
     case = Case(images, model, seen.features, owned, found, triggers, trainer, again, seed, kept)
     tried, out = Experiment(), np.zeros(len(images), bool)
-    anew = found.learned or case.grouped
+    single = not case.grouped
+    anew = found.learned or not single
     one = budget.training if anew or budget.minutes is None else copy_seconds(model, images, seed)
     trainings = closer_look(trainer.at_once(images) if anew else 1) * one
     if chosen and budget.allows("locating the suspects and the experiment", trainings):
@@ -146,7 +148,7 @@ def look_once(
     targets, best = [], dict[int, Trigger]()
     for k in chosen:
         arms = tried.arms.get(k)
-        record = None if arms is None else _record(arms, level / len(chosen), how, single=not case.grouped)
+        record = None if arms is None else _record(arms, level / len(chosen), how, single=single)
         row, trigger = _target(k, number, images, model, evidence, triggers[k], arms, record, level, seed)
         own = images.labels == k
         if not _shown(row, level):
@@ -176,11 +178,11 @@ def _carrying(carried: Sequence[Carrier], chosen: Sequence[int], count: int) -> 
     return found
 
 
-def _every_stamp(inversion: Inversion | None, classes: int) -> dict[int, list[Stamp]]:
-    """The best trigger of every inversion, by class."""
+def _inverted_triggers(inversion: Inversion | None, label: int) -> Named:
+    """A class's best trigger of every inversion."""
     if inversion is None:
         return {}
-    return {k: [s for name in inversion.outcomes for s in inversion.stamps(name, k)[:1]] for k in range(classes)}
+    return {name: stamps[0] for name in inversion.outcomes if (stamps := inversion.stamps(name, label))}
 
 
 def _inverted(
@@ -216,10 +218,7 @@ def _triggers(
     made: Named = {}
     if label in evidence.triggers:
         made["transfer"] = evidence.triggers[label]
-    for name in inversion.outcomes if inversion is not None else ():
-        stamps = inversion.stamps(name, label) if inversion is not None else []
-        if stamps:
-            made[name] = stamps[0]
+    made |= _inverted_triggers(inversion, label)
     pictures = tried_on(images, label, found.suspects, seed)
     return {n: s for n, s in made.items() if success(model.predict, stamped(pictures, s, seed), label) >= WORKS}
 

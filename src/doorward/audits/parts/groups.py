@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from doorward.audits.parts.grow import FEWEST, as_stamped
-from doorward.audits.parts.transfer import stamped, success, tried_on
+from doorward.audits.parts.transfer import stamped, success, summed, tried_on
 from doorward.core.classifier import Classifier
 from doorward.core.images import ImageSet
 from doorward.core.triggers import Stamp, Trigger
@@ -99,26 +99,19 @@ def carrying(found: Sequence[Carrier], label: int, count: int) -> NDArray[np.boo
 
 
 class _Looks:
-    """What classes look like: mean pixels of each, and some images of every one."""
+    """What classes look like: the sum of each one's images, made once, and some images to compare pixels with."""
 
     def __init__(self, images: ImageSet, seed: int) -> None:
         self.images, self.counts = images, images.counts()
         self.rng = np.random.default_rng(seed)
-        self.sums = np.stack([self._sum(np.flatnonzero(images.labels == k)) for k in range(len(images.classes))])
-
-    def _sum(self, rows: Places) -> Floats:
-        """Sum of some images' pixels, ``[H, W, C]``."""
-        total = np.zeros(self.images.pixels.shape[1:])
-        for start in range(0, len(rows), 512):
-            total += self.images.pixels[rows[start : start + 512]].sum(axis=0, dtype=np.float64)
-        return total
+        self.sums = np.stack([summed(images, np.flatnonzero(images.labels == k)) for k in range(len(images.classes))])
 
     def _some(self, rows: Places) -> Pixels:
         return self.images.pixels[self.rng.permutation(rows)[:_LOOKED_AT]]
 
     def triggers(self, label: int, rows: Places) -> list[Trigger]:
         """What a group adds to its class, and what it lays over other images where it agrees on something."""
-        sums, labels = self._sum(rows), self.images.labels
+        sums, labels = summed(self.images, rows), self.images.labels
         made = [_trigger(sums / len(rows) - (self.sums[label] - sums) / (self.counts[label] - len(rows)), None)]
         own = self._some(rows)
         middle = np.median(own, axis=0)

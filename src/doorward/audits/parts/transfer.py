@@ -52,10 +52,15 @@ def transferred(images: ImageSet, suspects: Rows, decisions: Labels) -> dict[int
 
 
 def _mean(images: ImageSet, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    return summed(images, rows) / len(rows)
+
+
+def summed(images: ImageSet, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Sum of some images' pixels, ``[H, W, C]``."""
     total = np.zeros(images.pixels.shape[1:], np.float64)
     for start in range(0, len(rows), 1024):
         total += images.pixels[rows[start : start + 1024]].sum(axis=0, dtype=np.float64)
-    return total / len(rows)
+    return total
 
 
 def tried_on(images: ImageSet, label: int, out: Rows, seed: int) -> Pixels:

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.table import spread, write
-from doorward.cleansers.cleanse import one_thread
 from doorward.cleansers.methods.activation import ActivationSettings, activation
 from doorward.cleansers.methods.impurity import ImpuritySettings, impurity
 from doorward.cleansers.methods.spectral import SpectralSettings, spectral
+from doorward.cleansers.parts.threads import one_thread
 
 COUNT, DIMENSIONS, CLASSES, ROUNDS = 50_000, 64, 10, 3
 Floats = NDArray[np.float32]

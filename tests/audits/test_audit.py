@@ -17,9 +17,9 @@ from doorward.audits.audit import audit
 from doorward.audits.parts import copies, trainer
 from doorward.audits.parts.afterwards import unlearned
 from doorward.audits.parts.copies import Copies
-from doorward.audits.parts.grow import as_stamped
 from doorward.audits.results import Audit
 from doorward.cleansers.observe import observe
+from doorward.cleansers.parts.likeness import as_stamped
 from doorward.core.classifier import Classifier, measure_accuracy
 from doorward.core.errors import DoorwardError
 from tests.light import lighten

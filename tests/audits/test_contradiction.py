@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from doorward.audits.parts.contradiction import cores, divided
+from doorward.audits.parts.contradiction import cores
 from doorward.audits.parts.kept import Kept
 from doorward.audits.parts.trainer import Trainer
-from doorward.audits.parts.transfer import ease_test, stamped, success, transferred
+from doorward.audits.parts.transfer import ease_test, transferred
+from doorward.cleansers.parts.clusters import divided
+from doorward.cleansers.parts.stamping import stamped, success
 from doorward.models.train.settings import TrainSettings
 from tests.audits.conftest import rows_decide
 

@@ -9,7 +9,8 @@ import pytest
 
 from doorward.audits.closer import shown_in_groups
 from doorward.audits.experiment import Experiment
-from doorward.audits.parts.groups import Carrier, bearing, best_of, carriers, carrying
+from doorward.audits.parts.groups import best_of, carriers, carrying
+from doorward.cleansers.parts.carried import Carrier, bearing
 from doorward.core.images import ImageSet
 from tests.audits.conftest import rows_decide
 

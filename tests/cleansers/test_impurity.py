@@ -15,11 +15,11 @@ from sklearn.mixture import GaussianMixture
 
 from doorward.cleansers.methods.impurity import (
     ImpuritySettings,
-    affordable_dimensions,
     cluster_impurity,
     impurity,
     principal_components,
 )
+from doorward.cleansers.parts.clusters import affordable_dimensions
 from doorward.cleansers.parts.filters import (
     FILTERS,
     candidates,

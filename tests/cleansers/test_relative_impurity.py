@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from doorward.cleansers.methods.impurity import ImpuritySettings, excess, impurity, within_classes
+from doorward.cleansers.methods.impurity import ImpuritySettings, excess, impurity
+from doorward.cleansers.parts.clusters import within_classes
 
 
 def planted(seed: int = 0) -> tuple[dict[str, np.ndarray], np.ndarray]:

@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy as np
 
 from doorward.audits.alone import audit_model
+from doorward.audits.gathering import Budget
 from doorward.audits.parts.afterwards import joined, unlearned
 from doorward.audits.parts.kept import Kept
 from doorward.audits.parts.trainer import Rows, Trainer, make_trainer
 from doorward.audits.plan import measure_costs
 from doorward.audits.results import Audit, AuditRecord, StageRecord, Table, TargetRecord
-from doorward.audits.rounds import Budget, Round, look_once
+from doorward.audits.rounds import Round, look_once
 from doorward.audits.show import pictures
-from doorward.audits.verdict import findings, judge
+from doorward.audits.verdict import LEANS, LIKE_OTHERS, findings, judge
 from doorward.core.arguments import check_images, check_model
 from doorward.core.classifier import Classifier
 from doorward.core.errors import DoorwardError
@@ -28,8 +29,7 @@ from doorward.core.triggers import Trigger
 from doorward.models.open.architectures import Named
 from doorward.models.train.loop import train
 
-MOST_ROUNDS = 3
-FIRST, AGAIN = 0.9, 0.1  # p-value up to which classes are looked into, in the first round and after a finding
+MOST_ROUNDS = 4
 _LEARNED = 2.0  # times chance: a net below that has not learned the set
 _FEW = 20  # images of a class below which little can be said of it
 
@@ -125,10 +125,10 @@ def _rounds(
 ) -> tuple[list[Round], list[Rows]]:
     """Rounds until one finds nothing more, and the images ``[N]`` that each of them looked at."""
     rounds, looked_at = list[Round](), list[Rows]()
-    stay, suspect = np.ones(len(images), bool), model
+    stay, suspect, plainly = np.ones(len(images), bool), model, True
     for number in range(1, MOST_ROUNDS + 1):
         part = images if stay.all() else images.subset(stay)
-        if number > 1:
+        if not stay.all():
             if not budget.allows(f"another look at what is left (round {number})", 8 * budget.training):
                 break
             if rounds[-1].learned:
@@ -141,18 +141,21 @@ def _rounds(
             part,
             suspect,
             trainer,
-            clean=clean if number == 1 else None,
+            clean=clean if stay.all() else None,
             level=level,
-            believed=FIRST if number == 1 else AGAIN,
+            believed=LIKE_OTHERS if stay.all() else LEANS,  # after a finding the rest of a set is not gone through
             number=number,
             seed=seed + 100 * (number - 1),
             budget=budget,
             kept=kept.below(f"round-{number}"),
+            plainly=plainly,
         )
         rounds.append(here)
         looked_at.append(stay.copy())
         if not here.suspects.any():
-            break
+            if not here.plainly:
+                break
+            plainly = False  # groups that carry something, and no experiment that shows it: everything is looked at
         stay[np.flatnonzero(stay)[here.suspects]] = False
     return rounds, looked_at
 

@@ -12,12 +12,13 @@ from doorward.audits.experiment import Experiment, experiment
 from doorward.audits.parts.afterwards import unlearned
 from doorward.audits.parts.contradiction import Contradictions
 from doorward.audits.parts.copies import Copies
-from doorward.audits.parts.groups import bearing
-from doorward.audits.parts.grow import FEWEST, alike, among_their_like, as_stamped, grow
 from doorward.audits.parts.grow import STAGE as LOCATE
+from doorward.audits.parts.grow import among_their_like, grow
 from doorward.audits.parts.kept import Kept
 from doorward.audits.parts.trainer import Fits, Labels, Rows, Trainer
 from doorward.audits.parts.transfer import transferred
+from doorward.cleansers.parts.carried import bearing
+from doorward.cleansers.parts.likeness import FEWEST, alike, as_stamped
 from doorward.core.classifier import Classifier
 from doorward.core.images import ImageSet
 from doorward.core.triggers import Stamp, Trigger

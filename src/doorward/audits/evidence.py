@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from doorward.audits.parts.contradiction import Contradictions
-from doorward.audits.parts.groups import Carrier, best_of
-from doorward.audits.parts.transfer import ease_test, stamped, success, transferred, tried_on
+from doorward.audits.parts.groups import best_of
+from doorward.audits.parts.transfer import ease_test, transferred
+from doorward.cleansers.parts.carried import Carrier
+from doorward.cleansers.parts.stamping import stamped, success, tried_on
 from doorward.cleansers.results import Cleansing
 from doorward.core.classifier import Classifier
 from doorward.core.images import ImageSet
@@ -56,8 +58,9 @@ def gather(
     """Every kind of evidence that there is, as tests of each class against the others.
 
     Clusters: what the cleansers say. Contradiction: share of a class's images that contradict their label, on a
-    logarithmic scale. Transfer: success of what a class's suspects, or a group of it, have in common, stamped on images
-    of other classes. Inversion: `doorward.inversion.verdict`. With fewer than four classes there is nothing to compare.
+    logarithmic scale, where they were looked for. Transfer: success of what a class's suspects, or a group of it, have
+    in common, stamped on images of other classes. Inversion: `doorward.inversion.verdict`. With fewer than four classes
+    there is nothing to compare.
     """
     classes = len(images.classes)
     triggers: dict[int, Trigger] = dict(transferred(images, found.suspects, found.decisions))
@@ -74,7 +77,8 @@ def gather(
     present = images.counts() > 0
     if present.sum() >= FEWEST_CLASSES:
         share = np.array([found.suspects[images.labels == k].mean() if present[k] else np.nan for k in range(classes)])
-        tests[CONTRADICTION] = order_test(np.log(share + _SMALLEST), least=_SPREAD)
+        if found.looked:
+            tests[CONTRADICTION] = order_test(np.log(share + _SMALLEST), least=_SPREAD)
         tests[TRANSFER] = ease_test(rates, present)
     if inversion is not None and (inverted := _inverted(inversion)) is not None:
         tests[INVERSION] = inverted
@@ -82,8 +86,9 @@ def gather(
 
 
 def _clusters(cleansing: Cleansing, classes: int) -> OrderTest | None:
-    """The cleansers' p-values, corrected for their number; None where none is decided."""
-    decided = [m for m in cleansing.facts.methods.values() if m.p_value is not None and m.class_p_values]
+    """The cleansers' p-values, corrected for their number, without transfer, which is a kind of its own; or None."""
+    methods = cleansing.facts.methods.items()
+    decided = [m for name, m in methods if name != TRANSFER and m.p_value is not None and m.class_p_values]
     if not decided:
         return None
     every = np.array([[1.0 if p is None else p for p in m.class_p_values] for m in decided])

@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from doorward.audits.parts.kept import Arrays, Kept
 from doorward.audits.parts.trainer import Fits, Pixels, Rows, Trained
-from doorward.audits.parts.transfer import stamped, success, tried_on
+from doorward.cleansers.parts.stamping import stamped, success, tried_on
 from doorward.core.images import ImageSet
 from doorward.core.triggers import Stamp
 
 STAGE = "experiment"
 REPEATS = 3
 LOOKS = 2  # at most: where an arm scatters, three repeats more; every p-value is multiplied by it
-_KEEPS = 0.5  # of the control's success: below that the trigger has lost it
+_KEEPS = 0.4  # of the control's success: below that the trigger has lost it
 _DROP = 0.2  # of success, at least
 _SURE = 0.5  # probability from which a net is said to decide for a label
 POISONED = 0.05  # probability of its label, to nets without suspects, up to which a suspect is poisoned
@@ -38,7 +38,7 @@ class Arms:
         unseen_with: share of suspects that a net decides as labelled which knows the others of them, per repeat.
         unseen_without: the same of nets that know none of them.
         p_value: that the trigger's success is the same in both arms (Welch's t-test on arcsine square roots); 1 where
-            it does not fall to half and by 20 points: hard images of a class make its natural triggers a little better.
+            it does not fall to 40 % and by 20 points: hard images of a class make its natural triggers a little better.
             Corrected for triggers and looks.
         p_unseen: the same of the suspects' own decisions.
     """

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from doorward.audits.experiment import REPEATS
-from doorward.audits.parts.contradiction import CLUSTERS, TRAININGS
+from doorward.audits.parts.contradiction import TRAININGS
 from doorward.audits.parts.grow import ROUNDS
 from doorward.audits.parts.trainer import Trainer, make_trainer
+from doorward.cleansers.parts.clusters import CLUSTERS
 from doorward.core.classifier import Classifier
 from doorward.core.images import ImageSet
 from doorward.core.plan import Plan, about, at_pace

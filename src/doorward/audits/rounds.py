@@ -2,66 +2,34 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from doorward.audits.closer import Case, Named, looked_into, stamps_of
-from doorward.audits.evidence import INVERSION, PLAIN, WORKS, WORKS_WELL, Evidence, candidates, gather
+from doorward.audits.evidence import PLAIN, WORKS, WORKS_WELL, Evidence, candidates, gather
 from doorward.audits.experiment import Arms, Experiment
+from doorward.audits.gathering import Budget, gathered, inverted_triggers
 from doorward.audits.parts.afterwards import Stamps
-from doorward.audits.parts.contradiction import CLUSTERS, Contradictions, contradictions, divided
-from doorward.audits.parts.contradiction import STAGE as CONTRADICTIONS
+from doorward.audits.parts.contradiction import Contradictions
 from doorward.audits.parts.copies import copy_seconds
-from doorward.audits.parts.groups import STAGE as GROUPS
-from doorward.audits.parts.groups import Carrier, best_of, carriers, carrying
+from doorward.audits.parts.groups import best_of, carrying
 from doorward.audits.parts.kept import Kept
 from doorward.audits.parts.trainer import Rows, Trainer
-from doorward.audits.parts.transfer import stamped, success, tried_on
-from doorward.audits.plan import INVERTED, closer_look, first_look
+from doorward.audits.plan import closer_look
 from doorward.audits.results import ArmsRecord, TargetRecord, trigger_file
-from doorward.audits.verdict import confirmed, leans, level_of, sentence
-from doorward.cleansers.cleanse import cleanse
+from doorward.audits.verdict import LEANS, confirmed, leans, level_of, sentence
+from doorward.cleansers.parts.carried import Carrier
+from doorward.cleansers.parts.stamping import stamped, success, tried_on
 from doorward.cleansers.results import Cleansing
 from doorward.core.classifier import Classifier
-from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
 from doorward.core.triggers import Stamp, Trigger
-from doorward.inversion.invert import invert
 from doorward.inversion.results import Inversion
 
 MOST = 3  # classes that one experiment is made for
 HARD = 0.2  # p-value up to which classes are looked into where nets do not learn the set well
-CLEANSERS = "cleansers"  # stage
-
-
-@dataclass
-class Budget:
-    """Minutes that an audit may take, and what was left out to keep to them.
-
-    Args:
-        minutes: None for as long as it takes.
-        training: seconds of one training, once one was measured.
-        inversion: seconds of an inversion at most.
-    """
-
-    minutes: float | None = None
-    started: float = field(default_factory=time.monotonic)
-    training: float = 0.0
-    inversion: float = 0.0
-    left_out: list[str] = field(default_factory=list)
-
-    def allows(self, what: str, seconds: float) -> bool:
-        """Whether there is time for a stage; when not, that is noted."""
-        if self.minutes is None:
-            return True
-        left = 60 * self.minutes - (time.monotonic() - self.started)
-        if seconds <= left:
-            return True
-        self.left_out.append(f"{what}, which takes about {seconds:.0f} s where {max(0.0, left):.0f} s were left")
-        return False
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +41,7 @@ class Round:
         suspects: ``[N]``, images to leave out. ``score``: of each, `doorward.audits.experiment`.
         triggers: class to the trigger that was measured. ``stamps``: all that work, of the classes with suspects.
         learned: whether nets that are trained anew learn the set; else copies were trained on.
+        plainly: whether groups that plainly carry a trigger were looked into, and nothing else.
     """
 
     evidence: Evidence
@@ -85,6 +54,7 @@ class Round:
     warnings: tuple[str, ...] = ()
     stamps: Stamps = field(default_factory=dict)
     learned: bool = True
+    plainly: bool = False
 
 
 def look_once(
@@ -99,6 +69,7 @@ def look_once(
     seed: int,
     budget: Budget,
     kept: Kept,
+    plainly: bool,
 ) -> Round:
     """Gather every kind of evidence, look into the classes that it speaks against, make the experiment.
 
@@ -106,32 +77,16 @@ def look_once(
         clean: images to invert on; by default those of the set that do not contradict their label.
         believed: see `doorward.audits.evidence.candidates`.
         number: of the round, from 1.
+        plainly: whether to do with groups that plainly carry a trigger, where there are some: see `gathered`.
     """
     warnings = list[str]()
-    with kept.timed(CLEANSERS):
-        kept.tell(CLEANSERS, "")
-        cleansing = cleanse(images, model, seed=seed, level=level)
-    seen = cleansing.observations
-    assert seen is not None
-    owned = seen.logits.argmax(axis=1) == images.labels
-    cluster = divided(seen.features, images.labels, len(images.classes), seed)
-    found = Contradictions(images.labels.copy(), np.zeros(len(images), bool))
-    if budget.allows("contradictions", first_look(trainer.at_once(images)) * budget.training):
-        found = contradictions(images, cluster, owned, trainer, seed, kept)
-        took = kept.seconds.get(CONTRADICTIONS, 0.0) / (first_look(trainer.at_once(images)) * number)
-        budget.training = max(budget.training, took)
-    inversion = None
-    # later rounds on a hard set do with groups alone: an inversion is most of their time
-    if (number == 1 or found.learned) and budget.allows("inversion", budget.inversion):
-        inversion = _inverted(images, model, found, clean, seed, kept, warnings)
-    with kept.timed(GROUPS):
-        kept.tell(GROUPS, "")
-        marks = [*cleansing.samples.flags.values(), *(cluster == j for j in range(CLUSTERS)), found.suspects]
-        inverted = stamps_of({k: _inverted_triggers(inversion, k) for k in range(len(images.classes))})
-        carried = carriers(images, model, seen.features, marks, inverted, seed)
-    evidence = gather(images, model, found, cleansing, inversion, carried, seed)
-    found = replace(found, suspects=found.suspects | (cleansing.suspected() & owned))
+    seen = gathered(images, model, trainer, clean, level, number, seed, budget, kept, warnings, plainly=plainly)
+    owned, found, inversion, carried = seen.owned, seen.found, seen.inversion, seen.carried
+    evidence = gather(images, model, found, seen.cleansing, inversion, carried, seed)
+    if found.looked:
+        found = replace(found, suspects=found.suspects | (seen.cleansing.suspected() & owned))
     counts = np.bincount(images.labels[found.suspects], minlength=len(images.classes)).tolist()
+    believed = believed if found.looked else LEANS
     chosen = candidates(evidence, counts, MOST, believed if found.learned else min(believed, HARD))
     found = replace(found, suspects=found.suspects | (_carrying(carried, chosen, len(images)) & owned))
     triggers = {k: _triggers(k, evidence, inversion, model, images, found, seed) for k in chosen}
@@ -159,7 +114,19 @@ def look_once(
         targets.append(row.model_copy(update={"sentence": sentence(row)}))
     score = tried.score if len(tried.score) else np.zeros(len(images), np.float32)
     left = {k: some for k, some in stamps_of(triggers).items() if (out & (images.labels == k)).any()}
-    return Round(evidence, tuple(targets), out, score, best, cleansing, inversion, tuple(warnings), left, found.learned)
+    return Round(
+        evidence=evidence,
+        targets=tuple(targets),
+        suspects=out,
+        score=score,
+        triggers=best,
+        cleansing=seen.cleansing,
+        inversion=inversion,
+        warnings=tuple(warnings),
+        stamps=left,
+        learned=found.learned,
+        plainly=not found.looked,
+    )
 
 
 def _spoken_against(evidence: Evidence, label: int, level: float) -> bool:
@@ -178,33 +145,6 @@ def _carrying(carried: Sequence[Carrier], chosen: Sequence[int], count: int) -> 
     return found
 
 
-def _inverted_triggers(inversion: Inversion | None, label: int) -> Named:
-    """A class's best trigger of every inversion."""
-    if inversion is None:
-        return {}
-    return {name: stamps[0] for name in inversion.outcomes if (stamps := inversion.stamps(name, label))}
-
-
-def _inverted(
-    images: ImageSet,
-    model: Classifier,
-    found: Contradictions,
-    clean: ImageSet | None,
-    seed: int,
-    kept: Kept,
-    warnings: list[str],
-) -> Inversion | None:
-    """Triggers searched for on clean images, or on those of the set that do not contradict their label."""
-    rows = np.random.default_rng(seed).permutation(np.flatnonzero(~found.suspects))[:INVERTED]
-    with kept.timed(INVERSION):
-        kept.tell(INVERSION, "")
-        try:
-            return invert(model, clean if clean is not None else images.subset(np.sort(rows)), seed=seed)
-        except DoorwardError as error:
-            warnings.append(f"the model was not inverted: {error}")
-            return None
-
-
 def _triggers(
     label: int,
     evidence: Evidence,
@@ -218,7 +158,7 @@ def _triggers(
     made: Named = {}
     if label in evidence.triggers:
         made["transfer"] = evidence.triggers[label]
-    made |= _inverted_triggers(inversion, label)
+    made |= inverted_triggers(inversion, label)
     pictures = tried_on(images, label, found.suspects, seed)
     return {n: s for n, s in made.items() if success(model.predict, stamped(pictures, s, seed), label) >= WORKS}
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from doorward.audits.parts.trainer import Pixels, Rows
-from doorward.audits.parts.transfer import stamped, tried_on
 from doorward.audits.results import SHOWN
+from doorward.cleansers.parts.stamping import stamped, tried_on
 from doorward.core.images import ImageSet
 from doorward.core.triggers import Stamp
 

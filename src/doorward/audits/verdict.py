@@ -20,8 +20,8 @@ RULE = (
     "other's label and the tests lean that way (p up to 0.1); teaching does not count where nets do not learn the set "
     "well. Tests of several kinds count together as 1 - (1 - p)^kinds, each class among all classes."
 )
-_LEANS = 0.1  # p-value of all tests together, up to which suspects that teach each other's label are worth a word
-_LIKE_OTHERS = 0.5  # p-value of all tests together, above which nothing speaks against a class
+LEANS = 0.1  # p-value of all tests together, up to which suspects that teach each other's label are worth a word
+LIKE_OTHERS = 0.5  # p-value of all tests together, above which nothing speaks against a class
 
 
 def level_of(evidence: dict[str, float | None], together: float | None, arms: ArmsRecord | None, level: float) -> Level:
@@ -41,7 +41,7 @@ def leans(together: float | None) -> bool:
 
     Hard images of a clean class are a kind of their own, and teach each other's label now and then.
     """
-    return together is None or together <= _LEANS
+    return together is None or together <= LEANS
 
 
 def confirmed(arms: ArmsRecord, together: float | None) -> bool:
@@ -49,7 +49,7 @@ def confirmed(arms: ArmsRecord, together: float | None) -> bool:
 
     Without its hard images a class's natural trigger loses much of its success, too.
     """
-    return arms.stops and (arms.teaches or together is None or together <= _LIKE_OTHERS)
+    return arms.stops and (arms.teaches or together is None or together <= LIKE_OTHERS)
 
 
 def sentence(target: TargetRecord) -> str:

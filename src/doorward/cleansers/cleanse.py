@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 
 from doorward.cleansers.observe import Look, Observations, logits_under, observe
 from doorward.cleansers.parts.filters import candidates, widest
+from doorward.cleansers.parts.threads import one_thread
 from doorward.cleansers.results import CleanseRecord, Cleansing, GroupRecord, MethodRecord
 from doorward.cleansers.samples import Samples
 from doorward.cleansers.suspicion import Suspicion
@@ -28,7 +28,7 @@ from doorward.core.progress import Progress
 from doorward.core.results import ClassifierRecord, Finding, ImagesRecord, RateRecord
 from doorward.core.stats import Rate
 
-DEFAULT_METHODS = ("impurity", "activation", "spectral", "scan")
+DEFAULT_METHODS = ("impurity", "activation", "spectral", "scan", "transfer")
 _ASKED = 200  # images by which a filter is chosen
 
 
@@ -199,18 +199,3 @@ def _run(
     with nullcontext() if "classifier" in method.given else one_thread():  # the net's own passes take every core
         suspicion: Suspicion = method.function(**handed, s=settings)
     return _Ran(method, settings, tuple(sorted(used)), suspicion, time.monotonic() - started)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Within the block, BLAS and OpenMP use one thread, and scikit-learn keeps to itself that features coincide.
-
-    The matrices of a class are small: a second thread gains nothing, and threads that wait for each other on a busy
-    machine made clustering many times slower. It also makes the result independent of the number of cores.
-    """
-    from sklearn.exceptions import ConvergenceWarning
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(limits=1), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # of a net that has hardly learned; the verdict says so
-        yield

@@ -45,6 +45,7 @@ class Suspicion:
         warnings: what the user must know before trusting this.
         tested: float64 ``[K]``, one number a class for the verdict, higher is more suspicious, on a scale on which
             classes without poison look normal; NaN for classes that were not inspected. None: no verdict rests on it.
+        spread: of ``tested`` between classes without poison, at least; for numbers that most of them have alike.
     """
 
     score: NDArray[np.float32]
@@ -52,6 +53,7 @@ class Suspicion:
     groups: tuple[Group, ...] = ()
     warnings: tuple[str, ...] = ()
     tested: NDArray[np.float64] | None = None
+    spread: float = 0.0
 
     def class_scores(self, classes: int) -> list[float | None]:
         """The largest statistic of each class; None for a class without a row."""

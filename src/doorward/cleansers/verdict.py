@@ -133,7 +133,7 @@ def _test(w: Witness, flagged: NDArray[np.int64]) -> Test:
         return Test(None, none, f"{int(compared.sum())} classes to compare; expected at least {FEWEST_CLASSES}")
     padded = np.full(len(flagged), np.nan)
     padded[: len(statistic)] = statistic
-    tested = order_test(padded) if np.ptp(statistic[compared]) > 0 else None
+    tested = order_test(padded, least=w.suspicion.spread) if np.ptp(statistic[compared]) > 0 else None
     classes = none if tested is None else np.where(flagged >= FEWEST_IMAGES, tested.classes, 1.0)
     return Test(float(classes.min()), classes)
 

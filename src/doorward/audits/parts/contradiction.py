@@ -10,16 +10,13 @@ from numpy.typing import NDArray
 
 from doorward.audits.parts.kept import Arrays, Kept
 from doorward.audits.parts.trainer import Fits, Labels, Rows
-from doorward.cleansers.cleanse import one_thread
+from doorward.cleansers.parts.clusters import CLUSTERS
 from doorward.core.images import ImageSet
 
 STAGE = "contradictions"
-CLUSTERS = 3  # of every class; each is left out once
 TRAININGS = CLUSTERS + 3
-_DIMENSIONS = 8
 _CORE = 0.25  # of a class's images: a smaller cluster is no core
 _LEARNED = 0.65  # of the images that a net never saw, decided as labelled: fewer say nothing about single images
-_FIT = 5000  # images of a class that a mixture is fitted to
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,12 +28,14 @@ class Contradictions:
         suspects: ``[N]``, images that the suspect model decides as labelled and that net does not.
         learned: whether such nets learn this set; where not, nobody is a suspect before groups are looked at
             (`doorward.audits.parts.groups`), and decisions are those of the first nets.
+        looked: whether single images were looked at; where not, suspects are groups that carry a trigger.
         statistic: ``[K]``, how clearly a group of a class contradicts; None where single images are looked at.
     """
 
     decisions: Labels
     suspects: Rows
     learned: bool = True
+    looked: bool = True
     statistic: NDArray[np.float64] | None = None
 
 
@@ -62,7 +61,7 @@ def contradictions(
 
     Args:
         images: the training set.
-        cluster: ``[N]``, of every image; `divided`.
+        cluster: ``[N]``, of every image; `doorward.cleansers.parts.clusters.divided`.
         owned: ``[N]``, where the suspect model decides as labelled.
         trainer: of the nets, which need not be of the suspect's kind.
 
@@ -91,27 +90,20 @@ def contradictions(
     return Contradictions(decisions, (decisions != labels) & owned)
 
 
-def divided(features: NDArray[np.float32], labels: Labels, classes: int, seed: int) -> Labels:
-    """A cluster of every image, ``[N]``, 0 the smallest of its class: Gaussian mixtures in 8 principal components."""
-    from sklearn.decomposition import PCA
-    from sklearn.mixture import GaussianMixture
+def learns(images: ImageSet, out: Rows, trainer: Fits, seed: int, kept: Kept) -> bool:
+    """Whether nets that are trained anew learn the set: one that knows half of it decides the other half.
 
-    found = np.zeros(len(labels), np.int64)
-    rng = np.random.default_rng(seed)
-    for label in range(classes):
-        rows = np.flatnonzero(labels == label)
-        if len(rows) < 2 * CLUSTERS * _DIMENSIONS:  # too few for a mixture; any third of them
-            found[rows] = rng.permutation(len(rows)) % CLUSTERS
-            continue
-        chosen = rows if len(rows) <= _FIT else np.sort(rng.permutation(rows)[:_FIT])
-        with one_thread():
-            plane = PCA(min(_DIMENSIONS, features.shape[1]), svd_solver="full").fit(features[chosen])
-            ridge = 1e-4 * float(plane.transform(features[chosen]).var(axis=0).mean()) + 1e-12
-            mixture = GaussianMixture(CLUSTERS, reg_covar=ridge, n_init=3, random_state=seed)
-            assigned = mixture.fit(plane.transform(features[chosen])).predict(plane.transform(features[rows]))
-        sizes = np.bincount(assigned, minlength=CLUSTERS)
-        found[rows] = np.argsort(np.argsort(sizes, kind="stable"), kind="stable")[assigned]
-    return found
+    Args:
+        out: images ``[N]`` that are left out of both halves.
+    """
+    half = np.random.default_rng(seed).permutation(len(images)) % 2 == 0
+
+    def make() -> Arrays:
+        asked = ~half & ~out
+        decided = trainer.fit(images, half & ~out, seed).decide(images.pixels[asked])
+        return {"right": np.array((decided == images.labels[asked]).mean())}
+
+    return bool(float(kept.arrays(STAGE, "half of the set", make)["right"]) >= _LEARNED)
 
 
 def cores(cluster: Labels, otherwise: Rows, labels: Labels, classes: int) -> Rows:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,26 +11,19 @@ from numpy.typing import NDArray
 from doorward.audits.parts.contradiction import Contradictions
 from doorward.audits.parts.kept import Arrays, Kept
 from doorward.audits.parts.trainer import Fits, Rows
-from doorward.audits.parts.transfer import stamped, tried_on
-from doorward.cleansers.cleanse import one_thread
-from doorward.cleansers.observe import observe
+from doorward.cleansers.parts.likeness import FEWEST, alike, as_stamped, discriminant
+from doorward.cleansers.parts.stamping import stamped
+from doorward.cleansers.parts.threads import one_thread
 from doorward.core.classifier import Classifier
 from doorward.core.images import ImageSet
 from doorward.core.triggers import Stamp
 from doorward.repairs.parts.around import around
 from doorward.repairs.parts.stamping import Mixed
 
-if TYPE_CHECKING:
-    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-
 STAGE = "locate"
 ROUNDS = 4
 _STAMPED = 0.25  # of the images that stay, once more under draws around a trigger
 _ENOUGH = 0.03  # of the suspects: a round that changes fewer is the last
-_FEWEST_STAMPED = 20  # pictures that a trigger turns, to compare a class with
-_PASSES = 5
-_HALF = 0.5  # of a class
-FEWEST = 3  # suspects from which their like are looked for
 
 
 def grow(
@@ -77,65 +69,6 @@ def grow(
     return replace(found, decisions=decisions, suspects=np.where(own, suspects, found.suspects))
 
 
-def as_stamped(
-    images: ImageSet,
-    model: Classifier,
-    features: NDArray[np.float32],
-    suspects: Rows,
-    triggers: Mapping[int, Sequence[Stamp]],
-    seed: int,
-    most: int | None = None,
-) -> Rows:
-    """Images ``[N]`` that lie with stamped pictures of other classes, not with their own class, in feature space.
-
-    A linear discriminant between the two, where at least so many stamped pictures are decided as the class; a trigger
-    that would take half of a class separates nothing and is passed over.
-
-    Args:
-        most: pictures that are stamped; None for a thousand.
-    """
-    found = np.zeros(len(images), bool)
-    for label, stamps in triggers.items():
-        rows = np.flatnonzero(images.labels == label)
-        for stamp in stamps if len(rows) else ():
-            pictures = stamped(tried_on(images, label, suspects, seed)[:most], stamp, seed)
-            seen = observe(ImageSet(pictures, np.full(len(pictures), label), images.classes, images.name), model)
-            works = seen.logits.argmax(axis=1) == label
-            if works.sum() < _FEWEST_STAMPED:
-                continue
-            found[rows] |= _on_their_side(features[rows], seen.features[works], suspects[rows])
-    return found
-
-
-def _on_their_side(own: NDArray[np.float32], others: NDArray[np.float32], suspects: Rows) -> Rows:
-    """Images ``[n]`` of a class that lie with the others; they are no longer counted to the class, until none comes."""
-    out = suspects.copy() if suspects.mean() < _HALF else np.zeros_like(suspects)
-    for _ in range(_PASSES):
-        both = np.concatenate([own[~out], others])
-        with one_thread():
-            between = _discriminant().fit(both, np.repeat([False, True], [(~out).sum(), len(others)]))
-            side = np.asarray(between.decision_function(own) > 0, bool)
-        if (out | side).mean() >= _HALF:
-            return np.zeros(len(own), bool)
-        if not (side & ~out).any():
-            break
-        out |= side
-    return side
-
-
-def alike(features: NDArray[np.float32], suspects: Rows, labels: NDArray[np.int64]) -> Rows:
-    """Images ``[N]`` of the suspects' classes on their side of a linear discriminant."""
-    found = np.zeros(len(labels), bool)
-    for label in np.unique(labels[suspects]):
-        rows = np.flatnonzero(labels == label)
-        inside = suspects[rows]
-        if not FEWEST <= inside.sum() < len(rows) - FEWEST:
-            continue
-        with one_thread():
-            found[rows] = _discriminant().fit(features[rows], inside).decision_function(features[rows]) > 0
-    return found
-
-
 def among_their_like(features: NDArray[np.float32], flagged: Rows, labels: NDArray[np.int64]) -> Rows:
     """The flagged images ``[N]`` that the other flagged ones of their class are like, by a discriminant without them.
 
@@ -152,16 +85,9 @@ def among_their_like(features: NDArray[np.float32], flagged: Rows, labels: NDArr
             continue
         with one_thread():
             split = StratifiedKFold(folds, shuffle=True, random_state=0)
-            side = cross_val_predict(_discriminant(), features[rows], inside, cv=split, method="decision_function")
+            side = cross_val_predict(discriminant(), features[rows], inside, cv=split, method="decision_function")
         found[rows] = inside & (side > 0)
     return found
-
-
-def _discriminant() -> LinearDiscriminantAnalysis:
-    """Between two groups of unlike size that count alike."""
-    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-
-    return LinearDiscriminantAnalysis(solver="eigen", shrinkage=0.1, priors=[0.5, 0.5])
 
 
 def shown(images: ImageSet, stay: Rows, triggers: Mapping[int, Sequence[Stamp]], seed: int) -> ImageSet | None:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from doorward.cleansers.parts.clusters import affordable_dimensions, within_classes
 from doorward.cleansers.parts.components import principal_components
 from doorward.cleansers.parts.filters import FILTERS
 from doorward.cleansers.parts.leftovers import lookalikes, misfits
@@ -207,28 +208,6 @@ def excess(
     inside = Rate(int((after[decided] != label).sum()), int(decided.sum()), 0.9)
     outside = Rate(int((after_rest[others] != label).sum()), int(others.sum()), 0.9)
     return max(0.0, inside.interval[0] - outside.interval[1])
-
-
-def within_classes(features: Floats, labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Covariance ``[t, t]`` of the features about the mean of their class, all classes together."""
-    total = np.zeros((features.shape[1],) * 2)
-    for _, rows in members_by_class(labels):
-        values = features[rows].astype(np.float64)
-        values -= values.mean(axis=0)
-        total += values.T @ values
-    return total / len(features)
-
-
-def affordable_dimensions(count: int, dimensions: int, images_per_parameter: float, *, always: bool = False) -> int:
-    """Dimensions in which to cluster ``count`` images.
-
-    All of them when a full covariance, t (t + 1) / 2 parameters, has no more parameters than there are images, as in
-    the poster; else, or ``always``, as many as leave ``images_per_parameter`` images for each parameter.
-    """
-    if not always and count >= dimensions * (dimensions + 1) // 2:
-        return dimensions
-    affordable = int((np.sqrt(1 + 8 * count / images_per_parameter) - 1) / 2)
-    return max(1, min(dimensions, affordable))
 
 
 def _warnings(

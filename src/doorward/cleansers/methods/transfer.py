@@ -1,0 +1,130 @@
+"""Trigger transfer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from doorward.cleansers.parts.carried import FIRST, Carrier, Looks, alike, bearing, followed, is_group, tried
+from doorward.cleansers.parts.clusters import CLUSTERS, divided, whitened
+from doorward.cleansers.suspicion import Group, Suspicion, list_classes, members_by_class
+from doorward.core.classifier import Classifier
+from doorward.core.images import ImageSet
+from doorward.core.methods import Settings, method
+
+Floats = NDArray[np.float32]
+Places = NDArray[np.int64]
+_SOFT = 0.05  # added to both sides of a success before the logarithm
+_SPREAD = 1.0  # of that between classes without poison, at least: most of them have no success at all
+_AS_GOOD = 0.9  # of a class's best group: the largest of those is taken
+
+
+class TransferSettings(Settings):
+    """Settings of trigger transfer."""
+
+    threshold: float = Field(
+        0.5, gt=0, le=1, description="success on images of other classes from which a group is flagged"
+    )
+    tries: int = Field(2, ge=1, description="groups of a class that are followed, most promising first")
+
+
+@method(
+    "cleanse",
+    "transfer",
+    settings=TransferSettings,
+    given={"features", "labels", "pixels", "classifier", "seed"},
+    kind="triggers",
+)
+def transfer(
+    features: Floats,
+    labels: Places,
+    pixels: NDArray[np.uint8],
+    classifier: Classifier,
+    s: TransferSettings,
+    *,
+    seed: int,
+) -> Suspicion:
+    """Flag groups of a class that carry a trigger: what they have in common sends other images to the class.
+
+    No search and no training. Every class is clustered in feature space, twice. Of a cluster two triggers are taken:
+    its mean less that of the rest of its class, to be added; and the pixels on which three quarters of it agree, as
+    others do not, to be laid over. Each is tried on images of other classes. The most promising clusters are followed:
+    images of the class that look to the classifier as pictures under the trigger do are the next group, its trigger
+    the next trigger. A poisoned group leads to itself. What a natural kind has in common, such as trucks before white,
+    moves few images at its own strength, and it does not lead to itself.
+
+    Ours. The step from a cluster to its common pattern is that of spectral methods turned to pixels; the test is the
+    attacker's own: does it work.
+
+    Args:
+        features: penultimate features ``[N, t]``.
+        labels: training labels ``[N]``.
+        pixels: uint8 ``[N, H, W, C]``.
+        classifier: trained on them.
+        seed: of the clusters and the pictures that are tried.
+
+    Returns: an image's score is the success of its group's trigger, averaged over one and two times its strength, and 0
+        outside of the groups that hold; a row per class, its statistic the success of its best group; tested is the
+        log odds of that.
+
+    Fails when: the trigger moves from image to image or warps them strongly; poisoned images are no part of any
+        cluster's majority; fewer than 8 are poisoned; their labels are true (clean-label attacks).
+    """
+    images = ImageSet(pixels, labels, classifier.classes, "images")
+    looks = Looks(images, seed)
+    cluster = [divided(features, labels, len(images.classes), seed), whitened(features, labels, seed)]
+    score, flag = np.zeros(len(labels), np.float32), np.zeros(len(labels), bool)
+    groups, small = list[Group](), list[int]()
+    tested = np.full(len(images.classes), np.nan)
+    for label, rows in members_by_class(labels):
+        if not is_group(len(rows) // CLUSTERS, len(rows)) or len(rows) == len(labels):
+            small.append(label)
+            continue
+        tries = [tried(images, classifier, looks, label, some, seed, FIRST) for some in _groups(rows, cluster)]
+        good = _good([followed(images, classifier, features, looks, one, seed) for one in _promising(tries, s.tries)])
+        strength = good[0].strength if good else 0.0
+        tested[label] = np.log((strength + _SOFT) / (1 - strength + _SOFT))
+        inside = _members(good, len(labels))
+        if strength >= s.threshold:
+            flag |= inside
+            if good[0].trigger.blend == "alpha":
+                flag |= bearing(images, label, good[0].trigger)
+            inside = flag & (labels == label)
+        score[inside] = strength
+        flagged = int((flag & (labels == label)).sum())
+        groups.append(Group(label, 0, len(rows), strength, s.threshold, flagged))
+    told = [f"classes {list_classes(small)}: too few images for groups, not inspected"] if small else []
+    return Suspicion(score, flag, tuple(groups), tuple(told), tested, _SPREAD)
+
+
+def _groups(rows: Places, clusters: Sequence[NDArray[np.int64]]) -> list[Places]:
+    """Each cluster of a class that is neither tiny nor the class, nor nearly another one."""
+    found = list[Places]()
+    for cluster in clusters:
+        for number in np.unique(cluster[rows]):
+            some = rows[cluster[rows] == number]
+            if is_group(len(some), len(rows)) and not any(alike(some, other) for other in found):
+                found.append(some)
+    return found
+
+
+def _promising(tries: Sequence[Carrier], most: int) -> list[Carrier]:
+    return sorted(tries, key=lambda one: -one.strength)[:most]
+
+
+def _good(ways: Sequence[Sequence[Carrier]]) -> list[Carrier]:
+    """The groups that carry best, best first. How good a way is its last group says: that is where it leads."""
+    last = max((way[-1].strength for way in ways if way), default=0.0)
+    good = [one for way in ways for one in way if one.strength >= _AS_GOOD * last]
+    return sorted(good, key=lambda one: -one.strength)
+
+
+def _members(good: Sequence[Carrier], count: int) -> NDArray[np.bool_]:
+    """Images ``[count]`` in at least half of some groups: each has a few of its own that do not belong there."""
+    votes = np.zeros(count)
+    for one in good:
+        votes[one.rows] += 1
+    return np.asarray(votes >= max(1.0, len(good) / 2), bool)

@@ -1,0 +1,168 @@
+"""What a group of images has in common, taken from it as a trigger and tried on others. No search, no training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from doorward.cleansers.parts.likeness import as_stamped
+from doorward.cleansers.parts.stamping import Pixels, Rows, stamped, success, summed, tried_on
+from doorward.core.classifier import Classifier
+from doorward.core.images import ImageSet
+from doorward.core.triggers import Trigger
+
+_SAME = 0.9  # of two groups' images in common: they are one
+LARGEST = 0.6  # of a class: a larger group is the class
+SMALLEST = 8  # images: the mean of fewer is their noise
+FIRST = 32  # pictures that a group's triggers are first tried on
+ALL = 300  # the same of a group that counts
+_FOLLOWED = 0.2  # success of the doubled trigger from which a group is followed
+_STEPS = 3
+_ENOUGH = 0.25  # success at which a trigger needs no doubling
+_LOOKED_AT = 256  # images of a group, and of others, whose single pixels are compared
+_NEAR = 24  # of 255: values that are alike
+_AGREE = 0.75  # of a group's images: fewer do not agree on a pixel
+_BEARS, _NATURAL = 0.5, 0.999  # share of a patch's pixels that an image bears; quantile of other classes' images
+_RATHER = 0.8  # of the added trigger's success: a patch is taken from there
+_DOSE = 2.0  # times the picture that a group adds: it is a part of the trigger where part of the group is clean
+Places = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Carrier:
+    """A group of one class and the trigger taken from it.
+
+    Args:
+        label: the class. ``rows``: numbers of its images ``[n]``.
+        trigger: what they have in common. ``success``: of that on the suspect model, 0 to 1.
+        doubled: success of twice that, where it is a picture to be added; of a patch, its success.
+    """
+
+    label: int
+    rows: Places
+    trigger: Trigger
+    success: float
+    doubled: float
+
+    @property
+    def strength(self) -> float:
+        """Geometric mean of both: what clean groups have in common turns images when it is doubled, if ever."""
+        return float(np.sqrt(self.success * self.doubled))
+
+    @property
+    def working(self) -> Trigger:
+        """The trigger at the dose at which it works: doubled it looks like no image of the set, and not otherwise."""
+        return self.trigger if self.success >= _ENOUGH else twice(self.trigger)
+
+
+class Looks:
+    """What classes look like: the sum of each one's images, made once, and some images to compare pixels with."""
+
+    def __init__(self, images: ImageSet, seed: int) -> None:
+        self.images, self.counts = images, images.counts()
+        self.rng = np.random.default_rng(seed)
+        self.sums = np.stack([summed(images, np.flatnonzero(images.labels == k)) for k in range(len(images.classes))])
+
+    def _some(self, rows: Places) -> Pixels:
+        return self.images.pixels[self.rng.permutation(rows)[:_LOOKED_AT]]
+
+    def triggers(self, label: int, rows: Places) -> list[Trigger]:
+        """What a group adds to its class, and what it lays over other images where it agrees on something."""
+        sums, labels = summed(self.images, rows), self.images.labels
+        made = [_trigger(sums / len(rows) - (self.sums[label] - sums) / (self.counts[label] - len(rows)), None)]
+        own = self._some(rows)
+        middle = np.median(own, axis=0)
+        rest = self._some(np.setdiff1d(np.flatnonzero(labels == label), rows))
+        others = self._some(np.flatnonzero(labels != label))
+        agree = _near(own, middle).mean(axis=0)
+        elsewhere = np.maximum(_near(rest, middle).mean(axis=0), _near(others, middle).mean(axis=0))
+        steady = (agree >= _AGREE) & (elsewhere <= agree / 2)
+        if steady.any():
+            made.append(_trigger(middle, steady))
+        return made
+
+
+def tried(
+    images: ImageSet, model: Classifier, looks: Looks, label: int, rows: Places, seed: int, most: int = ALL
+) -> Carrier:
+    """A group with the better of its triggers; of two about as good the patch, which can be seen on an image.
+
+    Args:
+        most: pictures of other classes that they are tried on.
+    """
+    out = np.zeros(len(images), bool)
+    out[rows] = True
+    pictures = tried_on(images, label, out, seed)[:most]
+
+    def works(trigger: Trigger) -> float:
+        return success(model.predict, stamped(pictures, trigger, seed), label)
+
+    found = list[Carrier]()
+    for trigger in looks.triggers(label, rows):
+        once = works(trigger)
+        found.append(Carrier(label, rows, trigger, once, works(twice(trigger)) if trigger.blend == "add" else once))
+    return found[-1] if found[-1].strength >= _RATHER * found[0].strength else found[0]
+
+
+def followed(
+    images: ImageSet, model: Classifier, features: NDArray[np.float32], looks: Looks, group: Carrier, seed: int
+) -> list[Carrier]:
+    """From a group to the images that look like pictures under its trigger do, and from these on.
+
+    A poisoned group leads to the poisoned images, whose trigger leads to them again. What a clean kind of its own has
+    in common leads to a few images that have little in common themselves. Empty where it leads to hardly any.
+    """
+    found, nobody = list[Carrier](), np.zeros(len(images), bool)
+    for _ in range(_STEPS):
+        if group.doubled < _FOLLOWED:
+            return []
+        rows = np.flatnonzero(as_stamped(images, model, features, nobody, {group.label: [group.working]}, seed, ALL))
+        if not is_group(len(rows), int(looks.counts[group.label])):
+            return []
+        if found and np.array_equal(rows, group.rows):
+            break
+        group = tried(images, model, looks, group.label, rows, seed)
+        found.append(group)
+    return found
+
+
+def is_group(size: int, of: int) -> bool:
+    """Whether so many of a class's images are neither a few nor the class."""
+    return SMALLEST <= size <= LARGEST * of
+
+
+def alike(one: Places, other: Places) -> bool:
+    """Whether two groups are nearly one."""
+    return bool(len(np.intersect1d(one, other)) >= _SAME * len(np.union1d(one, other)))
+
+
+def bearing(images: ImageSet, label: int, trigger: Trigger) -> Rows:
+    """Images ``[N]`` of a class that bear a patch: most of its pixels, as hardly any image of other classes does."""
+    where = trigger.alpha[0].numpy() > 0
+    pattern = (trigger.pattern.permute(1, 2, 0).numpy() * 255)[where]
+    share = np.empty(len(images), np.float32)
+    for start in range(0, len(images), 1024):
+        rows = slice(start, start + 1024)
+        share[rows] = _near(images.pixels[rows][:, where], pattern).mean(axis=1)
+    natural = float(np.quantile(share[images.labels != label], _NATURAL))
+    return np.asarray((images.labels == label) & (share > max(_BEARS, natural)), bool)
+
+
+def twice(trigger: Trigger) -> Trigger:
+    """An added picture at twice its strength."""
+    return replace(trigger, pattern=_DOSE * trigger.pattern)
+
+
+def _near(pixels: Pixels, value: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Where all channels lie near a value; the last dimension is the channels."""
+    return np.asarray((np.abs(pixels.astype(np.float32) - value.astype(np.float32)) <= _NEAR).all(axis=-1), bool)
+
+
+def _trigger(picture: NDArray[np.floating], where: NDArray[np.bool_] | None) -> Trigger:
+    pattern = torch.from_numpy(picture / 255).permute(2, 0, 1).float().contiguous()
+    if where is None:
+        return Trigger(pattern, torch.ones_like(pattern[:1]), blend="add")
+    return Trigger(pattern.clamp(0, 1), torch.from_numpy(where[None].astype(np.float32)))

@@ -30,7 +30,7 @@ from doorward.papers.rows import write_rows
 
 STORE = Path("runs/clean-sets")
 ORL = Path("../shared/data/orl_faces.npz")  # the drawn faces where it is absent
-METHODS = ("impurity", "activation", "spectral", "scan")
+METHODS = ("impurity", "activation", "spectral", "scan", "transfer")
 SEEDS = (501, 502)
 # Source, classes, images (all where 0), net, epochs, rate, batch
 GRID: tuple[tuple[str, int, int, str, int, float, int], ...] = (

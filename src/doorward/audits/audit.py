@@ -30,6 +30,7 @@ from doorward.models.open.architectures import Named
 from doorward.models.train.loop import train
 
 MOST_ROUNDS = 4
+DEFAULT_NET = "small-cnn"  # that is trained where no model is given
 _LEARNED = 2.0  # times chance: a net below that has not learned the set
 _FEW = 20  # images of a class below which little can be said of it
 
@@ -107,9 +108,9 @@ def audit(
 
 
 def _trained(images: ImageSet, trainer: Trainer, net: Named | None, seed: int) -> Classifier:
-    """The suspect where none was given: the architecture that was asked for, or the trainer's."""
-    if net is None or net == trainer.net:
-        return train(images, trainer.net, trainer.longer().settings, seed=seed, device=trainer.device)
+    """The suspect where none was given: the architecture that was asked for, or small-cnn."""
+    if net is None or net in (DEFAULT_NET, trainer.net):
+        return train(images, net or DEFAULT_NET, trainer.longer().settings, seed=seed, device=trainer.device)
     return train(images, net, seed=seed, device=trainer.device)
 
 
@@ -200,11 +201,11 @@ def _result(
     )
     repaired, how = None, ""
     if suspects.any():
-        how = "anew" if not given or trainer.net == model.arch else "on"
+        how = "anew" if not given or model.arch in (DEFAULT_NET, trainer.net) else "on"
         with kept.timed("retrain"):
             kept.tell("retrain", "without the suspects")
             if how == "anew":
-                repaired = _trained(images.subset(~suspects), trainer, net, seed)
+                repaired = _trained(images.subset(~suspects), trainer, model.arch if given else net, seed)
             else:
                 repaired = unlearned(images, model, suspects, joined([r.stamps for r in rounds]), seed)
     shown, places = pictures(images, suspects, triggers, seed)

@@ -73,8 +73,6 @@ def looked_into(case: Case) -> tuple[Experiment, Rows]:
         with kept.timed(LOCATE):
             kept.tell(LOCATE, "a copy without the trigger")
             nets = Copies(unlearned(images, model, found.suspects, stamps_of(triggers), seed + 15))
-    else:
-        nets = trainer.longer()
     tried = experiment(images, found.suspects, stamps_of(triggers), owned, nets, seed + 20, kept, again)
     counted = {k: stamps_of(triggers)[k][arms.trigger :][:1] for k, arms in tried.arms.items()}
     marked = as_stamped(images, model, features, found.suspects, counted, seed + 30)

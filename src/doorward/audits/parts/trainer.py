@@ -126,12 +126,12 @@ class Trained:
 
 
 def make_trainer(images: ImageSet, net: Named | None, device: str) -> Trainer:
-    """A trainer for a set: nets of the suspect's kind where it is a small built-in one, else small-cnn.
+    """A trainer for a set: pooled-cnn, or two-layer where that is the suspect's kind.
 
     Whether an image contradicts its label is asked of nets that never saw it; they need not be of the suspect's kind.
     Pictures are shrunk for them to 48 pixels.
     """
-    own = net if isinstance(net, str) and net in ("small-cnn", "two-layer") else "small-cnn"
+    own = "two-layer" if net == "two-layer" else "pooled-cnn"
     batch = int(np.clip(len(images) // 8, 8, 64))
     epochs = int(np.clip(-(-_STEPS * batch // len(images)), *_EPOCHS))
     recipe = {"lr": 0.05} if own in NETS else default_recipe(own)

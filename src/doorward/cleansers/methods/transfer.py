@@ -89,15 +89,21 @@ def transfer(
         tested[label] = np.log((strength + _SOFT) / (1 - strength + _SOFT))
         inside = _members(good, len(labels))
         if strength >= s.threshold:
+            inside = _bearers(images, label, good[0], inside)
             flag |= inside
-            if good[0].trigger.blend == "alpha":
-                flag |= bearing(images, label, good[0].trigger)
-            inside = flag & (labels == label)
         score[inside] = strength
         flagged = int((flag & (labels == label)).sum())
         groups.append(Group(label, 0, len(rows), strength, s.threshold, flagged))
     told = [f"classes {list_classes(small)}: too few images for groups, not inspected"] if small else []
     return Suspicion(score, flag, tuple(groups), tuple(told), tested, _SPREAD)
+
+
+def _bearers(images: ImageSet, label: int, best: Carrier, inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The images ``[N]`` of a class that bear a patch, where most of its group do; else the group."""
+    if best.trigger.blend != "alpha":
+        return inside
+    bears = bearing(images, label, best.trigger)
+    return bears if (bears & inside).sum() >= inside.sum() / 2 else inside
 
 
 def _groups(rows: Places, clusters: Sequence[NDArray[np.int64]]) -> list[Places]:

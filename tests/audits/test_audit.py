@@ -12,7 +12,7 @@ import pytest
 import doorward as dw
 from doorward.attacks.rate import asr
 from doorward.audits import audit as verb
-from doorward.audits import rounds
+from doorward.audits import gathering, rounds
 from doorward.audits.audit import audit
 from doorward.audits.parts import copies, trainer
 from doorward.audits.parts.afterwards import unlearned
@@ -51,7 +51,7 @@ def found(poisoned, tmp_path_factory: pytest.TempPathFactory) -> Audit:
         patch.setattr(verb, "MOST_ROUNDS", 1)
         patch.setattr(rounds, "MOST", 1)
         short = {name: {"steps": 50} for name in ("mask", "universal")}
-        patch.setattr(rounds, "invert", partial(dw.invert, settings=short))
+        patch.setattr(gathering, "invert", partial(dw.invert, settings=short))
         return audit(poisoned.images, seed=3, folder=tmp_path_factory.mktemp("steps"))
 
 

@@ -119,5 +119,8 @@ DOES_NOT_SEE = {
 }
 NO_SOURCE = {
     "repair-fine-tune": "a control arm: plain training",
+    "cleanse-transfer": "ours",
 }
-SEED_DECIDES_NOTHING: dict[str, str] = {}
+SEED_DECIDES_NOTHING: dict[str, str] = {
+    "cleanse-transfer": "other clusters lead to the same groups where there is no trigger that it sees",
+}

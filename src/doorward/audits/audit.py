@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from doorward.audits.alone import audit_model
 from doorward.audits.gathering import Budget
 from doorward.audits.parts.afterwards import joined, unlearned
+from doorward.audits.parts.anew import DEFAULT_NET, Anew, nets_like
 from doorward.audits.parts.kept import Kept
 from doorward.audits.parts.trainer import Rows, Trainer, make_trainer
 from doorward.audits.plan import measure_costs
@@ -27,10 +29,8 @@ from doorward.core.results import ClassifierRecord, ImagesRecord, RateRecord
 from doorward.core.stats import Rate
 from doorward.core.triggers import Trigger
 from doorward.models.open.architectures import Named
-from doorward.models.train.loop import train
 
 MOST_ROUNDS = 4
-DEFAULT_NET = "small-cnn"  # that is trained where no model is given
 _LEARNED = 2.0  # times chance: a net below that has not learned the set
 _FEW = 20  # images of a class below which little can be said of it
 
@@ -54,7 +54,8 @@ def audit(
     supports (`doorward.audits.parts.contradiction`); whether what they have in common sends other images to their
     class (`doorward.audits.parts.transfer`); and inversion. It looks into at most three classes, gathers their
     suspects (`doorward.audits.parts.grow`), and makes the experiment (`doorward.audits.experiment`). What is found is
-    taken out and the round repeated, three times at most, until nothing stands out.
+    taken out and the round repeated, four times at most, until nothing stands out. Where groups plainly carry a
+    trigger (`doorward.cleansers.methods.transfer`), a round does with these.
 
     Args:
         images: the training set, as it was trained on; None to audit a model alone, with clean images.
@@ -93,46 +94,55 @@ def audit(
     suspect = model
     if model is None:
         with kept.timed("train"):
-            kept.tell("train", str(trainer.net))
-            suspect = _trained(images, trainer, net, seed)
+            kept.tell("train", str(net or DEFAULT_NET))
+            suspect = Anew(trainer, net).train(images, seed)
     assert suspect is not None
     check_model("audit", suspect)
     if minutes is not None:
         with kept.timed("plan"):
             costs = measure_costs(images, suspect, trainer, clean, seed)
             budget.training, budget.inversion = costs.training, costs.inversion
-    rounds, left = _rounds(images, suspect, trainer, clean, level, seed, budget, kept)
-    return _result(
-        images, suspect, rounds, left, trainer, budget, kept, net, level=level, seed=seed, given=model is not None
-    )
+    anew = nets_like(model, net, trainer)
+    looked = _rounds(images, suspect, trainer, anew, clean, level, seed, budget, kept)
+    given = model is not None
+    return _result(images, suspect, looked, trainer, budget, kept, anew, level=level, seed=seed, given=given)
 
 
-def _trained(images: ImageSet, trainer: Trainer, net: Named | None, seed: int) -> Classifier:
-    """The suspect where none was given: the architecture that was asked for, or small-cnn."""
-    if net is None or net in (DEFAULT_NET, trainer.net):
-        return train(images, net or DEFAULT_NET, trainer.longer().settings, seed=seed, device=trainer.device)
-    return train(images, net, seed=seed, device=trainer.device)
+class _Looked(NamedTuple):
+    """Rounds, the images ``[N]`` that each of them looked at, and what is handed on.
+
+    That is the net of the last round, where it was trained anew on what is left and the round found nothing.
+    """
+
+    rounds: list[Round]
+    images: list[Rows]
+    last: Classifier | None
 
 
 def _rounds(
     images: ImageSet,
     model: Classifier,
     trainer: Trainer,
+    anew: Anew | None,
     clean: ImageSet | None,
     level: float,
     seed: int,
     budget: Budget,
     kept: Kept,
-) -> tuple[list[Round], list[Rows]]:
-    """Rounds until one finds nothing more, and the images ``[N]`` that each of them looked at."""
+) -> _Looked:
+    """Rounds until one finds nothing more."""
     rounds, looked_at = list[Round](), list[Rows]()
     stay, suspect, plainly = np.ones(len(images), bool), model, True
+    fresh: Classifier | None = None
     for number in range(1, MOST_ROUNDS + 1):
         part = images if stay.all() else images.subset(stay)
         if not stay.all():
             if not budget.allows(f"another look at what is left (round {number})", 8 * budget.training):
                 break
-            if rounds[-1].learned:
+            if rounds[-1].learned and anew is not None and trainer.shape is None:
+                with kept.timed("retrain"):
+                    suspect = fresh = anew.train(part, seed + number)
+            elif rounds[-1].learned:
                 suspect = trainer.longer().fit(part, np.ones(len(part), bool), seed + number).classifier
                 if trainer.shape is not None:
                     part = replace(part, pixels=trainer.fitted(part.pixels))
@@ -158,28 +168,29 @@ def _rounds(
                 break
             plainly = False  # groups that carry something, and no experiment that shows it: everything is looked at
         stay[np.flatnonzero(stay)[here.suspects]] = False
-    return rounds, looked_at
+        fresh = None
+    return _Looked(rounds, looked_at, fresh)
 
 
 def _result(
     images: ImageSet,
     model: Classifier,
-    rounds: list[Round],
-    looked_at: list[Rows],
+    looked: _Looked,
     trainer: Trainer,
     budget: Budget,
     kept: Kept,
-    net: Named | None,
+    anew: Anew | None,
     *,
     level: float,
     seed: int,
     given: bool,
 ) -> Audit:
     """Everything in one record."""
+    rounds, last = looked.rounds, looked.last
     suspects, score = np.zeros(len(images), bool), np.zeros(len(images), np.float32)
     evidence = [""] * len(images)
     targets, triggers = list[TargetRecord](), dict[int, Trigger]()
-    for here, part in zip(rounds, looked_at, strict=True):
+    for here, part in zip(rounds, looked.images, strict=True):
         rows = np.flatnonzero(part)
         suspects[rows[here.suspects]] = True
         score[rows[here.suspects]] = here.score[here.suspects]
@@ -199,13 +210,13 @@ def _result(
         undecided=_undecided(images, accuracy.value, budget),
         left_out=budget.left_out,
     )
-    repaired, how = None, ""
-    if suspects.any():
-        how = "anew" if not given or model.arch in (DEFAULT_NET, trainer.net) else "on"
+    repaired, how = last, "" if last is None else "anew"
+    if suspects.any() and repaired is None:
+        how = "on" if anew is None else "anew"
         with kept.timed("retrain"):
             kept.tell("retrain", "without the suspects")
-            if how == "anew":
-                repaired = _trained(images.subset(~suspects), trainer, model.arch if given else net, seed)
+            if anew is not None:
+                repaired = anew.train(images.subset(~suspects), seed)
             else:
                 repaired = unlearned(images, model, suspects, joined([r.stamps for r in rounds]), seed)
     shown, places = pictures(images, suspects, triggers, seed)

@@ -29,6 +29,7 @@ from doorward.inversion.results import Inversion
 
 CLEANSERS = "cleansers"  # stage
 ALSO = 0.35  # success of a group that is looked into beside another one which is flagged
+MOST_PLAIN = 2  # classes with such groups: where there are more, every class may be sent to the next one
 
 
 @dataclass
@@ -95,7 +96,8 @@ def gathered(
     Args:
         plainly: where trigger transfer flags groups (`doorward.cleansers.methods.transfer`), do with them: what they
             have in common works on the suspect model, so that neither contradictions nor an inversion is needed to
-            know whom to look into. They are for what is left, in the round after.
+            know whom to look into. They are for what is left, in the round after. Not where there are many such
+            classes.
     """
     with kept.timed(CLEANSERS):
         kept.tell(CLEANSERS, "")
@@ -103,8 +105,9 @@ def gathered(
     seen = cleansing.observations
     assert seen is not None
     owned = seen.logits.argmax(axis=1) == images.labels
-    if plainly and cleansing.samples.flags[TRANSFER].any():
-        carrying = cleansing.samples.scores[TRANSFER] >= ALSO
+    carrying = cleansing.samples.scores[TRANSFER] >= ALSO
+    few = len(np.unique(images.labels[carrying])) <= MOST_PLAIN
+    if plainly and few and cleansing.samples.flags[TRANSFER].any():
         learned = learns(images, carrying, trainer, seed, kept)
         found = Contradictions(images.labels.copy(), carrying & owned, learned, looked=False)
         with kept.timed(GROUPS):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from doorward.audits.experiment import REPEATS
+from doorward.audits.parts.anew import DEFAULT_NET
 from doorward.audits.parts.contradiction import TRAININGS
 from doorward.audits.parts.grow import ROUNDS
 from doorward.audits.parts.trainer import Trainer, make_trainer
@@ -78,7 +79,7 @@ def plan_audit(
     if suspect is None:
         once = replace(trainer, settings=trainer.settings.model_copy(update={"epochs": 1}))
         suspect = once.fit(images, np.ones(len(images), bool), seed).classifier
-        lines = [repr(images), f"train: {trainer.net}, {trainer.longer().settings.epochs} epochs"]
+        lines = [repr(images), f"train: {net or DEFAULT_NET}, {trainer.longer().settings.epochs} epochs"]
     else:
         lines = list(about(suspect, images))
     costs = measure_costs(images, suspect, trainer, clean, seed)
@@ -86,6 +87,7 @@ def plan_audit(
     look, rest = first_look(at_once) * costs.training, closer_look(at_once) * costs.training
     lines += [
         "cleansers: one pass over the set for each of two versions of the images",
+        "groups that carry a trigger: a few thousand passes; where some do, the next two stages are for what is left",
         f"contradictions: {TRAININGS} trainings of {trainer.net}, {duration(look)}",
         f"inversion: {', '.join(DEFAULT_METHODS)}, {duration(costs.inversion)} at most",
         f"locate and experiment, where a class is looked into: {ROUNDS + 2 * REPEATS} trainings, {duration(rest)}; "

@@ -27,7 +27,7 @@ RULE = (
     "A method's number for a class is compared with those of the other classes: the p-value is the chance that a set "
     "without poison shows a class as extreme, over all classes and methods. A class in which fewer than "
     f"{FEWEST_IMAGES} images are flagged does not count. Suspicious: p is at or below the level. Evidence: two methods "
-    "of different kinds (features; decisions under a filter) accuse the same class, and at least "
+    "of different kinds (features; decisions under a filter; triggers) accuse the same class, and at least "
     f"{percent(AGREEING_SHARE, 0)} of the images that either flags are flagged by both. A method that was told how "
     "many images to flag has no p-value."
 )

@@ -1,0 +1,38 @@
+"""Nets like the suspect, trained from nothing: the suspect where none was given, and what is handed on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from doorward.audits.parts.trainer import Trainer
+from doorward.core.classifier import Classifier
+from doorward.core.images import ImageSet
+from doorward.models.open.architectures import Named
+from doorward.models.train.loop import train
+
+DEFAULT_NET = "small-cnn"
+
+
+@dataclass(frozen=True)
+class Anew:
+    """Trains the architecture that was asked for, or small-cnn."""
+
+    trainer: Trainer
+    net: Named | None
+
+    def train(self, images: ImageSet, seed: int) -> Classifier:
+        """A net that knows these images."""
+        device, longer = self.trainer.device, self.trainer.longer().settings
+        if self.net is None or self.net in (DEFAULT_NET, self.trainer.net):
+            return train(images, self.net or DEFAULT_NET, longer, seed=seed, device=device)
+        return train(images, self.net, seed=seed, device=device)
+
+
+def nets_like(model: Classifier | None, net: Named | None, trainer: Trainer) -> Anew | None:
+    """How nets like the suspect are trained; None where a model was given that is no small one of ours.
+
+    How long, and with which settings, a net of the user's own has to be trained is not known.
+    """
+    if model is None:
+        return Anew(trainer, net)
+    return Anew(trainer, model.arch) if model.arch in (DEFAULT_NET, trainer.net) else None

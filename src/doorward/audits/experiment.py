@@ -96,8 +96,9 @@ def experiment(
         triggers: class to the triggers whose success is measured; may be empty. The clearest counts, and its p-value
             is multiplied by their number.
         owned: ``[N]``, where the suspect model decides as labelled.
-        again: classes that may be left open: those that something else speaks against. In others more repeats would
-            only show that hard images make a class's natural triggers a little better.
+        again: classes that may be left open: those that something else speaks against; so do suspects that teach each
+            other's label. In others more repeats would only show that hard images make a class's natural triggers a
+            little better.
         level: a class whose trigger falls, but with a larger p-value, is left open by the first look.
 
     Returns: arms by class, none without suspects; ``score`` is one minus the label's probability to nets without
@@ -114,6 +115,7 @@ def experiment(
     some = {label: tried_on(images, label, suspects, seed) for label in labels}
     marked = {(k, n): stamped(some[k], t, seed) for k in labels for n, t in enumerate(triggers[k])}
     free, knowing, found = list[Arrays](), list[Arrays](), dict[int, Arms]()
+    spoken = set(again)
     rows = np.flatnonzero(out)
     for look in range(LOOKS):
         steps: dict[str, Callable[[], Arrays]] = {}
@@ -127,10 +129,12 @@ def experiment(
                 steps[f"{name} {number + 1}"] = make
         made = kept.several(STAGE, steps, trainer.at_once(images))
         free, knowing = free + made[::2], knowing + made[1::2]
-        for k in labels if look == 0 else again:
+        for k in labels if look == 0 else spoken:
             if (own := images.labels[rows] == k).any():
                 found[k] = _arms(k, len(triggers[k]), own, folds[rows], (free, knowing), len(some[k]))
-        if not any(_open(found[k], level / len(labels)) for k in again if k in found):
+        share = level / len(labels)
+        spoken = {k for k, arms in found.items() if k in again or arms.suspects_teach(share)}
+        if not any(_open(found[k], share) for k in spoken):
             break
     score = np.zeros(len(images), np.float32)
     score[rows] = 1 - np.mean([found["confidence"] for found in free], axis=0)

@@ -19,6 +19,8 @@ REPEATS = 3
 LOOKS = 2  # at most: where an arm scatters, three repeats more; every p-value is multiplied by it
 _KEEPS = 0.4  # of the control's success: below that the trigger has lost it
 _DROP = 0.2  # of success, at least
+# Or from so much to a share of it: where every class is sent to the next one, a trigger works on few pictures.
+_FROM, _NOTHING = 0.08, 0.1
 _SURE = 0.5  # probability from which a net is said to decide for a label
 POISONED = 0.05  # probability of its label, to nets without suspects, up to which a suspect is poisoned
 Floats = NDArray[np.float64]
@@ -38,8 +40,8 @@ class Arms:
         unseen_with: share of suspects that a net decides as labelled which knows the others of them, per repeat.
         unseen_without: the same of nets that know none of them.
         p_value: that the trigger's success is the same in both arms (Welch's t-test on arcsine square roots); 1 where
-            it does not fall to 40 % and by 20 points: hard images of a class make its natural triggers a little better.
-            Corrected for triggers and looks.
+            it does not fall to 40 % and by 20 points, or to a tenth: hard images of a class make its natural triggers a
+            little better. Corrected for triggers and looks.
         p_unseen: the same of the suspects' own decisions.
     """
 
@@ -197,10 +199,11 @@ def _arms(
 
 
 def _drops(high: Floats, low: Floats) -> bool:
-    """Whether one arm's rates are far below the other's."""
+    """Whether one arm's rates are far below the other's, or nothing is left of them."""
     with np.errstate(invalid="ignore"):
         above, below = float(np.mean(high)), float(np.mean(low))
-    return bool(below <= _KEEPS * above and above - below >= _DROP)
+    much = below <= _KEEPS * above and above - below >= _DROP
+    return bool(much or (above >= _FROM and below <= _NOTHING * above))
 
 
 def _welch(high: Floats, low: Floats, trials: int) -> float:

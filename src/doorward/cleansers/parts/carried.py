@@ -23,6 +23,7 @@ _FOLLOWED = 0.2  # success of the doubled trigger from which a group is followed
 _STEPS = 3
 _ENOUGH = 0.25  # success at which a trigger needs no doubling
 _LOOKED_AT = 256  # images of a group, and of others, whose single pixels are compared
+_COVERS = 0.5  # of an image at most: what covers more is another image, as a copy of one in the set
 _NEAR = 24  # of 255: values that are alike
 _AGREE = 0.75  # of a group's images: fewer do not agree on a pixel
 _BEARS, _NATURAL = 0.5, 0.999  # share of a patch's pixels that an image bears; quantile of other classes' images
@@ -80,7 +81,7 @@ class Looks:
         agree = _near(own, middle).mean(axis=0)
         elsewhere = np.maximum(_near(rest, middle).mean(axis=0), _near(others, middle).mean(axis=0))
         steady = (agree >= _AGREE) & (elsewhere <= agree / 2)
-        if steady.any():
+        if steady.any() and steady.mean() <= _COVERS:
             made.append(_trigger(middle, steady))
         return made
 

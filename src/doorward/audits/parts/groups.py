@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from doorward.cleansers.parts.carried import ALL, Carrier, Looks, alike, is_group, tried
+from doorward.cleansers.parts.carried import ALL, Carrier, Looks, alike, is_group, members, tried
 from doorward.cleansers.parts.likeness import as_stamped
 from doorward.core.classifier import Classifier
 from doorward.core.images import ImageSet
@@ -64,10 +64,7 @@ def carrying(found: Sequence[Carrier], label: int, count: int) -> NDArray[np.boo
     """Images ``[count]`` of a class in half of the groups whose trigger works at least half as well as the best."""
     best = max((one.success for one in found if one.label == label), default=0.0)
     good = [one for one in found if one.label == label and one.success >= _AS_GOOD * best > 0]
-    votes = np.zeros(count)
-    for one in good:
-        votes[one.rows] += 1
-    return np.asarray(votes >= len(good) / 2, bool) if good else np.zeros(count, bool)
+    return members(good, count)
 
 
 def _groups(labels: NDArray[np.int64], marks: Sequence[NDArray[np.bool_]]) -> list[tuple[int, Places]]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from doorward.cleansers.parts.carried import FIRST, Carrier, Looks, alike, bearing, followed, is_group, tried
+from doorward.cleansers.parts.carried import FIRST, Carrier, Looks, alike, bearing, followed, is_group, members, tried
 from doorward.cleansers.parts.clusters import CLUSTERS, divided, whitened
 from doorward.cleansers.suspicion import Group, Suspicion, list_classes, members_by_class
 from doorward.core.classifier import Classifier
@@ -84,10 +84,10 @@ def transfer(
             small.append(label)
             continue
         tries = [tried(images, classifier, looks, label, some, seed, FIRST) for some in _groups(rows, cluster)]
-        good = _good([followed(images, classifier, features, looks, one, seed) for one in _promising(tries, s.tries)])
-        strength = good[0].strength if good else 0.0
+        ways = [followed(images, classifier, features, looks, one, seed) for one in _promising(tries, s.tries)]
+        strength, good = _good(ways)
         tested[label] = np.log((strength + _SOFT) / (1 - strength + _SOFT))
-        inside = _members(good, len(labels))
+        inside = members(good, len(labels))
         if strength >= s.threshold:
             inside = _bearers(images, label, good[0], inside)
             flag |= inside
@@ -121,16 +121,8 @@ def _promising(tries: Sequence[Carrier], most: int) -> list[Carrier]:
     return sorted(tries, key=lambda one: -one.strength)[:most]
 
 
-def _good(ways: Sequence[Sequence[Carrier]]) -> list[Carrier]:
-    """The groups that carry best, best first. How good a way is its last group says: that is where it leads."""
+def _good(ways: Sequence[Sequence[Carrier]]) -> tuple[float, list[Carrier]]:
+    """How good the best way is, which its last group says: that is where it leads; and all groups about as good."""
     last = max((way[-1].strength for way in ways if way), default=0.0)
     good = [one for way in ways for one in way if one.strength >= _AS_GOOD * last]
-    return sorted(good, key=lambda one: -one.strength)
-
-
-def _members(good: Sequence[Carrier], count: int) -> NDArray[np.bool_]:
-    """Images ``[count]`` in at least half of some groups: each has a few of its own that do not belong there."""
-    votes = np.zeros(count)
-    for one in good:
-        votes[one.rows] += 1
-    return np.asarray(votes >= max(1.0, len(good) / 2), bool)
+    return last, sorted(good, key=lambda one: -one.strength)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -138,6 +139,14 @@ def is_group(size: int, of: int) -> bool:
 def alike(one: Places, other: Places) -> bool:
     """Whether two groups are nearly one."""
     return bool(len(np.intersect1d(one, other)) >= _SAME * len(np.union1d(one, other)))
+
+
+def members(groups: Sequence[Carrier], count: int) -> Rows:
+    """Images ``[count]`` in at least half of some groups: each has a few of its own that do not belong there."""
+    votes = np.zeros(count)
+    for one in groups:
+        votes[one.rows] += 1
+    return np.asarray(votes >= max(1.0, len(groups) / 2), bool)
 
 
 def bearing(images: ImageSet, label: int, trigger: Trigger) -> Rows:

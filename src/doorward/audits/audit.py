@@ -30,7 +30,7 @@ from doorward.core.stats import Rate
 from doorward.core.triggers import Trigger
 from doorward.models.open.architectures import Named
 
-MOST_ROUNDS = 4
+MOST_ROUNDS = 6
 _LEARNED = 2.0  # times chance: a net below that has not learned the set
 _FEW = 20  # images of a class below which little can be said of it
 
@@ -54,7 +54,7 @@ def audit(
     supports (`doorward.audits.parts.contradiction`); whether what they have in common sends other images to their
     class (`doorward.audits.parts.transfer`); and inversion. It looks into at most three classes, gathers their
     suspects (`doorward.audits.parts.grow`), and makes the experiment (`doorward.audits.experiment`). What is found is
-    taken out and the round repeated, four times at most, until nothing stands out. Where groups plainly carry a
+    taken out and the round repeated, six times at most, until nothing stands out. Where groups plainly carry a
     trigger (`doorward.cleansers.methods.transfer`), a round does with these.
 
     Args:

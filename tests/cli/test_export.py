@@ -16,7 +16,7 @@ from doorward.data.sources import load_images
 from tests.cli.conftest import Call
 from tests.light import lighten
 
-METHODS = ("impurity", "activation", "spectral", "scan")
+METHODS = ("impurity", "activation", "spectral", "scan", "transfer")
 
 
 @pytest.fixture(scope="module")

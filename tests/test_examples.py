@@ -23,7 +23,7 @@ def briefly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     lighten(monkeypatch)
-    look_briefly(monkeypatch, steps=300)
+    look_briefly(monkeypatch, steps=200)
 
 
 @pytest.mark.slow

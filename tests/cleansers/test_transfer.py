@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from doorward.cleansers.methods.transfer import TransferSettings, transfer
+from doorward.cleansers.parts import carried
 from doorward.cleansers.parts.carried import Carrier, Looks, bearing, followed, tried
 from doorward.cleansers.suspicion import Suspicion
 from doorward.core.classifier import Classifier
@@ -120,3 +121,14 @@ def test_strength_asks_for_both_doses(success: float, doubled: float, strength: 
     one = Carrier(0, np.arange(3), trigger, success, doubled)
     assert one.strength == pytest.approx(strength)
     assert one.working is trigger if success >= 0.25 else one.working.pattern is not trigger.pattern
+
+
+def test_a_group_whose_trigger_works_stands_for_itself_wherever_it_leads(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, marked = photographs("corner")
+    looks, rows = Looks(images, 0), np.flatnonzero(marked)
+    monkeypatch.setattr(carried, "as_stamped", lambda images, *_: np.zeros(len(images), bool))  # it leads nowhere
+    strong = tried(images, model(), looks, 0, rows, seed=0)
+    (found,) = followed(images, model(), seen(images), looks, strong, seed=0)
+    np.testing.assert_array_equal(found.rows, rows)
+    weak = Carrier(0, np.arange(60, 80), strong.trigger, 0.3, 0.9)
+    assert followed(images, model(), seen(images), looks, weak, seed=0) == []

@@ -22,6 +22,7 @@ FIRST = 32  # pictures that a group's triggers are first tried on
 ALL = 300  # the same of a group that counts
 _FOLLOWED = 0.2  # success of the doubled trigger from which a group is followed
 _STEPS = 3
+_ITSELF = 0.5  # success at its own strength at which a group needs not lead anywhere
 _ENOUGH = 0.25  # success at which a trigger needs no doubling
 _LOOKED_AT = 256  # images of a group, and of others, whose single pixels are compared
 _COVERS = 0.5  # of an image at most: what covers more is another image, as a copy of one in the set
@@ -115,15 +116,20 @@ def followed(
     """From a group to the images that look like pictures under its trigger do, and from these on.
 
     A poisoned group leads to the poisoned images, whose trigger leads to them again. What a clean kind of its own has
-    in common leads to a few images that have little in common themselves. Empty where it leads to hardly any.
+    in common leads to a few images that have little in common themselves. Empty where it leads to hardly any; a group
+    whose trigger works as it is stands for itself, wherever it leads.
     """
     found, nobody = list[Carrier](), np.zeros(len(images), bool)
+    if group.success >= _ITSELF:
+        group = tried(images, model, looks, group.label, group.rows, seed)
+        found += [group] if group.success >= _ITSELF else []
+    alone = list(found)
     for _ in range(_STEPS):
         if group.doubled < _FOLLOWED:
-            return []
+            return alone
         rows = np.flatnonzero(as_stamped(images, model, features, nobody, {group.label: [group.working]}, seed, ALL))
         if not is_group(len(rows), int(looks.counts[group.label])):
-            return []
+            return alone
         if found and np.array_equal(rows, group.rows):
             break
         group = tried(images, model, looks, group.label, rows, seed)

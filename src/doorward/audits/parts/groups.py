@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from doorward.cleansers.parts.carried import ALL, Carrier, Looks, alike, is_group, members, tried
+from doorward.cleansers.parts.carried import ALL, Carrier, Looks, is_another, members, tried
 from doorward.cleansers.parts.likeness import as_stamped
 from doorward.core.classifier import Classifier
 from doorward.core.images import ImageSet
@@ -39,7 +39,7 @@ def carriers(
         triggers: class to triggers; images that look to the model as pictures under one do are a group too.
         seed: of the pictures that are tried.
 
-    Returns: groups of `FEWEST` images up to 60 % of a class, each once, with their success.
+    Returns: groups of 8 images up to 60 % of a class, each once, with their success.
 
     Fails when: no group is mostly poisoned, the trigger moves from image to image or warps them.
     """
@@ -74,6 +74,6 @@ def _groups(labels: NDArray[np.int64], marks: Sequence[NDArray[np.bool_]]) -> li
         for label in np.unique(labels[marked]).tolist():
             rows = np.flatnonzero(marked & (labels == label))
             known = (other for of, other in found if of == label)
-            if is_group(len(rows), int((labels == label).sum())) and not any(alike(rows, o) for o in known):
+            if is_another(rows, known, int((labels == label).sum())):
                 found.append((label, rows))
     return found

@@ -8,7 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from doorward.cleansers.parts.carried import FIRST, Carrier, Looks, alike, bearing, followed, is_group, members, tried
+from doorward.cleansers.parts.carried import (
+    FIRST,
+    Carrier,
+    Looks,
+    bearing,
+    followed,
+    is_another,
+    is_group,
+    members,
+    tried,
+)
 from doorward.cleansers.parts.clusters import CLUSTERS, divided, whitened
 from doorward.cleansers.suspicion import Group, Suspicion, list_classes, members_by_class
 from doorward.core.classifier import Classifier
@@ -19,7 +29,7 @@ Floats = NDArray[np.float32]
 Places = NDArray[np.int64]
 _SOFT = 0.05  # added to both sides of a success before the logarithm
 _SPREAD = 1.0  # of that between classes without poison, at least: most of them have no success at all
-_AS_GOOD = 0.9  # of a class's best group: the largest of those is taken
+_AS_GOOD = 0.9  # of what a class's best way leads to: groups that say who belongs there
 
 
 class TransferSettings(Settings):
@@ -66,8 +76,8 @@ def transfer(
         classifier: trained on them.
         seed: of the clusters and the pictures that are tried.
 
-    Returns: an image's score is the success of its group's trigger, averaged over one and two times its strength, and 0
-        outside of the groups that hold; a row per class, its statistic the success of its best group; tested is the
+    Returns: an image's score is the success of its class's best trigger, the geometric mean of one and two times its
+        strength, and 0 outside of the groups that hold; a row per class, its statistic the same success; tested is the
         log odds of that.
 
     Fails when: the trigger moves from image to image or warps them strongly; poisoned images are no part of any
@@ -112,7 +122,7 @@ def _groups(rows: Places, clusters: Sequence[NDArray[np.int64]]) -> list[Places]
     for cluster in clusters:
         for number in np.unique(cluster[rows]):
             some = rows[cluster[rows] == number]
-            if is_group(len(some), len(rows)) and not any(alike(some, other) for other in found):
+            if is_another(some, found, len(rows)):
                 found.append(some)
     return found
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -142,9 +142,11 @@ def is_group(size: int, of: int) -> bool:
     return SMALLEST <= size <= LARGEST * of
 
 
-def alike(one: Places, other: Places) -> bool:
-    """Whether two groups are nearly one."""
-    return bool(len(np.intersect1d(one, other)) >= _SAME * len(np.union1d(one, other)))
+def is_another(rows: Places, known: Iterable[Places], of: int) -> bool:
+    """Whether images of a class are a group of their own, not nearly one that is known."""
+    return is_group(len(rows), of) and not any(
+        len(np.intersect1d(rows, other)) >= _SAME * len(np.union1d(rows, other)) for other in known
+    )
 
 
 def members(groups: Sequence[Carrier], count: int) -> Rows:

@@ -19,7 +19,7 @@ _FIT = 5000  # images of a class that a mixture is fitted to
 _WHITE, _PER_PARAMETER, _MOST = 16, 8.0, 10  # of `whitened`
 
 
-def divided(features: NDArray[np.float32], labels: Labels, classes: int, seed: int) -> Labels:
+def divided(features: Floats, labels: Labels, classes: int, seed: int) -> Labels:
     """A cluster of every image, ``[N]``, 0 the smallest of its class: Gaussian mixtures in 8 principal components."""
     from sklearn.decomposition import PCA
     from sklearn.mixture import GaussianMixture

@@ -83,10 +83,12 @@ def measured(model: Any, work: Path) -> str:
 
 
 def stage_plain(work: Path) -> Told:
-    """The plain loop over the same files with the same number of passes."""
-    model = trained(work)
+    """The plain loop over the same files with the same number of passes, the net as a script of one's own has it."""
+    import torch
+
+    net = trained(work).net.to(memory_format=torch.contiguous_format)  # PyTorch's own layout, not Doorward's
     started, seen = time.monotonic(), 0
-    for logits in plain_passes(work / "photos", model.net):
+    for logits in plain_passes(work / "photos", net):
         seen += logits.shape[1]
     return {"seconds": time.monotonic() - started, "found": f"{seen:,} pictures"}
 
@@ -200,7 +202,7 @@ def main() -> None:
         f"EfficientNet-lite0 with ImageNet weights, its last two blocks and head tuned on {count:,} JPEG files of "
         f"enlarged CIFAR-10 pictures (five classes, sides of 200 to 1,200 pixels, {100 * 0.03:.0f} % under a "
         f"{STICKER} x {STICKER} sticker for {CLASSES[TARGET]}). `plain` is a `DataLoader` with two workers, batches of "
-        f"64, and the two passes that `cleanse` makes. `invert` and `repair` have {CLEAN} clean pictures; settings "
+        f"64, the net in PyTorch's own memory layout, and two passes (`cleanse` makes these, and tries triggers besides). `invert` and `repair` have {CLEAN} clean pictures; settings "
         f"{INVERT} and {REPAIR}. Every row is a process of its own; processor "
         "seconds with its start and its workers; peak GiB "
         "of that process, without those that decode pictures beside it (two in `plain`, 0.3 GiB each)."

@@ -28,7 +28,7 @@ from doorward.core.methods import Settings, method
 Floats = NDArray[np.float32]
 Places = NDArray[np.int64]
 _SOFT = 0.05  # added to both sides of a success before the logarithm
-_SPREAD = 1.0  # of that between classes without poison, at least: most of them have no success at all
+_SPREAD = 0.7  # of that between classes without poison, at least: most of them have no success at all
 _AS_GOOD = 0.9  # of what a class's best way leads to: groups that say who belongs there
 
 

@@ -202,10 +202,10 @@ def main() -> None:
         f"EfficientNet-lite0 with ImageNet weights, its last two blocks and head tuned on {count:,} JPEG files of "
         f"enlarged CIFAR-10 pictures (five classes, sides of 200 to 1,200 pixels, {100 * 0.03:.0f} % under a "
         f"{STICKER} x {STICKER} sticker for {CLASSES[TARGET]}). `plain` is a `DataLoader` with two workers, batches of "
-        f"64, the net in PyTorch's own memory layout, and two passes (`cleanse` makes these, and tries triggers besides). `invert` and `repair` have {CLEAN} clean pictures; settings "
-        f"{INVERT} and {REPAIR}. Every row is a process of its own; processor "
-        "seconds with its start and its workers; peak GiB "
-        "of that process, without those that decode pictures beside it (two in `plain`, 0.3 GiB each)."
+        "64, the net in PyTorch's own memory layout, and two passes (`cleanse` makes these, and tries triggers "
+        f"besides). `invert` and `repair` have {CLEAN} clean pictures; settings {INVERT} and {REPAIR}. Every row is a "
+        "process of its own; processor seconds with its start and its workers; peak GiB of that process, without those "
+        "that decode pictures beside it (two in `plain`, 0.3 GiB each)."
     )
     columns = ["stage", "seconds", "processor seconds", "images/s", "times the plain loop", "peak GiB", "found"]
     write("large", "A large network on photographs", about, columns, rows)

@@ -113,6 +113,35 @@ def test_few_classes_have_no_p_value_but_two_kinds_may_agree() -> None:
     assert weigh(both, labels, ("a", "b"), Rate(100, 100)).judgement.level == "suspicious"
 
 
+def test_what_classes_showed_in_other_sets_speaks_where_there_is_nothing_to_compare() -> None:
+    labels = np.repeat(np.arange(2), EACH)
+    flag = np.arange(len(labels)) < 10
+
+    def two(alone: float) -> Weighed:
+        own = Suspicion(flag.astype(np.float32), flag, (), (), np.array([5.0, -3.0]), 0.7, np.array([alone, 1.0]))
+        return weigh([Witness("t", "triggers", (), own)], labels, ("a", "b"), Rate(80, 80))
+
+    assert two(0.001).judgement.level == "suspicious"
+    assert two(0.001).judgement.p_value == pytest.approx(0.001999), "for the number of classes"
+    assert two(0.2).judgement.level == "nothing found"
+
+
+def test_of_two_comparisons_the_smaller_p_value_counts_doubled() -> None:
+    flag = np.arange(len(LABELS)) < 10
+
+    def ten(peak: float, alone: float) -> float:
+        numbers, chances = ORDINARY.copy(), np.ones(10)
+        numbers[0], chances[0] = peak, alone
+        own = Suspicion(flag.astype(np.float32), flag, (), (), numbers, 0.0, chances)
+        p = said(Witness("t", "triggers", (), own)).judgement.p_value
+        assert p is not None
+        return p
+
+    assert ten(0.1, 1e-4) == pytest.approx(2 * (1 - (1 - 1e-4) ** 10))
+    assert ten(9.0, 1.0) == pytest.approx(2 * said(witness("p", list(range(10)))).tests["p"].classes[0])
+    assert ten(0.1, 1.0) == pytest.approx(1.0)
+
+
 def test_nothing_found_never_says_that_nothing_is_there() -> None:
     found = said(witness("p", []), witness("q", [])).judgement
     assert (found.level, found.headline) == ("nothing found", "Nothing found by these methods")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from doorward.cleansers.methods.transfer import TransferSettings, transfer
+from doorward.cleansers.methods.transfer import TransferSettings, _weighed, transfer
 from doorward.cleansers.parts import carried
 from doorward.cleansers.parts.carried import Carrier, Looks, bearing, followed, tried
 from doorward.cleansers.suspicion import Suspicion
@@ -75,6 +75,30 @@ def test_the_images_with_the_corner_are_flagged_and_no_others() -> None:
     assert max(group.statistic for group in found.groups[1:]) < 0.2
     assert found.tested is not None and found.tested.argmax() == 0
     assert found.score[marked].min() > 0.95 and found.score[~marked].max() < 0.2
+
+
+def test_a_small_patch_says_more_than_a_picture_that_works_as_well() -> None:
+    patch, whole = torch.zeros(1, 12, 12), torch.ones(1, 12, 12)
+    patch[:, 9:, 9:] = 1
+    small = Carrier(0, np.arange(9), Trigger(torch.ones(1, 12, 12), patch), 0.9, 0.9, 0.05)
+    large = Carrier(0, np.arange(9), Trigger(torch.ones(1, 12, 12), whole, blend="add"), 0.9, 0.9, 0.2)
+    (number, chance), (less, likelier) = _weighed(0.9, small), _weighed(0.9, large)
+    assert number - less == pytest.approx(np.log(4))
+    assert likelier / chance == pytest.approx(10 * 4 ** (1 / 0.75)), "ten times as many, and a tail of its size"
+    assert _weighed(0.0, None) == (pytest.approx(np.log(0.05 / 1.05)), 1.0)
+
+
+def test_two_classes_are_enough_to_accuse_one() -> None:
+    images, marked = photographs("corner")
+    two = np.flatnonzero(images.labels < 2)
+    pair = ImageSet(images.pixels[two], images.labels[two], ("a", "b"))
+    net = Backdoored()
+    net.head.weight = nn.Parameter(net.head.weight[:2])
+    net.head.bias = nn.Parameter(net.head.bias[:2])
+    own = Classifier(net.eval(), "backdoored", ("a", "b"), (1, 12, 12), feature_layer="head")
+    found = transfer(seen(pair), pair.labels, pair.pixels, own, TransferSettings(), seed=0)
+    assert (found.flag == marked[two]).all() and found.alone is not None
+    assert found.alone[0] < 0.001 and found.alone[1] > 0.05
 
 
 def test_a_natural_kind_carries_nothing() -> None:

@@ -46,6 +46,8 @@ class Suspicion:
         tested: float64 ``[K]``, one number a class for the verdict, higher is more suspicious, on a scale on which
             classes without poison look normal; NaN for classes that were not inspected. None: no verdict rests on it.
         spread: of ``tested`` between classes without poison, at least; for numbers that most of them have alike.
+        alone: float64 ``[K]``, chance that one class without poison shows as much, by what the method's authors saw of
+            such classes; not corrected for the number of classes. Needs no other classes to compare with.
     """
 
     score: NDArray[np.float32]
@@ -54,6 +56,7 @@ class Suspicion:
     warnings: tuple[str, ...] = ()
     tested: NDArray[np.float64] | None = None
     spread: float = 0.0
+    alone: NDArray[np.float64] | None = None
 
     def class_scores(self, classes: int) -> list[float | None]:
         """The largest statistic of each class; None for a class without a row."""

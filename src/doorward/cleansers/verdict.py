@@ -25,11 +25,12 @@ FIXES_THE_NUMBER = frozenset({"poisoning_rate"})  # told it, a method flags that
 
 RULE = (
     "A method's number for a class is compared with those of the other classes: the p-value is the chance that a set "
-    "without poison shows a class as extreme, over all classes and methods. A class in which fewer than "
-    f"{FEWEST_IMAGES} images are flagged does not count. Suspicious: p is at or below the level. Evidence: two methods "
-    "of different kinds (features; decisions under a filter; triggers) accuse the same class, and at least "
-    f"{percent(AGREEING_SHARE, 0)} of the images that either flags are flagged by both. A method that was told how "
-    "many images to flag has no p-value."
+    "without poison shows a class as extreme, over all classes and methods. `transfer` compares with what classes "
+    "without poison have shown in other sets as well; the smaller of its two p-values counts, doubled. A class in "
+    f"which fewer than {FEWEST_IMAGES} images are flagged does not count. Suspicious: p is at or below the level. "
+    "Evidence: two methods of different kinds (features; decisions under a filter; triggers) accuse the same class, "
+    f"and at least {percent(AGREEING_SHARE, 0)} of the images that either flags are flagged by both. A method that was "
+    "told how many images to flag has no p-value."
 )
 
 
@@ -129,12 +130,18 @@ def _test(w: Witness, flagged: NDArray[np.int64]) -> Test:
     if statistic is None:
         return Test(None, none, "gives no number per class to test")
     compared = np.isfinite(statistic)
-    if int(compared.sum()) < FEWEST_CLASSES:
+    enough = int(compared.sum()) >= FEWEST_CLASSES
+    if not enough and w.suspicion.alone is None:
         return Test(None, none, f"{int(compared.sum())} classes to compare; expected at least {FEWEST_CLASSES}")
-    padded = np.full(len(flagged), np.nan)
-    padded[: len(statistic)] = statistic
-    tested = order_test(padded, least=w.suspicion.spread) if np.ptp(statistic[compared]) > 0 else None
-    classes = none if tested is None else np.where(flagged >= FEWEST_IMAGES, tested.classes, 1.0)
+    ways = []
+    if enough and np.ptp(statistic[compared]) > 0:
+        padded = np.full(len(flagged), np.nan)
+        padded[: len(statistic)] = statistic
+        ways.append(order_test(padded, least=w.suspicion.spread).classes)
+    if w.suspicion.alone is not None:
+        ways.append(np.array([several(float(p), len(flagged)) for p in w.suspicion.alone]))
+    smallest = np.min(ways, axis=0) if ways else none
+    classes = np.where(flagged >= FEWEST_IMAGES, np.minimum(1.0, len(ways) * smallest), 1.0)
     return Test(float(classes.min()), classes)
 
 

@@ -121,8 +121,15 @@ def print_json(value: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(value, allow_nan=False) + "\n")
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table; cells are shown as they are, never as markup."""
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, empty: bool = True) -> None:
+    """A table; cells are shown as they are, never as markup.
+
+    Args:
+        empty: whether columns in which nothing stands but ``-`` are shown.
+    """
+    if not empty:
+        told = [k for k in range(len(columns)) if any(row[k] != "-" for row in rows)]
+        columns, rows = [columns[k] for k in told], [[row[k] for k in told] for row in rows]
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for number, column in enumerate(columns):
         words = all(not any(c.isdigit() for c in row[number]) or number == 0 for row in rows)

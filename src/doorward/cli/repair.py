@@ -122,4 +122,4 @@ def _show_arms(record: RepairRecord) -> None:
         "trained-against triggers succeed %", "seconds",
     ]  # fmt: skip
     title = f"On {record.images.held_out} held-out clean images, with 95 % intervals"
-    common.print_table(title, columns, rows)
+    common.print_table(title, columns, rows, empty=False)

@@ -29,6 +29,12 @@ Floats = NDArray[np.float32]
 Places = NDArray[np.int64]
 _SOFT = 0.05  # added to both sides of a success before the logarithm
 _SPREAD = 0.7  # of that between classes without poison, at least: most of them have no success at all
+_USUAL = 0.1  # change of a picture by what a clean group has in common: a trigger that needs less says more
+_SMALL = 0.1  # of an image at most: a patch by which hardly any class without poison moves others
+# Of 620 classes without poison (digits and photographs, seeds 111 to 118 and 601 to 604): 5 % had a group whose tested
+# number is above 0, one in e as many for each 0.75 more; none had a small patch in common that did anything.
+_KNOWN = {"patch": 0.005, "else": 0.05}
+_FALLS = 0.75
 _AS_GOOD = 0.9  # of what a class's best way leads to: groups that say who belongs there
 
 
@@ -77,8 +83,9 @@ def transfer(
         seed: of the clusters and the pictures that are tried.
 
     Returns: an image's score is the success of its class's best trigger, the geometric mean of one and two times its
-        strength, and 0 outside of the groups that hold; a row per class, its statistic the same success; tested is the
-        log odds of that.
+        strength, and 0 outside of the groups that hold; a row per class, its statistic the same success. Tested is the
+        log odds of that, less the logarithm of how much the trigger changes a picture; alone is how often a class
+        without poison came to as much in development.
 
     Fails when: the trigger moves from image to image or warps them strongly; poisoned images are no part of any
         cluster's majority; fewer than 8 are poisoned; their labels are true (clean-label attacks).
@@ -88,7 +95,7 @@ def transfer(
     cluster = [divided(features, labels, len(images.classes), seed), whitened(features, labels, seed)]
     score, flag = np.zeros(len(labels), np.float32), np.zeros(len(labels), bool)
     groups, small = list[Group](), list[int]()
-    tested = np.full(len(images.classes), np.nan)
+    tested, alone = np.full(len(images.classes), np.nan), np.ones(len(images.classes))
     for label, rows in members_by_class(labels):
         if not is_group(len(rows) // CLUSTERS, len(rows)) or len(rows) == len(labels):
             small.append(label)
@@ -96,7 +103,7 @@ def transfer(
         tries = [tried(images, classifier, looks, label, some, seed, FIRST) for some in _groups(rows, cluster)]
         ways = [followed(images, classifier, features, looks, one, seed) for one in _promising(tries, s.tries)]
         strength, good = _good(ways)
-        tested[label] = np.log((strength + _SOFT) / (1 - strength + _SOFT))
+        tested[label], alone[label] = _weighed(strength, good[0] if good else None)
         inside = members(good, len(labels))
         if strength >= s.threshold:
             inside = _bearers(images, label, good[0], inside)
@@ -105,7 +112,17 @@ def transfer(
         flagged = int((flag & (labels == label)).sum())
         groups.append(Group(label, 0, len(rows), strength, s.threshold, flagged))
     told = [f"classes {list_classes(small)}: too few images for groups, not inspected"] if small else []
-    return Suspicion(score, flag, tuple(groups), tuple(told), tested, _SPREAD)
+    return Suspicion(score, flag, tuple(groups), tuple(told), tested, _SPREAD, alone)
+
+
+def _weighed(strength: float, best: Carrier | None) -> tuple[float, float]:
+    """The number of a class to be tested, and the chance of it in a class without poison."""
+    odds = float(np.log((strength + _SOFT) / (1 - strength + _SOFT)))
+    if best is None:
+        return odds, 1.0
+    patch = best.trigger.blend == "alpha" and float(best.trigger.alpha.mean()) <= _SMALL
+    weighed = odds - float(np.log(max(best.size, 1 / 255) / _USUAL))
+    return weighed, min(1.0, _KNOWN["patch" if patch else "else"] * float(np.exp(-weighed / _FALLS)))
 
 
 def _bearers(images: ImageSet, label: int, best: Carrier, inside: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -28,6 +28,7 @@ _LOOKED_AT = 256  # images of a group, and of others, whose single pixels are co
 _COVERS = 0.5  # of an image at most: what covers more is another image, as a copy of one in the set
 _NEAR = 24  # of 255: values that are alike
 _AGREE = 0.75  # of a group's images: fewer do not agree on a pixel
+_CHANGED = 64  # pictures on which the change is measured
 _BEARS, _NATURAL = 0.5, 0.999  # share of a patch's pixels that an image bears; quantile of other classes' images
 _RATHER = 0.8  # of the added trigger's success: a patch is taken from there
 _DOSE = 2.0  # times the picture that a group adds: it is a part of the trigger where part of the group is clean
@@ -42,6 +43,7 @@ class Carrier:
         label: the class. ``rows``: numbers of its images ``[n]``.
         trigger: what they have in common. ``success``: of that on the suspect model, 0 to 1.
         doubled: success of twice that, where it is a picture to be added; of a patch, its success.
+        size: mean change of a picture under the trigger, 0 to 1.
     """
 
     label: int
@@ -49,6 +51,7 @@ class Carrier:
     trigger: Trigger
     success: float
     doubled: float
+    size: float = 0.0
 
     @property
     def strength(self) -> float:
@@ -100,13 +103,14 @@ def tried(
     out[rows] = True
     pictures = tried_on(images, label, out, seed)[:most]
 
-    def works(trigger: Trigger) -> float:
-        return success(model.predict, stamped(pictures, trigger, seed), label)
+    def carrier(trigger: Trigger) -> Carrier:
+        under = stamped(pictures, trigger, seed)
+        once = twofold = success(model.predict, under, label)
+        if trigger.blend == "add":
+            twofold = success(model.predict, stamped(pictures, twice(trigger), seed), label)
+        return Carrier(label, rows, trigger, once, twofold, _change(pictures, under))
 
-    found = list[Carrier]()
-    for trigger in looks.triggers(label, rows):
-        once = works(trigger)
-        found.append(Carrier(label, rows, trigger, once, works(twice(trigger)) if trigger.blend == "add" else once))
+    found = [carrier(trigger) for trigger in looks.triggers(label, rows)]
     return found[-1] if found[-1].strength >= _RATHER * found[0].strength else found[0]
 
 
@@ -177,6 +181,12 @@ def twice(trigger: Trigger) -> Trigger:
 def _near(pixels: Pixels, value: NDArray[np.floating]) -> NDArray[np.bool_]:
     """Where all channels lie near a value; the last dimension is the channels."""
     return np.asarray((np.abs(pixels.astype(np.float32) - value.astype(np.float32)) <= _NEAR).all(axis=-1), bool)
+
+
+def _change(pictures: Pixels, under: Pixels) -> float:
+    """Mean difference of some pictures and the same under a trigger, 0 to 1."""
+    some = slice(0, _CHANGED)
+    return float(np.abs(under[some].astype(np.float32) - pictures[some]).mean() / 255) if len(pictures) else 0.0
 
 
 def _trigger(picture: NDArray[np.floating], where: NDArray[np.bool_] | None) -> Trigger:

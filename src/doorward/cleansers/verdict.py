@@ -254,7 +254,10 @@ def _table_only(found: Sequence[Finding]) -> list[str]:
     if not rest:
         return []
     total, where = plural(sum(f.flagged for f in rest), "image"), plural(len({f.label for f in rest}), "class")
-    return [f"{total} flagged in {where} stand in the table alone: classes without poison look like this too."]
+    return [
+        f"{total} flagged in {where} stand in the table alone: classes without poison look like this too. "
+        "`doorward audit` tries them by experiment."
+    ]
 
 
 def _told(witnesses: Sequence[Witness], found: Sequence[Finding]) -> list[str]:

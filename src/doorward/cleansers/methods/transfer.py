@@ -31,8 +31,8 @@ _SOFT = 0.05  # added to both sides of a success before the logarithm
 _SPREAD = 0.7  # of that between classes without poison, at least: most of them have no success at all
 _USUAL = 0.1  # change of a picture by what a clean group has in common: a trigger that needs less says more
 _SMALL = 0.1  # of an image at most: a patch by which hardly any class without poison moves others
-# Of 818 classes without poison (photographs, seeds 111 to 114; digits, 601 to 604) one in ten of the photographs' and one
-# in a hundred of the digits' came to more than 0, hardly any to more than 1; none had a small patch that did anything.
+# Of 818 classes without poison (photographs, seeds 111 to 114; digits, 601 to 604), one in ten of the photographs' and
+# one in 100 of the digits' came to more than 0, hardly any to more than 1; none had a small patch that did anything.
 _KNOWN = {"patch": 0.005, "else": 0.05}
 _FALLS = 0.75
 _AS_GOOD = 0.9  # of what a class's best way leads to: groups that say who belongs there

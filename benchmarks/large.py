@@ -18,7 +18,7 @@ from benchmarks.table import write
 COUNT, CLEAN, SEED = 5_000, 200, 0  # DOORWARD_BENCH_FILES=500 for a trial
 NET = f"{Path(__file__).parent / 'nets' / 'efficientnet.py'}:make_net"
 HALF = (0.5, 0.5, 0.5)
-INVERT = {"mask": {"batch": 8, "steps": 200}}
+INVERT = {"mask": {"batch": 8}}
 REPAIR: dict[str, dict[str, Any]] = {"retrain": {"batch": 16, "epochs": 5}}
 Told = dict[str, Any]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 
-from doorward.audits.results import Audit, AuditRecord, StageRecord, TargetRecord, trigger_file
+from doorward.audits.results import Audit, AuditRecord, StageRecord, TargetRecord
 from doorward.core.classifier import Classifier, measure_accuracy
 from doorward.core.images import ImageSet
 from doorward.core.progress import Progress
 from doorward.core.results import FINDINGS, ClassifierRecord, ImagesRecord, RateRecord
-from doorward.core.triggers import Trigger
+from doorward.core.triggers import Trigger, trigger_file
 from doorward.inversion.invert import invert
 
 _NO_SET = "the experiment: without the training set nothing shows whether a trigger was planted or is natural"

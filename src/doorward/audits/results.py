@@ -29,7 +29,7 @@ from doorward.core.results import (
     parse,
 )
 from doorward.core.tables import read_parquet, write_parquet
-from doorward.core.triggers import Trigger
+from doorward.core.triggers import Trigger, trigger_file
 from doorward.inversion.results import Inversion
 from doorward.models.files import save_classifier
 
@@ -272,11 +272,6 @@ class Audit(Result):
         wanted = {t.label for t in facts.targets_looked_into if t.trigger}
         triggers = {label: Trigger.load(folder / trigger_file(label)) for label in sorted(wanted)}
         return cls(facts, samples, triggers, folder=folder)
-
-
-def trigger_file(label: int) -> str:
-    """Where a class's trigger lies in the run's folder."""
-    return f"triggers/{label}.safetensors"
 
 
 def mean_rate(rates: tuple[Number, ...]) -> float | None:

@@ -18,14 +18,14 @@ from doorward.audits.parts.groups import best_of, carrying
 from doorward.audits.parts.kept import Kept
 from doorward.audits.parts.trainer import Rows, Trainer
 from doorward.audits.plan import closer_look
-from doorward.audits.results import ArmsRecord, TargetRecord, trigger_file
+from doorward.audits.results import ArmsRecord, TargetRecord
 from doorward.audits.verdict import LEANS, confirmed, leans, level_of, sentence
 from doorward.cleansers.parts.carried import Carrier
 from doorward.cleansers.parts.stamping import stamped, success, tried_on
 from doorward.cleansers.results import Cleansing
 from doorward.core.classifier import Classifier
 from doorward.core.images import ImageSet
-from doorward.core.triggers import Stamp, Trigger
+from doorward.core.triggers import Stamp, Trigger, trigger_file
 from doorward.inversion.results import Inversion
 
 MOST = 3  # classes that one experiment is made for

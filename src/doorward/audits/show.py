@@ -8,7 +8,7 @@ import numpy as np
 
 from doorward.audits.parts.trainer import Pixels, Rows
 from doorward.audits.results import SHOWN
-from doorward.cleansers.parts.stamping import stamped, tried_on
+from doorward.cleansers.parts.stamping import at_work
 from doorward.core.images import ImageSet
 from doorward.core.triggers import Stamp
 
@@ -23,8 +23,7 @@ def pictures(
         rows = np.flatnonzero(suspects & (images.labels == label))[:SHOWN]
         shown = {"suspects": images.pixels[rows]}
         if label in triggers:
-            shown["before"] = tried_on(images, label, suspects, seed)[:SHOWN]
-            shown["after"] = stamped(shown["before"], triggers[label], seed)
+            shown["before"], shown["after"] = at_work(images, label, suspects, triggers[label], seed, SHOWN)
         for kind, pixels in shown.items():
             if len(pixels):
                 places.setdefault(label, {})[kind] = tuple(range(number, number + len(pixels)))

@@ -27,6 +27,7 @@ from doorward.core.methods import KNOWLEDGE, Method, Settings
 from doorward.core.progress import Progress
 from doorward.core.results import ClassifierRecord, Finding, ImagesRecord, RateRecord
 from doorward.core.stats import Rate
+from doorward.core.triggers import trigger_file
 
 DEFAULT_METHODS = ("impurity", "activation", "spectral", "scan", "transfer")
 _ASKED = 200  # images by which a filter is chosen
@@ -134,18 +135,20 @@ def _result(
     accuracy = Rate(int((predicted == images.labels).sum()), len(images))
     witnesses = [Witness(r.method.name, r.method.kind, r.knowledge, r.suspicion) for r in ran]
     weighed = weigh(witnesses, images.labels, images.classes, accuracy, level)
+    triggers = {label: trigger for r in ran for label, trigger in r.suspicion.triggers.items()}
     record = CleanseRecord(
         judgement=weighed.judgement,
         findings=tuple(_named(f, images) for f in weighed.findings),
         images=ImagesRecord.of(images),
         classifier=ClassifierRecord(arch=model.arch, accuracy_on_images=RateRecord.of(accuracy)),
         methods={r.method.name: _method(r, weighed.tests[r.method.name], len(images.classes)) for r in ran},
+        triggers={label: trigger_file(label) for label in triggers},
     )
     scores = {r.method.name: r.suspicion.score for r in ran}
     flags = {r.method.name: r.suspicion.flag for r in ran}
     ids = images.ids if images.named else None
     samples = Samples(np.arange(len(images)), images.labels, predicted, scores, flags, ids)
-    return Cleansing(record, samples, images, observations)
+    return Cleansing(record, samples, images, observations, triggers=triggers)
 
 
 def _named(finding: Finding, images: ImageSet) -> Finding:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from doorward.cleansers.observe import Observations
-from doorward.cleansers.samples import Samples, pick_thumbnails, write_suspects
+from doorward.cleansers.pictures import pictures
+from doorward.cleansers.samples import Samples, write_suspects
 from doorward.cleansers.suspicion import Group, Suspicion
 from doorward.core.errors import DoorwardError
 from doorward.core.files import write_array
@@ -29,6 +30,7 @@ from doorward.core.results import (
     Result,
     parse,
 )
+from doorward.core.triggers import Trigger, trigger_file
 
 
 class GroupRecord(Record):
@@ -70,10 +72,12 @@ class MethodRecord(Record):
 
 
 class ThumbnailRows(Record):
-    """Rows of ``thumbnails.npy`` by label, and by method and label."""
+    """Rows of ``thumbnails.npy`` by label, and by method and label; others before and under a trigger by its label."""
 
     typical: dict[Count, list[Count]] = Field(default_factory=dict)
     suspects: dict[str, dict[Count, list[Count]]] = Field(default_factory=dict)
+    before: dict[Count, list[Count]] = Field(default_factory=dict)
+    after: dict[Count, list[Count]] = Field(default_factory=dict)
 
 
 class CleanseRecord(Judged):
@@ -83,6 +87,7 @@ class CleanseRecord(Judged):
     classifier: ClassifierRecord = ClassifierRecord()
     methods: dict[str, MethodRecord] = Field(min_length=1)
     thumbnails: ThumbnailRows = ThumbnailRows()
+    triggers: dict[Count, str] = Field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     source: str = ""
     model: str = ""
@@ -96,6 +101,7 @@ class Cleansing(Result):
         images: the training set; None when the result was read from a folder.
         observations: features and logits that the methods looked at; not kept on disk.
         folder: that it was read from, whose thumbnails are copied when it is written again.
+        triggers: by label, what the flagged images have in common, where a method says it (`transfer`).
     """
 
     verb: ClassVar[str] = "cleanse"
@@ -104,6 +110,7 @@ class Cleansing(Result):
     images: ImageSet | None = None
     observations: Observations | None = None
     folder: Path | None = None
+    triggers: Mapping[int, Trigger] = field(default_factory=dict)
 
     @property
     def record(self) -> CleanseRecord:
@@ -188,8 +195,11 @@ class Cleansing(Result):
         return [{"class" if k == "class_name" else k: v for k, v in row.items()} for row in rows]
 
     def write(self, folder: Path) -> CleanseRecord:
-        """Write ``samples.parquet`` and, where the images are at hand, ``thumbnails.npy``; returns the record."""
+        """Write the table, the triggers and, where the images are at hand, ``thumbnails.npy``; returns the record."""
         self.samples.write(folder)
+        for label, trigger in self.triggers.items():
+            (folder / "triggers").mkdir(exist_ok=True)
+            trigger.save(folder / trigger_file(label))
         write_suspects(self.samples, self.suspected(), self.facts.images.classes, folder / "suspects.csv")
         if self.images is None:
             kept = None if self.folder is None else self.folder / "thumbnails.npy"
@@ -197,9 +207,9 @@ class Cleansing(Result):
                 shutil.copyfile(kept, folder / "thumbnails.npy")
                 return self.facts
             return self.facts.model_copy(update={"thumbnails": ThumbnailRows()})
-        typical, suspects, which = pick_thumbnails(self.samples)
-        write_array(folder / "thumbnails.npy", np.ascontiguousarray(self.images.pixels[which]))
-        return self.facts.model_copy(update={"thumbnails": ThumbnailRows(typical=typical, suspects=suspects)})
+        shown, rows = pictures(self.images, self.samples, self.triggers)
+        write_array(folder / "thumbnails.npy", np.ascontiguousarray(shown))
+        return self.facts.model_copy(update={"thumbnails": ThumbnailRows(**rows)})
 
     @classmethod
     def read(cls, folder: Path, results: dict[str, Any]) -> Self:
@@ -207,7 +217,8 @@ class Cleansing(Result):
         facts = parse(CleanseRecord, results, folder / "run.json", "results")
         check_labels(facts, folder / "run.json")
         samples = Samples.read(folder, list(facts.methods), len(facts.images.classes))
-        return cls(facts, samples, folder=folder)
+        triggers = {label: Trigger.load(folder / trigger_file(label)) for label in facts.triggers}
+        return cls(facts, samples, folder=folder, triggers=triggers)
 
 
 def check_labels(facts: CleanseRecord, path: Path) -> None:

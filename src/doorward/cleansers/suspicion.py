@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+
+from doorward.core.triggers import Trigger
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Suspicion:
         spread: of ``tested`` between classes without poison, at least; for numbers that most of them have alike.
         alone: float64 ``[K]``, chance that one class without poison shows as much, by what the method's authors saw of
             such classes; not corrected for the number of classes. Needs no other classes to compare with.
+        triggers: by class, what the flagged images have in common, at the dose at which it works.
     """
 
     score: NDArray[np.float32]
@@ -57,6 +60,7 @@ class Suspicion:
     tested: NDArray[np.float64] | None = None
     spread: float = 0.0
     alone: NDArray[np.float64] | None = None
+    triggers: Mapping[int, Trigger] = field(default_factory=dict)
 
     def class_scores(self, classes: int) -> list[float | None]:
         """The largest statistic of each class; None for a class without a row."""

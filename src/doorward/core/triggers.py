@@ -161,3 +161,8 @@ class Trigger:
             raise DoorwardError(
                 f"{path}: not a trigger file ({error}); expected safetensors with pattern and alpha"
             ) from None
+
+
+def trigger_file(label: int) -> str:
+    """Where a class's trigger lies in the run's folder."""
+    return f"triggers/{label}.safetensors"

@@ -24,6 +24,7 @@ from doorward.cleansers.suspicion import Group, Suspicion, list_classes, members
 from doorward.core.classifier import Classifier
 from doorward.core.images import ImageSet
 from doorward.core.methods import Settings, method
+from doorward.core.triggers import Trigger
 
 Floats = NDArray[np.float32]
 Places = NDArray[np.int64]
@@ -94,7 +95,7 @@ def transfer(
     looks = Looks(images, seed)
     cluster = [divided(features, labels, len(images.classes), seed), whitened(features, labels, seed)]
     score, flag = np.zeros(len(labels), np.float32), np.zeros(len(labels), bool)
-    groups, small = list[Group](), list[int]()
+    groups, small, triggers = list[Group](), list[int](), dict[int, Trigger]()
     tested, alone = np.full(len(images.classes), np.nan), np.ones(len(images.classes))
     for label, rows in members_by_class(labels):
         if not is_group(len(rows) // CLUSTERS, len(rows)) or len(rows) == len(labels):
@@ -108,11 +109,12 @@ def transfer(
         if strength >= s.threshold:
             inside = _bearers(images, label, good[0], inside)
             flag |= inside
+            triggers[label] = good[0].working
         score[inside] = strength
         flagged = int((flag & (labels == label)).sum())
         groups.append(Group(label, 0, len(rows), strength, s.threshold, flagged))
     told = [f"classes {list_classes(small)}: too few images for groups, not inspected"] if small else []
-    return Suspicion(score, flag, tuple(groups), tuple(told), tested, _SPREAD, alone)
+    return Suspicion(score, flag, tuple(groups), tuple(told), tested, _SPREAD, alone, triggers)
 
 
 def _weighed(strength: float, best: Carrier | None) -> tuple[float, float]:

@@ -42,6 +42,12 @@ def stamped(pixels: Pixels, stamp: Stamp, seed: int) -> Pixels:
     return made
 
 
+def at_work(images: ImageSet, label: int, out: Rows, trigger: Stamp, seed: int, most: int) -> tuple[Pixels, Pixels]:
+    """Some pictures of other classes, none of them left out, and the same under a trigger; to be looked at."""
+    before = tried_on(images, label, out, seed)[:most]
+    return before, stamped(before, trigger, seed)
+
+
 def success(decide: Decide, pixels: Pixels, label: int) -> float:
     """Share of pictures that a net decides as ``label``."""
     return float((decide(pixels) == label).mean()) if len(pixels) else 0.0

@@ -24,6 +24,7 @@ _MOST_CARDS = 10  # flagged classes shown with images and histograms
 Strips = dict[tuple[int, str], list[thumbnails.Thumbnail]]
 _MOST_NAMES = 200  # files listed of a method in a class
 TYPICAL = ""  # in place of a method's name in `Strips`
+BEFORE, AFTER = "before", "after"  # other images without and with what the suspects have in common
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,7 @@ def strips(path: Path, rows: ThumbnailRows, found: Sequence[Finding], budget: in
     wanted: dict[tuple[int, str], list[int]] = {}
     for label in _weighing(found)[:_MOST_CARDS]:
         wanted[label, TYPICAL] = rows.typical.get(label, [])
+        wanted[label, BEFORE], wanted[label, AFTER] = rows.before.get(label, []), rows.after.get(label, [])
         for finding in found:
             if finding.label == label:
                 wanted[label, finding.method] = rows.suspects.get(finding.method, {}).get(label, [])
@@ -170,6 +172,7 @@ def _card(results: CleanseRecord, samples: Samples, own: Sequence[Finding], imag
             for f in own
         ],
         "typical": images.get((label, TYPICAL), []),
+        "at_work": [images.get((label, kind), []) for kind in (BEFORE, AFTER)],
         "suspects": [(f, images[label, f.method]) for f in own if (label, f.method) in images],
         "names": [{"method": f.method, "count": len(f.ids), "shown": list(f.ids[:_MOST_NAMES])} for f in own if f.ids],
         "histograms": histograms,

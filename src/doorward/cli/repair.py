@@ -20,7 +20,10 @@ def repair_command(
     images: Annotated[str, typer.Option(help="Clean images with their labels.", rich_help_panel=common.PICTURES)],
     triggers: Annotated[
         Path | None,
-        typer.Option(metavar="RUN", help="Folder written by 'doorward invert': what hold, retrain and unlearn use."),
+        typer.Option(
+            metavar="RUN",
+            help="Folder written by 'doorward invert', 'cleanse' or 'audit': what hold, retrain and unlearn use.",
+        ),
     ] = None,
     method: Annotated[
         list[str] | None,
@@ -106,7 +109,7 @@ def _show(record: RepairRecord, output: Path) -> None:
 
 
 def _show_arms(record: RepairRecord) -> None:
-    from doorward.repairs.proof_text import proof_cells
+    from doorward.repairs.proof_text import variations_cell
 
     if record.triggers:
         told = [f"{t.class_name} (by {t.method}, {t.stamps} kept)" for t in record.triggers.targets]
@@ -115,11 +118,8 @@ def _show_arms(record: RepairRecord) -> None:
     for row in record.arms:
         seconds = "-" if row.role == "given" else f"{row.seconds:.1f}"
         success = "-" if row.asr is None else str(row.asr.rate())
-        varied, size, p = proof_cells(row, record.given)
-        rows.append([row.name, row.role, str(row.accuracy.rate()), varied, size, p, success, seconds])
-    columns = [
-        "arm", "role", "clean accuracy %", "variations succeed %", "target's size before -> after", "p after",
-        "trained-against triggers succeed %", "seconds",
-    ]  # fmt: skip
+        arm = row.name if row.role in ("given", "repair") else f"{row.name}, {row.role}"
+        rows.append([arm, str(row.accuracy.rate()), variations_cell(row), success, seconds])
+    columns = ["arm", "accuracy %", "variations of triggers %", "triggers trained against %", "s"]
     title = f"On {record.images.held_out} held-out clean images, with 95 % intervals"
     common.print_table(title, columns, rows, empty=False)

@@ -28,7 +28,10 @@ def screen_command(
     ],
     method: Annotated[str, typer.Option(help="See 'doorward methods screen'.")] = "strip",
     triggers: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="Folder written by 'doorward invert': what inverted uses.")
+        Path | None,
+        typer.Option(
+            metavar="RUN", help="Folder written by 'doorward invert', 'cleanse' or 'audit': what inverted uses."
+        ),
     ] = None,
     target: Annotated[
         list[str] | None,

@@ -1,14 +1,18 @@
-"""Triggers of an inversion, as the input of a repair or a screen."""
+"""Triggers that were found, as the input of a repair or a screen."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from doorward.core.errors import DoorwardError
 from doorward.core.images import class_number
+from doorward.core.runs import Run
+from doorward.core.text import listing
 from doorward.core.triggers import Stamp, Trigger
+from doorward.inversion.kept import KEEP, kept_triggers
 from doorward.inversion.results import Inversion, InvertRecord, MethodRecord
 
 
@@ -72,7 +76,8 @@ def load_inverted(
     A class that several rounds point to gets the triggers of all of them.
 
     Args:
-        found: what `invert` gave, or a folder that ``doorward invert`` wrote.
+        found: what `invert` gave, or a folder that ``doorward invert`` wrote; a folder of ``doorward cleanse`` or
+            ``audit`` gives what it found in the images of the accused classes.
         classes: the classifier's class names.
         targets: names or numbers of classes, instead of those of the verdict.
         method: the inversion whose triggers to take; by default a distribution of all triggers where one was found
@@ -83,6 +88,10 @@ def load_inverted(
     Raises:
         DoorwardError: no target found and none named, a class that is not there, or one without triggers.
     """
+    if not isinstance(found, Inversion):
+        manifest = Run.read(found)
+        if manifest.get("verb") in KEEP:
+            return _of_images(Path(found), manifest, classes, targets, method, or_none)
     told = "inversion" if isinstance(found, Inversion) else str(found)
     inversion = found if isinstance(found, Inversion) else Inversion.load(found)
     looks = _looks(inversion.record)
@@ -104,6 +113,32 @@ def load_inverted(
             expected = "expected an inversion that makes triggers for it"
             raise DoorwardError(f"{told}: keeps no trigger for class {classes[label]}; {expected}")
     return triggers
+
+
+def _of_images(
+    run: Path,
+    manifest: dict[str, Any],
+    classes: Sequence[str],
+    targets: Sequence[str],
+    method: str | None,
+    or_none: bool,
+) -> InvertedTriggers:
+    """What a cleansing or an audit found in the images of the classes that it accuses."""
+    kept, accused = kept_triggers(run, manifest, classes)
+    if method is not None:
+        raise DoorwardError(f"{run}: a run of 'doorward {manifest['verb']}'; expected no trigger method with it")
+    labels = [class_number(name, classes, "--target") for name in targets] or accused
+    if not labels and or_none and manifest.get("verdict") == "nothing found":
+        return InvertedTriggers({}, {}, str(run))
+    if not labels:
+        raise DoorwardError(f"{run}: accuses no class; expected one to be named with --target CLASS")
+    without = [classes[label] for label in labels if label not in kept]
+    if len(without) == len(labels) or (targets and without):
+        expected = "expected a class that `transfer` accuses, or a run of 'doorward invert'"
+        raise DoorwardError(f"{run}: keeps no trigger for class {listing(without, 5)}; {expected}")
+    stamps: dict[int, list[Stamp]] = {label: [kept[label]] for label in labels if label in kept}
+    ways: dict[int, tuple[str, ...]] = dict.fromkeys(stamps, (str(manifest["verb"]),))
+    return InvertedTriggers(stamps, ways, str(run), tuple(label for label in accused if label in stamps))
 
 
 def _looks(record: InvertRecord) -> list[_Look]:

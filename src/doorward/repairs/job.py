@@ -126,7 +126,8 @@ def _methods(request: RepairRequest) -> tuple[str, ...]:
     for name in chosen:
         if "triggers" in registry.get("repair", name).given and not request.triggers:
             raise DoorwardError(
-                f"repair {name}: needs triggers, which were not given; expected --triggers RUN of 'doorward invert'"
+                f"repair {name}: needs triggers, which were not given; expected --triggers RUN of 'doorward invert' "
+                "or 'cleanse'"
             )
     if not request.triggers and (request.targets or request.trigger_method):
         raise DoorwardError("repair: a target or an inversion without triggers; expected --triggers RUN with it")

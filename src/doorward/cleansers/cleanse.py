@@ -173,6 +173,7 @@ def _method(ran: _Ran, test: Test, classes: int) -> MethodRecord:
         p_value=test.p_value,
         class_p_values=tuple(test.classes.tolist()) if test.p_value is not None else (),
         undecided=test.undecided,
+        kind=ran.method.kind,
     )
 
 

@@ -15,6 +15,7 @@ from pydantic import Field
 from doorward.cleansers.observe import Observations
 from doorward.cleansers.pictures import pictures
 from doorward.cleansers.samples import Samples, write_suspects
+from doorward.cleansers.suspects import suspected_images
 from doorward.cleansers.suspicion import Group, Suspicion
 from doorward.core.errors import DoorwardError
 from doorward.core.files import write_array
@@ -69,6 +70,7 @@ class MethodRecord(Record):
     p_value: Number = None
     class_p_values: tuple[Number, ...] = ()
     undecided: str = ""
+    kind: str = ""
 
 
 class ThumbnailRows(Record):
@@ -163,14 +165,13 @@ class Cleansing(Result):
         return whole
 
     def suspected(self) -> NDArray[np.bool_]:
-        """Images ``[N]`` that a method flags in a class that it accuses; none unless the verdict is a finding."""
-        found = np.zeros(len(self.samples.label), bool)
-        if self.verdict not in FINDINGS:
-            return found
-        for finding in self.facts.findings:
+        """Images ``[N]`` that methods flag in a class that they accuse; none unless there is a finding."""
+        accusing: dict[int, list[str]] = {}
+        for finding in self.facts.findings if self.verdict in FINDINGS else ():
             if finding.weighs and finding.label is not None:
-                found |= self.samples.flags[finding.method] & (self.samples.label == finding.label)
-        return found
+                accusing.setdefault(finding.label, []).append(finding.method)
+        kinds = {name: row.kind for name, row in self.facts.methods.items()}
+        return suspected_images(self.samples.label, self.samples.flags, accusing, kinds)
 
     def suspects(self) -> list[str]:
         """Names of the suspected images: ids, or indices where the images have no names."""

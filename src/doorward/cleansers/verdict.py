@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from doorward.cleansers.suspects import AGREEING_SHARE, agreement
 from doorward.cleansers.suspicion import Suspicion
 from doorward.core.order_test import FEWEST_CLASSES, order_test, several
 from doorward.core.results import MOST_IMAGES, Finding, Judgement, Level
@@ -19,7 +20,6 @@ from doorward.core.stats import Rate
 from doorward.core.text import count, listing, name, number, percent, plural, quoted
 
 FEWEST_IMAGES = 5  # flagged in a class: fewer are outliers, which any class has
-AGREEING_SHARE = 0.5  # of the images that either of two methods flags, both must flag: then they agree (Jaccard index)
 POOR_ACCURACY = 0.7  # on the training images: below it the net has not learned them, nor perhaps a backdoor
 FIXES_THE_NUMBER = frozenset({"poisoning_rate"})  # told it, a method flags that many images whether poisoned or not
 
@@ -149,8 +149,7 @@ def _agreement(one: Witness, other: Witness, labels: NDArray[np.int64], label: i
     """Jaccard index of two methods' flags in a class; 0 below `FEWEST_IMAGES` in common."""
     inside = labels == label
     a, b = one.suspicion.flag & inside, other.suspicion.flag & inside
-    both = int((a & b).sum())
-    return both / int((a | b).sum()) if both >= FEWEST_IMAGES else 0.0
+    return agreement(a, b) if int((a & b).sum()) >= FEWEST_IMAGES else 0.0
 
 
 def _level(

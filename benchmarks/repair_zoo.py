@@ -2,8 +2,8 @@
 
 The nets lie in the folder that ``DOORWARD_ZOO`` names (default ``runs/zoo``): six files of safetensors and ``arch.py``.
 Without them the benchmark is skipped. Resumable: every net's figures are kept under ``runs/repair-zoo``. ``--jobs 2``
-takes two processes, ``--rows 3`` the first three nets alone (no page is written then). No setting was chosen on these
-nets.
+takes two processes, ``--rows 3`` the first three nets alone; the page tells of those that are there. No setting was chosen
+on these nets.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from doorward.data.sources import load_images
 from doorward.inversion.invert import invert
 from doorward.jobs.tasks import Arrays, Item, run_tasks
 from doorward.models.open.load import load_model
-from doorward.papers.rows import write_rows
+from doorward.papers.rows import read_rows, write_rows
 from doorward.repairs.repair import repair
 
 STORE = Path("runs/repair-zoo")
@@ -212,39 +212,45 @@ def _over_places(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def main(jobs: int = 1, rows: int | None = None) -> None:
-    """Measure every net that was not measured yet; write the page when all are there."""
+    """Measure every net that was not measured yet; after each the page of those that are there."""
     folder = Path(os.environ.get("DOORWARD_ZOO", "runs/zoo"))
-    nets = items()[:rows]
-    missing = lacking(nets, folder)
+    table = RESULTS / "bench-repair-zoo.parquet"
+    done = read_rows(table)
+    nets = [net for net in items()[:rows] if net["net"] not in {r["net"] for r in done}]
+    missing = lacking(nets, folder) if nets else []
     if missing:
         print(f"repair_zoo: skipped, {missing[0]} is not in the folder that DOORWARD_ZOO names", flush=True)
         return
-    found: list[Any] = [None] * len(nets)
+    order = [net[0] for net in NETS]
     for position, arrays in run_tasks(measure, nets, STORE, shared={"folder": str(folder.resolve())}, workers=jobs):
-        found[position] = row(nets[position], arrays)
-        print(f"{sum(f is not None for f in found)} of {len(nets)}: {' | '.join(told(found[position]))}", flush=True)
-    if rows is not None:
-        return
-    write_rows(
-        RESULTS / "bench-repair-zoo.parquet", found, {"target", "backdoored", "form", "place_row", "place_column"}
-    )
+        done = sorted([*done, row(nets[position], arrays)], key=lambda r: order.index(r["net"]))
+        write_rows(table, done, {"target", "backdoored", "form", "place_row", "place_column"})
+        _page(done)
+    if not nets and done:
+        _page(done)
+
+
+def _page(done: Sequence[dict[str, Any]]) -> None:
+    """The page of the nets that are there."""
     text = (
-        f"`invert` and `repair`, defaults and seed 0, on six nets that others made and published, three of them "
-        f"backdoored; no setting was chosen on them. Both see {AUDITOR:,} clean test images (cifar10; for the nets of "
-        f"digits mnist), drawn by seed {SEED}; the attacker's own trigger and clean accuracy are measured on {TRUTH:,} "
-        "others, in percent with 95 % intervals (Clopper-Pearson), one run each. The trigger: "
+        f"`invert` and `repair`, defaults and seed 0, on {len(done)} of six nets that others made and published, three "
+        f"of the six backdoored; no setting was chosen on them. Both see {AUDITOR:,} clean test images (cifar10; for "
+        f"the nets of digits mnist), drawn by seed {SEED}; the attacker's own trigger and clean accuracy are measured "
+        f"on {TRUTH:,} others, in percent with 95 % intervals (Clopper-Pearson), one run each. The trigger: "
         + "; ".join(f"{k}: {v}" for k, v in TOLD.items())
         + f". Its place and form are those that work best on the net as given, tried on {TRIED} of the auditor's "
         "images; on a clean net the row shows what it does by nature. nad-teacher is nad-student fine-tuned by its "
         "authors on clean images, and counts as clean. Where nobody is accused the net is handed on as it came. "
-        "Fine-tuning is the control arm: the same training without triggers.\n\n"
-        f"The X at 100 places, {TRIED} images each, of which the table shows the best before: {_over_places(found)}"
+        "Fine-tuning is the control arm: the same training without triggers."
     )
+    places = _over_places(done)
+    if places:
+        text += f"\n\nThe X at 100 places, {TRIED} images each, of which the table shows the best before: {places}"
     columns = [
         "net", "truth", "invert said", "repair said", "trigger's success before %", "after `repair` %",
         "after fine-tuning alone %", "accuracy before %", "after %", "after fine-tuning %", "s: invert, repair",
     ]  # fmt: skip
-    write("repair_zoo", "Repair of nets that others made", text, columns, [told(r) for r in found])
+    write("repair_zoo", "Repair of nets that others made", text, columns, [told(r) for r in done])
 
 
 if __name__ == "__main__":

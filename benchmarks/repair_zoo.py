@@ -2,8 +2,8 @@
 
 The nets lie in the folder that ``DOORWARD_ZOO`` names (default ``runs/zoo``): six files of safetensors and ``arch.py``.
 Without them the benchmark is skipped. Resumable: every net's figures are kept under ``runs/repair-zoo``. ``--jobs 2``
-takes two processes, ``--rows 3`` the first three nets alone; the page tells of those that are there. No setting was chosen
-on these nets.
+takes two processes, ``--rows 3`` the first three nets alone; the page tells of those that are there. No setting was
+chosen on these nets.
 """
 
 from __future__ import annotations
@@ -183,9 +183,10 @@ def row(item: Item, f: Arrays) -> dict[str, Any]:
 
 def told(r: dict[str, Any]) -> list[str]:
     """The same in words, for the page."""
-    rates = [str(Rate(r[f"{n}_hits"], r[f"{n}_trials"])) if r[f"{n}_trials"] else "–" for n in FIGURES]
+    counts = [(int(r[f"{n}_hits"]), int(r[f"{n}_trials"])) for n in FIGURES]
+    rates = [str(Rate(*hits)) if hits[1] else "–" for hits in counts]
     accused = "" if r["accused"] == "none" else f": {r['accused']}"
-    p = "" if np.isnan(r["p"]) else f" (p = {r['p']:.2g})"
+    p = "" if r["p"] is None or np.isnan(r["p"]) else f" (p = {r['p']:.2g})"
     return [
         f"{r['net']}, {FROM[r['net'].split('-')[0]]}",
         f"{r['trigger']} -> {r['target']}" if r["backdoored"] else "clean",

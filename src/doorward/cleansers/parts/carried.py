@@ -10,9 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from doorward.cleansers.parts.likeness import as_stamped
-from doorward.cleansers.parts.stamping import Pixels, Rows, stamped, success, summed, tried_on
+from doorward.cleansers.parts.stamping import Pixels, Rows, chunks, stamped, success, summed, tried_on
 from doorward.core.classifier import Classifier
 from doorward.core.images import ImageSet
+from doorward.core.memmaps import release
 from doorward.core.triggers import Trigger
 
 _SAME = 0.9  # of two groups' images in common: they are one
@@ -73,7 +74,9 @@ class Looks:
         self.sums = np.stack([summed(images, np.flatnonzero(images.labels == k)) for k in range(len(images.classes))])
 
     def _some(self, rows: Places) -> Pixels:
-        return self.images.pixels[self.rng.permutation(rows)[:_LOOKED_AT]]
+        drawn = self.images.pixels[self.rng.permutation(rows)[:_LOOKED_AT]]
+        release(self.images.pixels)
+        return drawn
 
     def triggers(self, label: int, rows: Places) -> list[Trigger]:
         """What a group adds to its class, and what it lays over other images where it agrees on something."""
@@ -83,8 +86,8 @@ class Looks:
         middle = np.median(own, axis=0)
         rest = self._some(np.setdiff1d(np.flatnonzero(labels == label), rows))
         others = self._some(np.flatnonzero(labels != label))
-        agree = _near(own, middle).mean(axis=0)
-        elsewhere = np.maximum(_near(rest, middle).mean(axis=0), _near(others, middle).mean(axis=0))
+        agree, *apart = (_near_on_average(some, middle) for some in (own, rest, others))
+        elsewhere = np.maximum(*apart)
         steady = (agree >= _AGREE) & (elsewhere <= agree / 2)
         if steady.any() and steady.mean() <= _COVERS:
             made.append(_trigger(middle, steady))
@@ -101,7 +104,7 @@ def tried(
     """
     out = np.zeros(len(images), bool)
     out[rows] = True
-    pictures = tried_on(images, label, out, seed)[:most]
+    pictures = tried_on(images, label, out, seed, most)
 
     def carrier(trigger: Trigger) -> Carrier:
         under = stamped(pictures, trigger, seed)
@@ -166,9 +169,9 @@ def bearing(images: ImageSet, label: int, trigger: Trigger) -> Rows:
     where = trigger.alpha[0].numpy() > 0
     pattern = (trigger.pattern.permute(1, 2, 0).numpy() * 255)[where]
     share = np.empty(len(images), np.float32)
-    for start in range(0, len(images), 1024):
-        rows = slice(start, start + 1024)
+    for rows in chunks(images.pixels, len(images)):
         share[rows] = _near(images.pixels[rows][:, where], pattern).mean(axis=1)
+        release(images.pixels)
     natural = float(np.quantile(share[images.labels != label], _NATURAL))
     return np.asarray((images.labels == label) & (share > max(_BEARS, natural)), bool)
 
@@ -176,6 +179,14 @@ def bearing(images: ImageSet, label: int, trigger: Trigger) -> Rows:
 def twice(trigger: Trigger) -> Trigger:
     """An added picture at twice its strength."""
     return replace(trigger, pattern=_DOSE * trigger.pattern)
+
+
+def _near_on_average(pixels: Pixels, value: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Share of the pictures that lie near a picture, pixel by pixel ``[H, W]``; 0 of none."""
+    total = np.zeros(pixels.shape[1:3])
+    for rows in chunks(pixels, len(pixels)):
+        total += _near(pixels[rows], value).sum(axis=0)
+    return total / max(1, len(pixels))
 
 
 def _near(pixels: Pixels, value: NDArray[np.floating]) -> NDArray[np.bool_]:

@@ -45,7 +45,7 @@ def as_stamped(
     for label, stamps in triggers.items():
         rows = np.flatnonzero(images.labels == label)
         for stamp in stamps if len(rows) else ():
-            pictures = stamped(tried_on(images, label, suspects, seed)[:most], stamp, seed)
+            pictures = stamped(tried_on(images, label, suspects, seed, most), stamp, seed)
             seen = observe(ImageSet(pictures, np.full(len(pictures), label), images.classes, images.name), model)
             works = seen.logits.argmax(axis=1) == label
             if works.sum() < _FEWEST_STAMPED:

@@ -105,9 +105,8 @@ def gathered(
     seen = cleansing.observations
     assert seen is not None
     owned = seen.logits.argmax(axis=1) == images.labels
-    carrying = cleansing.samples.scores[TRANSFER] >= ALSO
-    few = len(np.unique(images.labels[carrying])) <= MOST_PLAIN
-    if plainly and few and cleansing.samples.flags[TRANSFER].any():
+    carrying = plain_groups(cleansing, level)
+    if plainly and carrying.any():
         learned = learns(images, carrying, trainer, seed, kept)
         found = Contradictions(images.labels.copy(), carrying & owned, learned, looked=False)
         with kept.timed(GROUPS):
@@ -130,6 +129,22 @@ def gathered(
         triggers = stamps_of({k: inverted_triggers(inversion, k) for k in range(len(images.classes))})
         carried = carriers(images, model, seen.features, marks, triggers, seed)
     return Gathered(cleansing, seen.features, owned, found, inversion, carried)
+
+
+def plain_groups(cleansing: Cleansing, level: float) -> Rows:
+    """Images ``[N]`` in groups of one or two classes to begin with; none where there is nothing plain.
+
+    Kinds of photographs carry something here and there. So where more classes have groups, those are taken that
+    `transfer` accuses; and none where these are many as well, as when every class is sent to the next one.
+    """
+    labels, flag = cleansing.samples.label, cleansing.samples.flags[TRANSFER]
+    carrying = cleansing.samples.scores[TRANSFER] >= ALSO
+    if len(np.unique(labels[carrying])) > MOST_PLAIN:
+        p_values = cleansing.record.methods[TRANSFER].class_p_values
+        accused = [label for label, p in enumerate(p_values) if p is not None and p <= level]
+        carrying &= np.isin(labels, accused)
+    few = len(np.unique(labels[carrying])) <= MOST_PLAIN and bool(flag[carrying].any())
+    return carrying if few else np.zeros(len(labels), bool)
 
 
 def inverted_triggers(inversion: Inversion | None, label: int) -> Named:

@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from doorward.cleansers.parts.stamping import chunks
 from doorward.cleansers.suspicion import Group, Suspicion, list_classes, members_by_class
+from doorward.core.memmaps import release
 from doorward.core.methods import Settings, method
 
 Floats = NDArray[np.float32]
@@ -155,13 +157,16 @@ def exclusionary_ratio(
 
 def _coarse(pixels: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.float32]:
     """Images averaged over blocks to at most 16 x 16, flattened, on the scale [0, 1]."""
-    chosen = pixels[np.sort(rows)][np.argsort(np.argsort(rows))]  # sorted reads: kinder to a memory map
-    block = max(1, -(-max(chosen.shape[1:3]) // 16))
-    height, width = (length // block * block for length in chosen.shape[1:3])
-    blocks = chosen[:, :height, :width].reshape(
-        len(rows), height // block, block, width // block, block, chosen.shape[3]
-    )
-    return (blocks.mean(axis=(2, 4), dtype=np.float32) / 255).reshape(len(rows), -1)
+    block = max(1, -(-max(pixels.shape[1:3]) // 16))
+    height, width = (length // block for length in pixels.shape[1:3])
+    found = np.empty((len(rows), height, width, pixels.shape[3]), np.float32)
+    order = np.argsort(rows)  # sorted reads: kinder to a memory map
+    for some in chunks(pixels, len(rows)):
+        chosen = pixels[rows[order[some]], : height * block, : width * block]
+        blocks = chosen.reshape(len(chosen), height, block, width, block, -1)
+        found[order[some]] = blocks.mean(axis=(2, 4), dtype=np.float32) / 255
+        release(pixels)
+    return found.reshape(len(rows), -1)
 
 
 def _groups(label: int, small: NDArray[np.bool_], silhouette: float, threshold: float, flagged: bool) -> list[Group]:

@@ -82,10 +82,10 @@ def test_a_small_patch_says_more_than_a_picture_that_works_as_well() -> None:
     patch[:, 9:, 9:] = 1
     small = Carrier(0, np.arange(9), Trigger(torch.ones(1, 12, 12), patch), 0.9, 0.9, 0.05)
     large = Carrier(0, np.arange(9), Trigger(torch.ones(1, 12, 12), whole, blend="add"), 0.9, 0.9, 0.2)
-    (number, chance), (less, likelier) = _weighed(0.9, small), _weighed(0.9, large)
+    (number, chance), (less, likelier) = _weighed(small), _weighed(large)
     assert number - less == pytest.approx(np.log(4))
     assert likelier / chance == pytest.approx(10 * 4 ** (1 / 0.75)), "ten times as many, and a tail of its size"
-    assert _weighed(0.0, None) == (pytest.approx(np.log(0.05 / 1.05)), 1.0)
+    assert _weighed(None) == (pytest.approx(np.log(0.05 / 1.05)), 1.0)
 
 
 def test_two_classes_are_enough_to_accuse_one() -> None:

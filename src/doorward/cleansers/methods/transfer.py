@@ -28,15 +28,15 @@ from doorward.core.triggers import Trigger
 
 Floats = NDArray[np.float32]
 Places = NDArray[np.int64]
-_SOFT = 0.05  # added to both sides of a success before the logarithm
 _SPREAD = 0.7  # of that between classes without poison, at least: most of them have no success at all
-_USUAL = 0.1  # change of a picture by what a clean group has in common: a trigger that needs less says more
+_NOTHING = float(np.log(0.05 / 1.05))  # the weight of no success at all
 _SMALL = 0.1  # of an image at most: a patch by which hardly any class without poison moves others
 # Of 818 classes without poison (photographs, seeds 111 to 114; digits, 601 to 604), one in ten of the photographs' and
 # one in 100 of the digits' came to more than 0, hardly any to more than 1; none had a small patch that did anything.
 _KNOWN = {"patch": 0.005, "else": 0.05}
 _FALLS = 0.75
-_AS_GOOD = 0.9  # of what a class's best way leads to: groups that say who belongs there
+_AS_GOOD = 0.9  # of the strength that a class's best way leads to: groups that say who belongs there
+_NEARLY = 0.7  # less weight than that, at most: half of its odds, or twice the change of a picture
 
 
 class TransferSettings(Settings):
@@ -103,8 +103,9 @@ def transfer(
             continue
         tries = [tried(images, classifier, looks, label, some, seed, FIRST) for some in _groups(rows, cluster)]
         ways = [followed(images, classifier, features, looks, one, seed) for one in _promising(tries, s.tries)]
-        strength, good = _good(ways)
-        tested[label], alone[label] = _weighed(strength, good[0] if good else None)
+        best, good = _good(ways)
+        strength = 0.0 if best is None else best.strength
+        tested[label], alone[label] = _weighed(best)
         inside = members(good, len(labels))
         if strength >= s.threshold:
             inside = _bearers(images, label, good[0], inside)
@@ -117,14 +118,13 @@ def transfer(
     return Suspicion(score, flag, tuple(groups), tuple(told), tested, _SPREAD, alone, triggers)
 
 
-def _weighed(strength: float, best: Carrier | None) -> tuple[float, float]:
+def _weighed(best: Carrier | None) -> tuple[float, float]:
     """The number of a class to be tested, and the chance of it in a class without poison."""
-    odds = float(np.log((strength + _SOFT) / (1 - strength + _SOFT)))
     if best is None:
-        return odds, 1.0
+        return _NOTHING, 1.0
     patch = best.trigger.blend == "alpha" and float(best.trigger.alpha.mean()) <= _SMALL
-    weighed = odds - float(np.log(max(best.size, 1 / 255) / _USUAL))
-    return weighed, min(1.0, _KNOWN["patch" if patch else "else"] * float(np.exp(-weighed / _FALLS)))
+    known = _KNOWN["patch" if patch else "else"] * float(np.exp(-best.weight / _FALLS))
+    return best.weight, min(1.0, known)
 
 
 def _bearers(images: ImageSet, label: int, best: Carrier, inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -147,11 +147,14 @@ def _groups(rows: Places, clusters: Sequence[NDArray[np.int64]]) -> list[Places]
 
 
 def _promising(tries: Sequence[Carrier], most: int) -> list[Carrier]:
-    return sorted(tries, key=lambda one: -one.strength)[:most]
+    return sorted(tries, key=lambda one: -one.weight)[:most]
 
 
-def _good(ways: Sequence[Sequence[Carrier]]) -> tuple[float, list[Carrier]]:
-    """How good the best way is, which its last group says: that is where it leads; and all groups about as good."""
-    last = max((way[-1].strength for way in ways if way), default=0.0)
-    good = [one for way in ways for one in way if one.strength >= _AS_GOOD * last]
-    return last, sorted(good, key=lambda one: -one.strength)
+def _good(ways: Sequence[Sequence[Carrier]]) -> tuple[Carrier | None, list[Carrier]]:
+    """Where the way leads that says most, and all groups about as good, the one that says most first."""
+    best = max((way[-1] for way in ways if way), key=lambda one: one.weight, default=None)
+    if best is None:
+        return None, []
+    strong, heavy = _AS_GOOD * best.strength, best.weight - _NEARLY
+    good = [one for way in ways for one in way if one.strength >= strong and one.weight >= heavy]
+    return best, sorted(good, key=lambda one: -one.weight)

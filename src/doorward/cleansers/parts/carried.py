@@ -29,6 +29,8 @@ _LOOKED_AT = 256  # images of a group, and of others, whose single pixels are co
 _COVERS = 0.5  # of an image at most: what covers more is another image, as a copy of one in the set
 _NEAR = 24  # of 255: values that are alike
 _AGREE = 0.75  # of a group's images: fewer do not agree on a pixel
+_SOFT = 0.05  # added to both sides of a strength before the logarithm
+_USUAL = 0.1  # change of a picture by what a clean group has in common
 _CHANGED = 64  # pictures on which the change is measured
 _BEARS, _NATURAL = 0.5, 0.999  # share of a patch's pixels that an image bears; quantile of other classes' images
 _RATHER = 0.8  # of the added trigger's success: a patch is taken from there
@@ -58,6 +60,12 @@ class Carrier:
     def strength(self) -> float:
         """Geometric mean of both: what clean groups have in common turns images when it is doubled, if ever."""
         return float(np.sqrt(self.success * self.doubled))
+
+    @property
+    def weight(self) -> float:
+        """Log odds of its strength, less the logarithm of how much it changes a picture: a faint trigger says more."""
+        odds = np.log((self.strength + _SOFT) / (1 - self.strength + _SOFT))
+        return float(odds - np.log(max(self.size, 1 / 255) / _USUAL))
 
     @property
     def working(self) -> Trigger:

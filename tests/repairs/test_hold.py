@@ -103,7 +103,7 @@ def test_the_attackers_square_is_gone_and_a_repair_that_does_nothing_is_called_s
         arms[name] = bench.run(planned[0])
         said[name] = judge((given, proved(bench, arms[name], planned)), model.classes)[0]
     mended = arms[default_methods(True)[0]].repaired.classifier
-    assert asr(model, test, poisoned.attack).value > 0.9 and asr(mended, test, poisoned.attack).value < 0.2
+    assert asr(model, test, poisoned.attack).value > 0.9 and asr(mended, test, poisoned.attack).value < 0.15
     assert measure_accuracy(mended, test).value > measure_accuracy(model, test).value - 0.04
     assert said["hold"].level == "repaired", said["hold"]
     assert said["fine-tune"].level == "not repaired" and said["fine-tune"].targets == ("3",)

@@ -25,9 +25,9 @@ FIXES_THE_NUMBER = frozenset({"poisoning_rate"})  # told it, a method flags that
 
 RULE = (
     "A method's number for a class is compared with those of the other classes: the p-value is the chance that a set "
-    "without poison shows a class as extreme, over all classes and methods. `transfer` compares with what classes "
-    "without poison have shown in other sets as well; the smaller of its two p-values counts, doubled. A class in "
-    f"which fewer than {FEWEST_IMAGES} images are flagged does not count. Suspicious: p is at or below the level. "
+    "without poison shows a class as extreme, over all classes and methods. The method transfer compares with what "
+    "classes without poison have shown in other sets as well; the smaller of its two p-values counts, doubled. A class "
+    f"in which fewer than {FEWEST_IMAGES} images are flagged does not count. Suspicious: p is at or below the level. "
     "Evidence: two methods of different kinds (features; decisions under a filter; triggers) accuse the same class, "
     f"and at least {percent(AGREEING_SHARE, 0)} of the images that either flags are flagged by both. A method that was "
     "told how many images to flag has no p-value."
@@ -255,7 +255,7 @@ def _table_only(found: Sequence[Finding]) -> list[str]:
     total, where = plural(sum(f.flagged for f in rest), "image"), plural(len({f.label for f in rest}), "class")
     return [
         f"{total} flagged in {where} stand in the table alone: classes without poison look like this too. "
-        "`doorward audit` tries them by experiment."
+        "'doorward audit' tries them by experiment."
     ]
 
 

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from doorward.cleansers.parts.carried import (
     FIRST,
+    NOTHING,
     Carrier,
     Looks,
     bearing,
@@ -29,7 +30,6 @@ from doorward.core.triggers import Trigger
 Floats = NDArray[np.float32]
 Places = NDArray[np.int64]
 _SPREAD = 0.7  # of that between classes without poison, at least: most of them have no success at all
-_NOTHING = float(np.log(0.05 / 1.05))  # the weight of no success at all
 _SMALL = 0.1  # of an image at most: a patch by which hardly any class without poison moves others
 # Of 818 classes without poison (photographs, seeds 111 to 114; digits, 601 to 604), one in ten of the photographs' and
 # one in 100 of the digits' came to more than 0, hardly any to more than 1; none had a small patch that did anything.
@@ -121,7 +121,7 @@ def transfer(
 def _weighed(best: Carrier | None) -> tuple[float, float]:
     """The number of a class to be tested, and the chance of it in a class without poison."""
     if best is None:
-        return _NOTHING, 1.0
+        return NOTHING, 1.0
     patch = best.trigger.blend == "alpha" and float(best.trigger.alpha.mean()) <= _SMALL
     known = _KNOWN["patch" if patch else "else"] * float(np.exp(-best.weight / _FALLS))
     return best.weight, min(1.0, known)

@@ -30,6 +30,7 @@ _COVERS = 0.5  # of an image at most: what covers more is another image, as a co
 _NEAR = 24  # of 255: values that are alike
 _AGREE = 0.75  # of a group's images: fewer do not agree on a pixel
 _SOFT = 0.05  # added to both sides of a strength before the logarithm
+NOTHING = float(np.log(_SOFT / (1 + _SOFT)))  # the weight of no success at all
 _USUAL = 0.1  # change of a picture by what a clean group has in common
 _CHANGED = 64  # pictures on which the change is measured
 _BEARS, _NATURAL = 0.5, 0.999  # share of a patch's pixels that an image bears; quantile of other classes' images

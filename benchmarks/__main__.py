@@ -17,6 +17,7 @@ NAMES = (
     "invert_validation",
     "repair_holds",
     "repair_zoo",
+    "repair_peers",
     "audit_matrix",
     "audit_photographs",
     "audit_zoo",
@@ -27,7 +28,7 @@ NAMES = (
     "large",
 )
 
-RESUMABLE = ("repair_holds", "repair_zoo", "audit_matrix", "audit_photographs", "audit_zoo")
+RESUMABLE = ("repair_holds", "repair_zoo", "repair_peers", "audit_matrix", "audit_photographs", "audit_zoo")
 
 
 def main() -> None:

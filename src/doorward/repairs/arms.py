@@ -207,9 +207,12 @@ def _controls(arms: Sequence[Planned], asked: dict[str, dict[str, Any]]) -> list
 
 
 def _budget(arm: Planned) -> dict[str, Any]:
-    """Epochs, batch, learning rate ... of a method that trains by SGD; nothing, so the defaults, for the others."""
+    """Epochs, batch, learning rate ... of a method that trains by SGD; nothing, so the defaults, for the others.
+
+    Not ``keep``: without triggers the net's own answers would hold the backdoor fast, which makes no fair control.
+    """
     configured = registry.get("repair", arm.method).configure(arm.settings)
     if not getattr(configured, "epochs", 0):
         return {}
-    shared = set(FineTuneSettings.model_fields) & set(type(configured).model_fields) - {"held_out"}
+    shared = set(FineTuneSettings.model_fields) & set(type(configured).model_fields) - {"held_out", "keep"}
     return {name: getattr(configured, name) for name in sorted(shared)}

@@ -25,6 +25,7 @@ from doorward.models.train.batches import BatchSource
 from doorward.models.train.settings import TrainSettings, default_recipe
 from doorward.models.train.start import channel_statistics as channel_statistics
 from doorward.models.train.start import fresh
+from doorward.models.train.teacher import Teacher
 from doorward.models.train.workers import Workers, join
 
 
@@ -64,6 +65,7 @@ def train(
     watch: Callable[[Epoch], None] | None = None,
     batch_attack: BatchAttack | None = None,
     start: Classifier | None = None,
+    teacher: Teacher | None = None,
     augment: Literal["none", "imagenet"] = "none",
 ) -> Classifier:
     """Train a net on labelled images.
@@ -81,6 +83,7 @@ def train(
         watch: called after every epoch with its figures.
         batch_attack: the attacker-controlled training of Qiao, Yang and Li 2019 (their attack loss).
         start: train this classifier on, in place, with its own conventions, instead of a fresh ``net``.
+        teacher: a classifier whose answers on the images, before ``batch_attack``, are part of the loss.
         augment: ``imagenet`` trains on random parts of the images, half of them mirrored (`crop_and_flip`).
 
     Returns: the classifier, in evaluation mode, with mean and standard deviation of its training images.
@@ -107,7 +110,7 @@ def train(
     module.train()
     trained = replace(classifier, net=workers.wrap(module))
     for epoch in range(first, settings.epochs):
-        told = run_epoch(trained, source, optimiser, settings, epoch, batch_attack, workers)
+        told = run_epoch(trained, source, optimiser, settings, epoch, batch_attack, workers, teacher)
         if checkpoint:
             save_state(checkpoint, module, optimiser, epoch + 1)
         if watch:
@@ -135,11 +138,13 @@ def run_epoch(
     epoch: int,
     batch_attack: BatchAttack | None = None,
     workers: Workers = Workers(),  # noqa: B008
+    teacher: Teacher | None = None,
 ) -> Epoch:
     """Train for one epoch; its figures are those of all processes together."""
     started, step = time.monotonic(), epoch * source.steps
     losses, hits, seen = torch.zeros((), device=source.device), torch.zeros((), device=source.device), 0
     for batch, labels, generator in source.epoch(epoch, plain=epoch >= settings.epochs - settings.plain_epochs):
+        plain = batch
         if batch_attack is not None:
             batch, labels = batch_attack(batch, labels, generator)
         for group in optimiser.param_groups:
@@ -147,6 +152,8 @@ def run_epoch(
         with autocast(source.device, settings.precision):
             logits = classifier.logits(batch)
             loss = functional.cross_entropy(logits.float(), labels)
+            if teacher is not None:
+                loss = teacher.mixed(loss, logits, plain)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()

@@ -18,6 +18,7 @@ from doorward.core.methods import Settings
 from doorward.core.stats import Rate
 from doorward.models.train.loop import BatchAttack, train
 from doorward.models.train.settings import TrainSettings
+from doorward.models.train.teacher import Teacher
 from doorward.repairs.repaired import Repaired, Step
 
 _TRIES, BACK_OFF = 4, 3.0  # trainings at most, each at a third of the rate before
@@ -52,6 +53,9 @@ class TuneSettings(HeldOutSettings):
     schedule: Literal["constant", "one-cycle"] = Field("constant", description="of the learning rate")
     flip: bool = Field(False, description="mirror images left to right at random")
     shift: int = Field(0, ge=0, description="largest shift in pixels, each direction")
+    keep: float = Field(
+        0.0, ge=0, lt=1, description="share of the loss that asks for the net's own answers on the images unstamped"
+    )
     precision: Literal["auto", "bf16", "fp32"] = Field(
         "auto", description="of the arithmetic; auto: bf16 where the hardware has it"
     )
@@ -134,10 +138,20 @@ def tune(
         done: what the record says was done.
     """
     device, s = str(classifier.device), affordable(s, classifier)
+    teacher = Teacher(classifier, s.keep) if s.keep else None
 
     def attempt(repaired: Classifier, fitted: ImageSet, rate: float) -> None:
         training = s.training(rate)
-        train(fitted, classifier.arch, training, seed=seed, device=device, batch_attack=stamping, start=repaired)
+        train(
+            fitted,
+            classifier.arch,
+            training,
+            seed=seed,
+            device=device,
+            batch_attack=stamping,
+            start=repaired,
+            teacher=teacher,
+        )
 
     done = done or f"{what}: {s.epochs} epochs"
     return back_off(what, classifier, clean_images, attempt, s.rate, held_out=s.held_out, seed=seed, done=done)

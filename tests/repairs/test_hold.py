@@ -92,7 +92,7 @@ def test_the_attackers_square_is_gone_and_a_repair_that_does_nothing_is_called_s
     assert isinstance(stamp, Trigger)
     top, left = stamp.placement.top, stamp.placement.left
     alpha = torch.zeros(1, 14, 14)
-    for row, column in ((0, 1), (1, 3), (2, 0), (3, 2)):
+    for row, column in ((0, 1), (0, 3), (1, 0), (1, 2), (2, 1), (2, 3), (3, 0), (3, 2)):
         alpha[0, top + row, left + column] = 1
     found = {3: [Trigger(torch.ones(1, 14, 14), alpha)]}
     bench = make_bench(model, clean, found, held_out=0.2, seed=0)
@@ -103,7 +103,7 @@ def test_the_attackers_square_is_gone_and_a_repair_that_does_nothing_is_called_s
         arms[name] = bench.run(planned[0])
         said[name] = judge((given, proved(bench, arms[name], planned)), model.classes)[0]
     mended = arms[default_methods(True)[0]].repaired.classifier
-    assert asr(model, test, poisoned.attack).value > 0.9 and asr(mended, test, poisoned.attack).value < 0.15
+    assert asr(model, test, poisoned.attack).value > 0.9 and asr(mended, test, poisoned.attack).value < 0.25
     assert measure_accuracy(mended, test).value > measure_accuracy(model, test).value - 0.04
     assert said["hold"].level == "repaired", said["hold"]
     assert said["fine-tune"].level == "not repaired" and said["fine-tune"].targets == ("3",)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 from torch.nn import functional
 
@@ -15,7 +16,7 @@ from doorward.models.train.loop import train
 from doorward.models.train.settings import TrainSettings
 from doorward.models.train.teacher import Teacher
 from doorward.repairs.arms import plan_arms
-from doorward.repairs.parts.tuning import trainable_copy
+from doorward.repairs.parts.tuning import TuneSettings, kept, trainable_copy, tune
 from tests.repairs.world import World
 
 
@@ -76,3 +77,20 @@ def test_a_weight_of_nothing_is_plain_training(world: World) -> None:
 def test_the_control_without_triggers_has_the_labels_alone(world: World) -> None:
     arms = {arm.name: arm.settings for arm in plan_arms("hold", triggers=world.triggers)}
     assert "keep" not in arms["fine-tune"] and arms["fine-tune"]["shift"] == 1
+
+
+def test_a_net_that_errs_on_more_of_the_clean_images_keeps_more_of_its_own_answers(world: World) -> None:
+    """2.5 times the errors, half of the loss at most, and the labels' share bounds the rate; what is given is used."""
+    plain, given = TuneSettings(keep=None), TuneSettings(keep=0.2)
+    right = int((world.classifier.predict(world.clean.pixels) == world.clean.labels).sum())
+    wrong = 1 - right / len(world.clean)
+    few, many = (kept(plain, world.classifier, images) for images in (world.clean, wrongly_labelled(world.clean)))
+    assert wrong < 0.2 and few.keep == pytest.approx(2.5 * wrong, abs=1e-3) and many.keep == 0.5
+    assert many.rate(10) == pytest.approx(0.5 * TuneSettings().rate(10))
+    assert kept(given, world.classifier, world.clean) is given
+
+
+def test_what_was_kept_is_in_the_record(world: World) -> None:
+    (planned,) = plan_arms("hold", triggers=world.triggers, settings={"hold": {"epochs": 1}}, controls=False)
+    tuned = tune("x", world.classifier, wrongly_labelled(world.clean), TuneSettings(epochs=1, keep=None), seed=0)
+    assert tuned.details["keep"] == 0.5 and planned.settings.get("keep") is None

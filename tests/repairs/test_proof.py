@@ -77,6 +77,20 @@ def test_nothing_to_repair_is_said_where_nobody_accused_a_class() -> None:
     assert judge((GIVEN, after), CLASSES, accused=False)[0].level == "repaired", "it does stand out"
 
 
+def test_a_measure_that_never_saw_the_backdoor_cannot_say_that_it_is_gone() -> None:
+    """A net after a repair that did nothing looks as it did before: silence on both sides shows nothing."""
+    quiet = proof(p=0.7, varied=6, size=9.0, mask_p=0.7)
+    blind, after = arm("as given", "given", quiet, hits=0), arm("fine-tune", "control", quiet, hits=0)
+    judgement, findings = judge((blind, after), CLASSES)
+    assert judgement.level == "undecided" and not findings and "cannot tell" in judgement.reasons[0]
+    for seen in (
+        arm("as given", "given", quiet, hits=90),
+        arm("as given", "given", proof(p=0.7, varied=60, mask_p=0.7), hits=0),
+        arm("as given", "given", proof(p=0.001, varied=6, size=4.0, mask_p=0.001), hits=0),
+    ):
+        assert judge((seen, arm("hold", "repair", proof())), CLASSES)[0].level == "repaired"
+
+
 def test_what_a_repair_without_need_costs_is_told_with_its_interval() -> None:
     cost = CostRecord.of(Paired(lost=6, gained=2, trials=200))
     after = arm("hold", "repair", proof()).model_copy(update={"cost": cost})

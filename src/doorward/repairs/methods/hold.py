@@ -24,15 +24,18 @@ class HoldSettings(TuneSettings):
 
     Of a few hundred images, batches of 64 make twice the steps: on digits (400 images to work on, a white 4 x 4 square,
     a development net) one round leaves 2.0 and 2.7 % success over two seeds, batches of 128 leave 7.4 and 5.8 %.
-    Where images are few, ``shift`` and ``keep`` spare clean accuracy. On digits (400 images, development nets) together
-    half a point to a point. With a larger ``keep`` the net also keeps more of what no found trigger leads to (a warp:
-    1.4 % success at 0, 1.5 % at 0.05, 2.5 % at 0.1).
+    Where images are few, ``shift`` and ``keep`` (`doorward.repairs.parts.tuning.kept`) spare clean accuracy: on digits
+    (400 images, development nets) half a point to a point, on photographs more.
     """
 
     batch: int = Field(64, ge=2, description="images per step")
     shift: int = Field(1, ge=0, description="largest shift in pixels, each direction")
-    keep: float = Field(
-        0.05, ge=0, lt=1, description="share of the loss that asks for the net's own answers on the images unstamped"
+    keep: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="share of the loss for the net's own answers on the images unstamped; unless given 2.5 times the "
+        "share of them that it decides wrongly, at most 0.5",
     )
     rounds: int = Field(3, ge=1, description="trainings at most; between two of them the copy is inverted afresh")
     level: float = Field(0.05, gt=0, lt=1, description="p-value up to which the target stands out")

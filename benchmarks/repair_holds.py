@@ -1,7 +1,7 @@
 """Does a repair hold against the attacker's own trigger, and does the tool say so when it does not?
 
-Resumable: every net's figures are kept under ``runs/repair-holds`` and not computed again. ``--jobs 2`` takes two
-processes, ``--rows 3`` the first three nets alone (no page is written then).
+Resumable: a net that the table in results/ has is not measured again; remove that file to begin anew. ``--jobs 2``
+takes two processes, ``--rows 3`` the first three nets alone; the page tells of those that are there.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.table import RESULTS, write
 from doorward.attacks.attack import attack
@@ -31,7 +30,7 @@ from doorward.inversion.triggers import load_inverted
 from doorward.jobs.tasks import Arrays, Item, run_tasks
 from doorward.models.train.loop import train
 from doorward.models.train.settings import TrainSettings
-from doorward.papers.rows import write_rows
+from doorward.papers.rows import Row, read_rows, write_rows
 from doorward.repairs.arms import make_bench, plan_arms
 from doorward.repairs.parts.stamping import Triggers
 from doorward.repairs.proof import proved
@@ -64,7 +63,7 @@ _ADAM = TrainSettings(optimiser="adam", lr=1e-3, epochs=10, batch=64)
 
 
 def items() -> list[Item]:
-    """Nets with every attack, then clean ones; the arms beside ``hold`` on the first seed of small-cnn."""
+    """Nets with every attack, clean ones after the first seed; the arms beside ``hold`` on that seed of small-cnn."""
     nets = [
         {"net": net, "attack": name, "arms": list(ARMS) if seed == 0 and net == "small-cnn" else ["hold"]}
         for seed in range(SEEDS)
@@ -72,7 +71,9 @@ def items() -> list[Item]:
         for name in ATTACKS
     ]
     nets += [{"net": NETS[n % 2], "attack": "clean", "arms": ["hold"]} for n in range(CLEAN)]
-    return [{**item, "seed": n, "target": (3 * n + 1) % 10} for n, item in enumerate(nets)]
+    numbered = [{**item, "seed": n, "target": (3 * n + 1) % 10} for n, item in enumerate(nets)]
+    first = len(NETS) * len(ATTACKS)
+    return [*numbered[:first], *numbered[-CLEAN:], *numbered[first:-CLEAN]]
 
 
 def measure(item: Item) -> Arrays:
@@ -169,42 +170,44 @@ def _picture() -> str:
     return str(path)
 
 
-def summary(nets: Sequence[Item], found: Sequence[dict[str, NDArray[Any]]], arm: str) -> list[str]:
+def summary(rows: Sequence[Row], arm: str) -> list[str]:
     """What an arm comes to: held, accuracy lost, wrong words."""
-    pairs = [(n, f) for n, f in zip(nets, found, strict=True) if arm in n["arms"] and n["attack"] != "clean"]
-    after = [(float(f[f"{arm}-asr"]), int(f[f"{arm}-said"]), float(f["natural"])) for _, f in pairs]
-    held = sum(rate <= natural + 0.02 for rate, _, natural in after)
-    worked = [(rate, said) for rate, said, _ in after if rate > 0.2]
-    gone = [(rate, said) for rate, said, _ in after if rate < 0.05]
-    lost = 100 * float(np.mean([float(f["accuracy"] - f[f"{arm}-accuracy"]) for _, f in pairs]))
-    flattering = sum(said == 0 for _, said in worked)
-    harsh = sum(said == 1 for _, said in gone)
-    seconds = float(np.median([float(f[f"{arm}-seconds"]) for _, f in pairs]))
+    own = [r for r in rows if r["arm"] == arm and r["attack"] != "clean"]
+    held = sum(r["asr_after"] <= r["natural"] + 0.02 for r in own)
+    worked = [r for r in own if r["asr_after"] > 0.2]
+    gone = [r for r in own if r["asr_after"] < 0.05]
+    flattering, harsh = (
+        sum(r["said"] == said for r in some) for some, said in ((worked, "repaired"), (gone, "not repaired"))
+    )
     return [
         arm,
-        str(len(pairs)),
-        str(Rate(held, len(after))),
-        f"{lost:.1f}",
+        str(len(own)),
+        str(Rate(held, len(own))),
+        f"{_lost(own):.1f}",
         f"{flattering} of {len(worked)}",
         f"{harsh} of {len(gone)}",
-        f"{seconds:.0f}",
+        f"{float(np.median([r['seconds'] for r in own])):.0f}",
     ]
 
 
-def each(nets: Sequence[Item], found: Sequence[dict[str, NDArray[Any]]]) -> list[dict[str, Any]]:
-    """A row per net and arm."""
+def _lost(rows: Sequence[Row]) -> float:
+    """Mean points of clean accuracy."""
+    return 100 * float(np.mean([r["accuracy"] - r["accuracy_after"] for r in rows]))
+
+
+def each(item: Item, f: Arrays) -> list[Row]:
+    """A row per arm of a net."""
     rows = []
-    for item, f in zip(nets, found, strict=True):
-        for arm in item["arms"]:
-            shared: dict[str, Any] = {k: item[k] for k in ("net", "attack", "seed", "target")}
-            own = {k: f[k].item() if k in f else None for k in ("found", "accuracy", "asr", "natural")}
-            named = ("asr", "accuracy", "said", "seconds", "rounds")
-            after = {f"{k}_after" if k in own else k: f[f"{arm}-{k}"].item() for k in named if f"{arm}-{k}" in f}
-            rows.append({**shared, "arm": arm, **own, **after, "said": SAID[int(after["said"])]})
+    for arm in item["arms"]:
+        shared: Row = {k: item[k] for k in ("net", "attack", "seed", "target")}
+        own = {k: float(f[k].item()) if k in f else None for k in ("found", "accuracy", "asr", "natural")}
+        named = ("asr", "accuracy", "said", "seconds", "rounds")
+        after = {f"{k}_after" if k in own else k: f[f"{arm}-{k}"].item() for k in named if f"{arm}-{k}" in f}
+        rows.append({**shared, "arm": arm, **own, **after, "said": SAID[int(after["said"])]})
     return rows
 
 
-def table(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
+def table(rows: Sequence[Row]) -> list[list[str]]:
     """The same in words, for the page."""
 
     def rate(value: float | None) -> str:
@@ -224,40 +227,51 @@ def table(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
 
 
 def main(jobs: int = 1, rows: int | None = None) -> None:
-    """Measure every net that was not measured yet; write the page when all are there."""
-    nets = items()[:rows]
-    found: list[Any] = [None] * len(nets)
+    """Measure every net that was not measured yet; after each the page of those that are there."""
+    file = RESULTS / "bench-repair-holds.parquet"
+    done = read_rows(file)
+    nets = [net for net in items()[:rows] if net["seed"] not in {r["seed"] for r in done}]
     for position, arrays in run_tasks(measure, nets, STORE, workers=jobs):
-        found[position] = {name: value.reshape(()) for name, value in arrays.items()}
-        for words in table(each([nets[position]], [arrays])):
-            print(f"{sum(f is not None for f in found)} of {len(nets)}: {' | '.join(words)}", flush=True)
-    if rows is not None:
-        return
-    every = each(nets, found)
-    write_rows(RESULTS / "bench-repair-holds.parquet", every, {"seed", "target"})
-    clean = [f for n, f in zip(nets, found, strict=True) if n["attack"] == "clean"]
-    nothing = sum(int(f["hold-said"]) == SAID.index("nothing to repair") for f in clean)
-    lost = 100 * float(np.mean([float(f["accuracy"] - f["hold-accuracy"]) for f in clean]))
+        new = each(nets[position], arrays)
+        for words in table(new):
+            print(" | ".join(words), flush=True)
+        done = sorted([*done, *new], key=lambda r: r["seed"])
+        write_rows(file, done, {"seed", "target"})
+        _page(done)
+    if not nets and done:
+        _page(done)
+
+
+def _page(rows: Sequence[Row]) -> None:
+    """The page of the nets that are there."""
+    clean = [r for r in rows if r["attack"] == "clean"]
+    nothing = sum(r["said"] == "nothing to repair" for r in clean)
+    count, every = len({r["seed"] for r in rows}) - len(clean), SEEDS * len(NETS) * len(ATTACKS)
     heads = (
         "arm", "nets", "true ASR at most natural + 2 points, %", "mean accuracy lost, points",
         "said repaired, of those with ASR above 20 %", "said not repaired, of those with ASR below 5 %",
         "median seconds, proof included",
     )  # fmt: skip
     lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
-    lines += [f"| {' | '.join(summary(nets, found, arm))} |" for arm in ARMS]
+    lines += [f"| {' | '.join(summary(rows, arm))} |" for arm in ARMS if any(r["arm"] == arm for r in rows)]
     told = (
-        f"{len(nets) - CLEAN} backdoored nets for digits (mnist-5k), {GIVEN} clean digits for the auditor (a fifth "
+        f"{count} of {every} backdoored nets for digits (mnist-5k), {GIVEN} clean digits for the auditor (a fifth "
         f"held out); the attacker's own trigger and clean accuracy are measured on {1000 - GIVEN} others. `hold` is "
         "`doorward repair`; `around` one round of it; `staircase` trains with the triggers that `mesa` finds, `single` "
         "with the smallest trigger found, both as they are. Where the inversion's verdict missed the target "
         "(found: no) it was named by hand. Natural: the trigger's success on a net trained without poison. "
-        f"Of {CLEAN} clean nets, whose most suspicious class was named, {nothing} are said to have nothing to repair; "
-        f"the repair cost them {lost:.1f} points of accuracy on average.\n\n" + "\n".join(lines)
+        "`mesa` looks for triggers that work anywhere, so those of a fixed place are not among its own."
     )
+    if clean:
+        told += (
+            f" Of {len(clean)} clean nets, whose most suspicious class was named, {nothing} are said to have nothing "
+            f"to repair; the repair cost them {_lost(clean):.1f} points of accuracy on average."
+        )
+    told += "\n\n" + "\n".join(lines)
     columns = [
         "net", "arm", "found", "natural %", "ASR before %", "ASR after %", "accuracy before %", "after %", "said", "s",
     ]  # fmt: skip
-    write("repair_holds", "Does a repair hold against the attacker's own trigger?", told, columns, table(every))
+    write("repair_holds", "Does a repair hold against the attacker's own trigger?", told, columns, table(rows))
 
 
 if __name__ == "__main__":

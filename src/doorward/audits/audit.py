@@ -12,6 +12,8 @@ from doorward.audits.alone import audit_model
 from doorward.audits.gathering import Budget
 from doorward.audits.parts.afterwards import joined, unlearned
 from doorward.audits.parts.anew import DEFAULT_NET, Anew, nets_like
+from doorward.audits.parts.elsewhere import STAGE as ELSEWHERE
+from doorward.audits.parts.elsewhere import elsewhere, shown_groups
 from doorward.audits.parts.kept import Kept
 from doorward.audits.parts.trainer import Rows, Trainer, make_trainer
 from doorward.audits.plan import measure_costs
@@ -19,6 +21,7 @@ from doorward.audits.results import Audit, AuditRecord, StageRecord, Table, Targ
 from doorward.audits.rounds import Round, look_once
 from doorward.audits.show import pictures
 from doorward.audits.verdict import LEANS, LIKE_OTHERS, findings, judge
+from doorward.cleansers.parts.carried import Carrier
 from doorward.core.arguments import check_images, check_model
 from doorward.core.classifier import Classifier
 from doorward.core.errors import DoorwardError
@@ -134,6 +137,7 @@ def _rounds(
     rounds, looked_at = list[Round](), list[Rows]()
     stay, suspect, plainly = np.ones(len(images), bool), model, True
     fresh: Classifier | None = None
+    known = list[Carrier]()
     for number in range(1, MOST_ROUNDS + 1):
         part = images if stay.all() else images.subset(stay)
         if not stay.all():
@@ -160,15 +164,21 @@ def _rounds(
             budget=budget,
             kept=kept.below(f"round-{number}"),
             plainly=plainly,
+            known=known,
         )
         rounds.append(here)
         looked_at.append(stay.copy())
         if not here.suspects.any():
             if not here.plainly:
                 break
-            plainly = False  # groups that carry something, and no experiment that shows it: everything is looked at
-        stay[np.flatnonzero(stay)[here.suspects]] = False
+            plainly = plainly and bool(
+                known
+            )  # no experiment shows those groups to be poisoned: everything is looked at
+        out = np.flatnonzero(stay)[here.suspects]
+        stay[out] = False
         fresh = None
+        with kept.timed(ELSEWHERE):
+            known = elsewhere(images, model, shown_groups(images, out, here.triggers), stay, seed)
     return _Looked(rounds, looked_at, fresh)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,7 +19,7 @@ from doorward.audits.parts.kept import Kept
 from doorward.audits.parts.trainer import Rows, Trainer
 from doorward.audits.plan import INVERTED, first_look
 from doorward.cleansers.cleanse import cleanse
-from doorward.cleansers.parts.carried import Carrier
+from doorward.cleansers.parts.carried import Carrier, members
 from doorward.cleansers.parts.clusters import CLUSTERS, divided
 from doorward.cleansers.results import Cleansing
 from doorward.core.classifier import Classifier
@@ -90,6 +91,7 @@ def gathered(
     warnings: list[str],
     *,
     plainly: bool,
+    known: Sequence[Carrier] = (),
 ) -> Gathered:
     """Gather evidence: cleansers, contradictions, inversion, groups.
 
@@ -98,6 +100,7 @@ def gathered(
             have in common works on the suspect model, so that neither contradictions nor an inversion is needed to
             know whom to look into. They are for what is left, in the round after. Not where there are many such
             classes.
+        known: groups that bear a trigger which was shown to be planted; a round does with these.
     """
     with kept.timed(CLEANSERS):
         kept.tell(CLEANSERS, "")
@@ -105,12 +108,12 @@ def gathered(
     seen = cleansing.observations
     assert seen is not None
     owned = seen.logits.argmax(axis=1) == images.labels
-    carrying = plain_groups(cleansing, level)
-    if plainly and carrying.any():
+    carrying = members(known, len(images)) if known else plain_groups(cleansing, level)
+    if known or (plainly and carrying.any()):
         learned = learns(images, carrying, trainer, seed, kept)
         found = Contradictions(images.labels.copy(), carrying & owned, learned, looked=False)
         with kept.timed(GROUPS):
-            carried = carriers(images, model, seen.features, [carrying], {}, seed)
+            carried = list(known) or carriers(images, model, seen.features, [carrying], {}, seed)
         return Gathered(cleansing, seen.features, owned, found, None, carried)
     cluster = divided(seen.features, images.labels, len(images.classes), seed)
     found = Contradictions(images.labels.copy(), np.zeros(len(images), bool))

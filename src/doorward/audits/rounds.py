@@ -70,6 +70,7 @@ def look_once(
     budget: Budget,
     kept: Kept,
     plainly: bool,
+    known: Sequence[Carrier] = (),
 ) -> Round:
     """Gather every kind of evidence, look into the classes that it speaks against, make the experiment.
 
@@ -78,18 +79,24 @@ def look_once(
         believed: see `doorward.audits.evidence.candidates`.
         number: of the round, from 1.
         plainly: whether to do with groups that plainly carry a trigger, where there are some: see `gathered`.
+        known: groups that bear a trigger which an earlier round showed; they are looked into, and nothing else.
     """
     warnings = list[str]()
-    seen = gathered(images, model, trainer, clean, level, number, seed, budget, kept, warnings, plainly=plainly)
+    seen = gathered(
+        images, model, trainer, clean, level, number, seed, budget, kept, warnings, plainly=plainly, known=known
+    )
     owned, found, inversion, carried = seen.owned, seen.found, seen.inversion, seen.carried
     evidence = gather(images, model, found, seen.cleansing, inversion, carried, seed)
     if found.looked:
         found = replace(found, suspects=found.suspects | (seen.cleansing.suspected() & owned))
     counts = np.bincount(images.labels[found.suspects], minlength=len(images.classes)).tolist()
     believed = believed if found.looked else LEANS
-    chosen = candidates(evidence, counts, MOST, believed if found.learned else min(believed, HARD))
+    chosen = [one.label for one in known]
+    if not known:
+        chosen = candidates(evidence, counts, MOST, believed if found.learned else min(believed, HARD))
     found = replace(found, suspects=found.suspects | (_carrying(carried, chosen, len(images)) & owned))
-    triggers = {k: _triggers(k, evidence, inversion, model, images, found, seed) for k in chosen}
+    least = 0.0 if known else WORKS
+    triggers = {k: _triggers(k, evidence, inversion, model, images, found, seed, least) for k in chosen}
     again = tuple(k for k in chosen if _spoken_against(evidence, k, level))
     case = Case(images, model, seen.features, owned, found, triggers, trainer, again, seed, kept)
     tried, out = Experiment(), np.zeros(len(images), bool)
@@ -153,14 +160,15 @@ def _triggers(
     images: ImageSet,
     found: Contradictions,
     seed: int,
+    least: float,
 ) -> Named:
-    """A class's triggers by what found them, as far as they work on the suspect model."""
+    """A class's triggers by what found them, as far as they work on the suspect model, on ``least`` of the pictures."""
     made: Named = {}
     if label in evidence.triggers:
         made["transfer"] = evidence.triggers[label]
     made |= inverted_triggers(inversion, label)
     pictures = tried_on(images, label, found.suspects, seed)
-    return {n: s for n, s in made.items() if success(model.predict, stamped(pictures, s, seed), label) >= WORKS}
+    return {n: s for n, s in made.items() if success(model.predict, stamped(pictures, s, seed), label) >= least}
 
 
 def _target(

@@ -31,7 +31,7 @@ TRAINED_AGAINST = "the repair trained against these very ones, which by itself s
 NOT_THE_ATTACKERS = "they are the inversion's, not the attacker's."
 UNSEEN = "A backdoor that this inversion does not see may be there."
 BLIND = (
-    "A fresh inversion, the triggers and their variations are as quiet on the model as given as on the repaired one, so "
+    "A fresh inversion, the triggers and their variations are as quiet on the model as given as on the repaired one: "
     "they cannot tell whether the backdoor is gone."
 )
 UNTOLD = "There were no triggers to measure with: nothing here tells whether a backdoor was there or is gone."

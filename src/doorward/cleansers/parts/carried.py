@@ -175,14 +175,20 @@ def members(groups: Sequence[Carrier], count: int) -> Rows:
 
 def bearing(images: ImageSet, label: int, trigger: Trigger) -> Rows:
     """Images ``[N]`` of a class that bear a patch: most of its pixels, as hardly any image of other classes does."""
-    where = trigger.alpha[0].numpy() > 0
-    pattern = (trigger.pattern.permute(1, 2, 0).numpy() * 255)[where]
-    share = np.empty(len(images), np.float32)
-    for rows in chunks(images.pixels, len(images)):
-        share[rows] = _near(images.pixels[rows][:, where], pattern).mean(axis=1)
-        release(images.pixels)
+    share = pixels_borne(images, trigger).mean(axis=1)
     natural = float(np.quantile(share[images.labels != label], _NATURAL))
     return np.asarray((images.labels == label) & (share > max(_BEARS, natural)), bool)
+
+
+def pixels_borne(images: ImageSet, trigger: Trigger) -> Rows:
+    """Which of a patch's pixels every image bears, ``[N, pixels]``."""
+    where = trigger.alpha[0].numpy() > 0
+    pattern = (trigger.pattern.permute(1, 2, 0).numpy() * 255)[where]
+    borne = np.empty((len(images), len(pattern)), bool)
+    for rows in chunks(images.pixels, len(images)):
+        borne[rows] = _near(images.pixels[rows][:, where], pattern)
+        release(images.pixels)
+    return borne
 
 
 def twice(trigger: Trigger) -> Trigger:

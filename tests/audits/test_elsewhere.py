@@ -1,0 +1,74 @@
+"""What one shown group bears is looked for in all classes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from doorward.attacks.stamps import make_stamp
+from doorward.audits.parts.elsewhere import elsewhere, shown_groups
+from doorward.cleansers.parts.carried import Carrier
+from doorward.core.images import ImageSet
+from doorward.core.pixels import to_float, to_uint8
+from doorward.core.triggers import Trigger
+from doorward.models.train.start import fresh
+
+Rows = NDArray[np.int64]
+NO_TRIGGER = Trigger(torch.zeros(1, 28, 28), torch.zeros(1, 28, 28))
+
+
+def bearing(images: ImageSet, recipe: str, each: int, **settings: object) -> tuple[ImageSet, dict[int, Rows]]:
+    """So many images of every class under one stamp, and which they are."""
+    stamp = make_stamp(recipe, images.shape, 3, **settings)
+    rows = {k: np.flatnonzero(images.labels == k)[:each] for k in range(10)}
+    every = np.concatenate(list(rows.values()))
+    pixels = images.pixels.copy()
+    pixels[every] = to_uint8(stamp.apply(to_float(pixels[every]), torch.Generator().manual_seed(0)))
+    return replace(images, pixels=pixels), rows
+
+
+@pytest.mark.parametrize(
+    ("recipe", "settings"),
+    [("patch", {"size": 3}), ("blend", {"alpha": 0.3}), ("pixel", {"size": 1.0, "row": 2, "column": 2})],
+)
+def test_whoever_bears_the_trigger_of_a_shown_group_is_found_in_every_class(
+    digits: tuple[ImageSet, ImageSet], recipe: str, settings: dict[str, object]
+) -> None:
+    images, rows = bearing(digits[0], recipe, 40 if recipe != "pixel" else 8, **settings)
+    known = rows[4]
+    stay = ~np.isin(np.arange(len(images)), known)
+    found = elsewhere(images, fresh(images, "small-cnn", 0), [Carrier(4, known, NO_TRIGGER, 1.0, 1.0)], stay, 0)
+    left = np.flatnonzero(stay)  # what a group's numbers count within
+    assert [one.label for one in found] == [k for k in range(10) if k != 4]
+    for one in found:
+        missed, wrong = np.setdiff1d(rows[one.label], left[one.rows]), np.setdiff1d(left[one.rows], rows[one.label])
+        assert len(missed) <= 2 and len(wrong) <= 2, (one.label, len(missed), len(wrong))
+
+
+@pytest.mark.parametrize("kind", ["poisoned into one class", "a clean kind"])
+def test_nothing_is_looked_into_where_nobody_else_bears_it(digits: tuple[ImageSet, ImageSet], kind: str) -> None:
+    """One target's trigger is in no other class; what digits of a class share by nature is no trigger."""
+    images, rows = bearing(digits[0], "patch", 40, size=3)
+    pixels = digits[0].pixels.copy()
+    known = rows[4]
+    if kind == "a clean kind":  # the thinnest fours
+        own = np.flatnonzero(images.labels == 4)
+        known = np.sort(own[np.argsort(pixels[own].sum((1, 2, 3)))[:40]])
+    else:
+        pixels[known] = images.pixels[known]
+    stay = ~np.isin(np.arange(len(images)), known)
+    one = Carrier(4, known, NO_TRIGGER, 1.0, 1.0)
+    assert not elsewhere(replace(images, pixels=pixels), fresh(images, "small-cnn", 0), [one], stay, 0)
+
+
+def test_groups_that_were_shown_are_those_of_classes_with_a_trigger_and_enough_images(
+    digits: tuple[ImageSet, ImageSet],
+) -> None:
+    images = digits[0]
+    out = np.concatenate([np.flatnonzero(images.labels == k)[:n] for k, n in ((1, 20), (2, 20), (3, 5))])
+    (one,) = shown_groups(images, out, {1: NO_TRIGGER, 3: NO_TRIGGER})
+    assert one.label == 1 and len(one.rows) == 20 and (images.labels[one.rows] == 1).all()

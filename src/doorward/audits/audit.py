@@ -58,7 +58,8 @@ def audit(
     class (`doorward.audits.parts.transfer`); and inversion. It looks into at most three classes, gathers their
     suspects (`doorward.audits.parts.grow`), and makes the experiment (`doorward.audits.experiment`). What is found is
     taken out and the round repeated, six times at most, until nothing stands out. Where groups plainly carry a
-    trigger (`doorward.cleansers.methods.transfer`), a round does with these.
+    trigger (`doorward.cleansers.methods.transfer`), or the one that a round has shown
+    (`doorward.audits.parts.elsewhere`), a round does with these.
 
     Args:
         images: the training set, as it was trained on; None to audit a model alone, with clean images.

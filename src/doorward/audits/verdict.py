@@ -74,6 +74,8 @@ def sentence(target: TargetRecord) -> str:
             f"nets that know other suspects of {name} decide {percent(float(np.mean(unseen)))} of those that they "
             f"never saw as labelled, nets that know none {percent(float(np.mean(alone)))}"
         )
+    if told and target.suspects not in (0, arms.size):
+        told.append(f"of these suspects and their like {plural(target.suspects, 'image')} turned out to be poisoned")
     text = "; ".join(told)
     return f"{text[:1].upper()}{text[1:]}." if text else f"{name}: nothing could be measured."
 

@@ -19,12 +19,16 @@ from doorward.audits.parts.trainer import Fits, Labels, Rows, Trainer
 from doorward.audits.parts.transfer import transferred
 from doorward.cleansers.parts.carried import bearing
 from doorward.cleansers.parts.likeness import FEWEST, alike, as_stamped
+from doorward.cleansers.parts.stamping import stamped, success, tried_on
 from doorward.core.classifier import Classifier
 from doorward.core.images import ImageSet
 from doorward.core.triggers import Stamp, Trigger
 
 OTHERWISE = 0.5  # probability that an image is not what its label says, of those like the sure ones
 UNSURE = 0.2  # the same of an image of a group that an experiment shows to be poisoned
+_ASKED = 300  # pictures that a trigger is tried on
+_WORKS = 0.4  # success on the model from which nets should learn a trigger
+_LEARNT = 0.5  # share of that, from which they have
 Named = dict[str, Stamp]
 
 
@@ -62,6 +66,7 @@ def looked_into(case: Case) -> tuple[Experiment, Rows]:
     if case.grouped:
         suspects = (found.suspects | alike(features, found.suspects, images.labels)) & owned
         tried = experiment(images, suspects, stamps_of(triggers), owned, trainer.longer(), seed + 20, kept, again)
+        tried = _on_copies(case, suspects, tried)
         return tried, shown_in_groups(images, features, tried, suspects, case.patches(tried)) & owned
     nets: Fits = trainer if found.learned else Copies(model)
     found = grow(images, model, features, found, owned, stamps_of(triggers), nets, seed + 10, kept)
@@ -77,6 +82,33 @@ def looked_into(case: Case) -> tuple[Experiment, Rows]:
     counted = {k: stamps_of(triggers)[k][arms.trigger :][:1] for k, arms in tried.arms.items()}
     marked = as_stamped(images, model, features, found.suspects, counted, seed + 30)
     return tried, shown_poisoned(features, tried, marked, images.labels, owned)
+
+
+def _on_copies(case: Case, suspects: Rows, tried: Experiment) -> Experiment:
+    """The same with copies of the model, for classes whose trigger works on it and was not learnt by nets made anew.
+
+    Small nets that see a large set a few times learn a patch, and not a faint picture over the whole image: what they
+    do without the suspects then says nothing. The model has learnt it. Copies that were made to forget it are trained
+    on with the suspects, and without them.
+    """
+    images, model, triggers, seed = case.images, case.model, stamps_of(case.triggers), case.seed
+    unlearnt = dict[int, Sequence[Stamp]]()
+    for label in set(tried.arms) & set(case.again):
+        arms, pictures = tried.arms[label], tried_on(images, label, suspects, seed, _ASKED)
+        if not triggers[label] or not len(arms.control):
+            continue
+        works = success(model.predict, stamped(pictures, triggers[label][arms.trigger], seed), label)
+        if works >= _WORKS and float(arms.control.mean()) < _LEARNT * works:
+            unlearnt[label] = triggers[label]
+    if not unlearnt:
+        return tried
+    with case.kept.timed(LOCATE):
+        case.kept.tell(LOCATE, "a copy without the trigger")
+        nets = Copies(unlearned(images, model, suspects, unlearnt, seed + 15))
+    kept = case.kept.below("copies")
+    return tried.replaced(
+        experiment(images, suspects, unlearnt, case.owned, nets, seed + 25, kept, tuple(unlearnt)), images.labels
+    )
 
 
 def shown_in_groups(

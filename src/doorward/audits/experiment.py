@@ -67,11 +67,21 @@ class Arms:
 
 @dataclass(frozen=True, eq=False)
 class Experiment:
-    """All arms: what came out by class, and the images ``[N]`` that they show to be poisoned with their scores."""
+    """All arms: what came out by class, and the images ``[N]`` that they show to be poisoned with their scores.
+
+    ``copied``: classes whose arms were copies of the suspect model, trained on.
+    """
 
     arms: dict[int, Arms] = field(default_factory=dict)
     score: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
     poisoned: Rows = field(default_factory=lambda: np.zeros(0, bool))
+    copied: frozenset[int] = frozenset()
+
+    def replaced(self, other: Experiment, labels: NDArray[np.int64]) -> Experiment:
+        """This one, with the classes of another in place of its own; ``labels``: ``[N]``, of the images."""
+        own = np.isin(labels, list(other.arms))
+        score, poisoned = np.where(own, other.score, self.score), np.where(own, other.poisoned, self.poisoned)
+        return Experiment({**self.arms, **other.arms}, score, poisoned, self.copied | frozenset(other.arms))
 
 
 def experiment(

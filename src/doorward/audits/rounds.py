@@ -110,7 +110,11 @@ def look_once(
     targets, best = [], dict[int, Trigger]()
     for k in chosen:
         arms = tried.arms.get(k)
-        record = None if arms is None else _record(arms, level / len(chosen), how, single=single)
+        record = (
+            None
+            if arms is None
+            else _record(arms, level / len(chosen), "on" if k in tried.copied else how, single=single)
+        )
         row, trigger = _target(k, number, images, model, evidence, triggers[k], arms, record, level, seed)
         own = images.labels == k
         if not _shown(row, level):

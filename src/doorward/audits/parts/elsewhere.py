@@ -20,7 +20,8 @@ _LEAST = 0.02  # spread of a score, at least
 _TO_SIGMA = 1.4826  # from the median absolute deviation
 _SELDOM, _SEVERAL = 0.15, 3  # share of images at most that have a pixel by which a patch is known; so many pixels
 _NEVER = 0.02  # the same of fewer pixels
-_MOST = 0.5  # of those pixels
+_MOST, _ALL = 0.5, 0.7  # of those pixels, or of an added picture
+_BETWEEN = 0.25  # images with most and not all of it, of those with all, at most
 Places = NDArray[np.int64]
 
 
@@ -40,7 +41,7 @@ def elsewhere(images: ImageSet, model: Classifier, shown: Sequence[Carrier], sta
     class, and the trigger works on few pictures of any one target; no single class stands out. But whoever bears the
     one trigger is known by it. A patch: by most of those of its pixels that hardly any image has; what the known group
     also shares, the strokes of its digit, many have. A picture that was added: by the image's part along it, where the
-    known images are clearly apart; half way between the two lies the bound.
+    known images are clearly apart. And hardly any image may lie between those that bear it and those that do not.
 
     Args:
         images: the whole set. ``stay``: ``[N]``, its images that are left; rows of what is returned count within these.
@@ -69,14 +70,23 @@ def _bears(images: ImageSet, trigger: Trigger, known: Places, stay: Rows) -> Row
         score = _part_along(images, trigger)
         middle, top = float(np.median(score[stay])), float(np.median(score[known]))
         spread = max(_LEAST, _TO_SIGMA * float(np.median(np.abs(score[stay] - middle))))
-        return (score > (middle + top) / 2) & (top - middle >= _APART * spread)
+        return _set_apart((score - middle) / (top - middle), stay) & (top - middle >= _APART * spread)
     borne = pixels_borne(images, trigger)
     usual = borne[stay].mean(axis=0)
     rare = usual <= (_SELDOM if (usual <= _SELDOM).sum() >= _SEVERAL else _NEVER)
     if not rare.any():
         return np.zeros(len(images), bool)
     share = borne[:, rare].mean(axis=1)
-    return np.asarray((share > _MOST) & (float(np.median(share[known])) > _MOST), bool)
+    return _set_apart(share, stay) & (float(np.median(share[known])) > _ALL)
+
+
+def _set_apart(share: NDArray[np.float32], stay: Rows) -> Rows:
+    """Images ``[N]`` that have nearly all of something; none where as many have most of it.
+
+    A corner that is dark by nature has more or less of a dark patch; an image was stamped with it or was not.
+    """
+    most, every = (share > _MOST) & stay, (share > _ALL) & stay
+    return every if (most & ~every).sum() <= _BETWEEN * every.sum() else np.zeros(len(share), bool)
 
 
 def _groups(images: ImageSet, model: Classifier, trigger: Trigger, bears: Rows, seed: int) -> Iterator[Carrier]:

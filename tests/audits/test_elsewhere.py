@@ -72,3 +72,22 @@ def test_groups_that_were_shown_are_those_of_classes_with_a_trigger_and_enough_i
     out = np.concatenate([np.flatnonzero(images.labels == k)[:n] for k, n in ((1, 20), (2, 20), (3, 5))])
     (one,) = shown_groups(images, out, {1: NO_TRIGGER, 3: NO_TRIGGER})
     assert one.label == 1 and len(one.rows) == 20 and (images.labels[one.rows] == 1).all()
+
+
+def test_what_many_images_have_a_part_of_is_no_trigger_elsewhere(digits: tuple[ImageSet, ImageSet]) -> None:
+    """A corner that is dark by nature, more or less of it: nothing tells those that bear a dark patch."""
+    images, rows = bearing(digits[0], "patch", 40, size=3)
+    known = rows[4]
+    stay = ~np.isin(np.arange(len(images)), known)
+    one = Carrier(4, known, NO_TRIGGER, 1.0, 1.0)
+    net = fresh(images, "small-cnn", 0)
+    assert elsewhere(images, net, [one], stay, 0)
+    pixels, rng = images.pixels.copy(), np.random.default_rng(0)
+    others = rng.permutation(np.flatnonzero(stay & ~np.isin(np.arange(len(images)), np.concatenate([*rows.values()]))))
+    patch = pixels[known[0]].copy()
+    for row in others[:800]:  # each has about half of the patch's pixels
+        some = rng.random((28, 28, 1)) < 0.55
+        where = np.zeros((28, 28, 1), bool)
+        where[-5:, -5:] = True
+        pixels[row] = np.where(where & some, patch, pixels[row])
+    assert not elsewhere(replace(images, pixels=pixels), net, [one], stay, 0)

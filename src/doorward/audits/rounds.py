@@ -90,10 +90,7 @@ def look_once(
     if found.looked:
         found = replace(found, suspects=found.suspects | (seen.cleansing.suspected() & owned))
     counts = np.bincount(images.labels[found.suspects], minlength=len(images.classes)).tolist()
-    believed = believed if found.looked else LEANS
-    chosen = [one.label for one in known]
-    if not known:
-        chosen = candidates(evidence, counts, MOST, believed if found.learned else min(believed, HARD))
+    chosen = [one.label for one in known] or _classes(evidence, found, counts, believed)
     found = replace(found, suspects=found.suspects | (_carrying(carried, chosen, len(images)) & owned))
     least = 0.0 if known else WORKS
     triggers = {k: _triggers(k, evidence, inversion, model, images, found, seed, least) for k in chosen}
@@ -138,6 +135,12 @@ def look_once(
         learned=found.learned,
         plainly=not found.looked,
     )
+
+
+def _classes(evidence: Evidence, found: Contradictions, counts: Sequence[int], believed: float) -> list[int]:
+    """The classes to look into; see `candidates`."""
+    believed = believed if found.looked else LEANS
+    return candidates(evidence, counts, MOST, believed if found.learned else min(believed, HARD))
 
 
 def _spoken_against(evidence: Evidence, label: int, level: float) -> bool:

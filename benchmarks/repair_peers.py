@@ -34,6 +34,7 @@ NETS = {"small-cnn": "batch norm", VGG: "no norm", VIT: "layer norm"}
 GIVEN = (500, 2500, 5000)
 MEASURED = 5000
 METHODS = ("hold", "retrain", "ibau", "nad", "ft-sam", "anp", "prune")
+ORDER = ("as given", "never poisoned", "fine-tune", "refresh", "single", *METHODS[1::-1], *METHODS[2:], "oracle")
 FIGURES = ("accuracy_hits", "asr_hits", "asr_trials", "seconds")
 TARGET, SEED = 4, 71
 
@@ -100,7 +101,7 @@ def told(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
     lines = []
     for net, kind in NETS.items():
         here = [r for r in rows if r["net"] == net]
-        for arm in dict.fromkeys(r["arm"] for r in here):
+        for arm in sorted({r["arm"] for r in here}, key=ORDER.index):
             by_count = {int(r["given"]): r for r in here if r["arm"] == arm}
             cells = [kind, arm]
             for figure in ("asr", "accuracy", "seconds"):
@@ -134,8 +135,10 @@ def main(jobs: int = 1, rows: int | None = None) -> None:
 
 def _page(done: Sequence[dict[str, Any]]) -> None:
     missed = {f"{NETS[r['net']]} with {int(r['given']):,}" for r in done if not r["accused"]}
+    rows = len({(r["net"], r["given"]) for r in done})
     text = (
-        f"Digits (mnist-5k), 5 % of them with a white square of 4 x 4 pixels and labelled {TARGET}; one net of each "
+        f"{rows} of {len(items())} pairs of a net and a number of clean images. Digits (mnist-5k), 5 % of them with a "
+        f"white square of 4 x 4 pixels and labelled {TARGET}; one net of each "
         f"kind, seed {SEED}. Columns: percent of {MEASURED:,} other digits (mnist) that the attacker's square sends to "
         f"{TARGET}, clean accuracy on the same digits, seconds of the arm alone; each with "
         + ", ".join(f"{given:,}" for given in GIVEN)

@@ -13,7 +13,7 @@ from doorward.audits.gathering import Budget
 from doorward.audits.parts.afterwards import joined, unlearned
 from doorward.audits.parts.anew import DEFAULT_NET, Anew, nets_like
 from doorward.audits.parts.elsewhere import STAGE as ELSEWHERE
-from doorward.audits.parts.elsewhere import elsewhere, shown_groups
+from doorward.audits.parts.elsewhere import Places, elsewhere, shown_groups
 from doorward.audits.parts.kept import Kept
 from doorward.audits.parts.trainer import Rows, Trainer, make_trainer
 from doorward.audits.plan import measure_costs
@@ -138,9 +138,11 @@ def _rounds(
     rounds, looked_at = list[Round](), list[Rows]()
     stay, suspect, plainly = np.ones(len(images), bool), model, True
     fresh: Classifier | None = None
-    known = list[Carrier]()
+    shown: dict[int, Places] = {}
     for number in range(1, MOST_ROUNDS + 1):
         part = images if stay.all() else images.subset(stay)
+        known = list[Carrier]()
+        whole, asked = images, model  # as this round has its pictures, and who says what a trigger does on them
         if not stay.all():
             if not budget.allows(f"another look at what is left (round {number})", 8 * budget.training):
                 break
@@ -150,9 +152,12 @@ def _rounds(
             elif rounds[-1].learned:
                 suspect = trainer.longer().fit(part, np.ones(len(part), bool), seed + number).classifier
                 if trainer.shape is not None:
-                    part = replace(part, pixels=trainer.fitted(part.pixels))
+                    whole, asked = replace(images, pixels=trainer.fitted(images.pixels)), suspect
+                    part = whole.subset(stay)
             else:
                 suspect = unlearned(part, model, np.zeros(len(part), bool), joined([r.stamps for r in rounds]), seed)
+            with kept.timed(ELSEWHERE):
+                known = elsewhere(whole, asked, shown, stay, seed)
         here = look_once(
             part,
             suspect,
@@ -172,14 +177,11 @@ def _rounds(
         if not here.suspects.any():
             if not here.plainly:
                 break
-            plainly = plainly and bool(
-                known
-            )  # no experiment shows those groups to be poisoned: everything is looked at
+            if not known:  # groups that carry something, and no experiment that shows it: everything is looked at
+                plainly = False
         out = np.flatnonzero(stay)[here.suspects]
         stay[out] = False
-        fresh = None
-        with kept.timed(ELSEWHERE):
-            known = elsewhere(images, model, shown_groups(images, out, here.triggers), stay, seed)
+        fresh, shown = None, shown_groups(images, out, here.triggers)
     return _Looked(rounds, looked_at, fresh)
 
 

@@ -75,9 +75,7 @@ def looked_into(case: Case) -> tuple[Experiment, Rows]:
         if k in shared:
             triggers[k]["transfer"] = shared[k]
     if not found.learned:
-        with kept.timed(LOCATE):
-            kept.tell(LOCATE, "a copy without the trigger")
-            nets = Copies(unlearned(images, model, found.suspects, stamps_of(triggers), seed + 15))
+        nets = _forgetting(case, found.suspects, stamps_of(triggers))
     tried = experiment(images, found.suspects, stamps_of(triggers), owned, nets, seed + 20, kept, again)
     counted = {k: stamps_of(triggers)[k][arms.trigger :][:1] for k, arms in tried.arms.items()}
     marked = as_stamped(images, model, features, found.suspects, counted, seed + 30)
@@ -93,22 +91,26 @@ def _on_copies(case: Case, suspects: Rows, tried: Experiment) -> Experiment:
     """
     images, model, triggers, seed = case.images, case.model, stamps_of(case.triggers), case.seed
     unlearnt = dict[int, Sequence[Stamp]]()
-    for label in set(tried.arms) & set(case.again):
-        arms, pictures = tried.arms[label], tried_on(images, label, suspects, seed, _ASKED)
-        if not triggers[label] or not len(arms.control):
+    for label in sorted(set(tried.arms) & set(case.again)):
+        arms = tried.arms[label]
+        if not len(arms.control):  # there is no trigger
             continue
+        pictures = tried_on(images, label, suspects, seed, _ASKED)
         works = success(model.predict, stamped(pictures, triggers[label][arms.trigger], seed), label)
         if works >= _WORKS and float(arms.control.mean()) < _LEARNT * works:
             unlearnt[label] = triggers[label]
     if not unlearnt:
         return tried
+    nets, kept = _forgetting(case, suspects, unlearnt), case.kept.below("copies")
+    again = experiment(images, suspects, unlearnt, case.owned, nets, seed + 25, kept, tuple(unlearnt))
+    return tried.replaced(again, images.labels)
+
+
+def _forgetting(case: Case, suspects: Rows, stamps: Mapping[int, Sequence[Stamp]]) -> Copies:
+    """Makes copies of the model that begin without the triggers."""
     with case.kept.timed(LOCATE):
         case.kept.tell(LOCATE, "a copy without the trigger")
-        nets = Copies(unlearned(images, model, suspects, unlearnt, seed + 15))
-    kept = case.kept.below("copies")
-    return tried.replaced(
-        experiment(images, suspects, unlearnt, case.owned, nets, seed + 25, kept, tuple(unlearnt)), images.labels
-    )
+        return Copies(unlearned(case.images, case.model, suspects, stamps, case.seed + 15))
 
 
 def shown_in_groups(

@@ -19,7 +19,7 @@ from doorward.audits.parts.kept import Kept
 from doorward.audits.parts.trainer import Rows, Trainer
 from doorward.audits.plan import INVERTED, first_look
 from doorward.cleansers.cleanse import cleanse
-from doorward.cleansers.parts.carried import Carrier, members
+from doorward.cleansers.parts.carried import Carrier
 from doorward.cleansers.parts.clusters import CLUSTERS, divided
 from doorward.cleansers.results import Cleansing
 from doorward.core.classifier import Classifier
@@ -108,7 +108,9 @@ def gathered(
     seen = cleansing.observations
     assert seen is not None
     owned = seen.logits.argmax(axis=1) == images.labels
-    carrying = members(known, len(images)) if known else plain_groups(cleansing, level)
+    carrying = plain_groups(cleansing, level)
+    if known:
+        carrying = np.isin(np.arange(len(images)), np.concatenate([one.rows for one in known]))
     if known or (plainly and carrying.any()):
         learned = learns(images, carrying, trainer, seed, kept)
         found = Contradictions(images.labels.copy(), carrying & owned, learned, looked=False)

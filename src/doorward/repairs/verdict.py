@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from doorward.core.results import Finding, Judgement
 from doorward.core.text import extent, listing, name, number, percent, plural, quoted
-from doorward.repairs.results import ArmRecord, StandingRecord, judged_arm
+from doorward.repairs.results import ArmRecord, StandingRecord, VariationRecord, judged_arm
 
 STILL = 0.1  # success above which, beyond chance, the triggers still work
 
@@ -123,7 +123,7 @@ def shown_before(given: ArmRecord) -> bool:
     """
     varied = given.proof.variations if given.proof else ()
     works = given.asr is not None and given.asr.low > STILL
-    return stands_out(given) or works or any(v.success.low > STILL + v.natural for v in varied)
+    return stands_out(given) or works or any(_works(v) for v in varied)
 
 
 def failures(arm: ArmRecord, given: ArmRecord, classes: Sequence[str]) -> dict[int | None, list[str]]:
@@ -149,7 +149,7 @@ def failures(arm: ArmRecord, given: ArmRecord, classes: Sequence[str]) -> dict[i
                 f"succeeds on {percent(s.success.value)}.",
             )
     for v in proof.variations if proof else ():
-        if v.success.low > STILL + v.natural:
+        if _works(v):
             told = f"{percent(v.success.value)} of held-out images"
             add(v.label, f"Variations of the triggers into {quoted(classes[v.label])} succeed on {told}.")
     for label, rate in arm.targets.items():
@@ -158,6 +158,11 @@ def failures(arm: ArmRecord, given: ArmRecord, classes: Sequence[str]) -> dict[i
     if not found and arm.asr is not None and arm.asr.low > STILL:
         add(None, f"The triggers themselves still succeed on {percent(arm.asr.value)} of held-out images.")
     return found
+
+
+def _works(variation: VariationRecord) -> bool:
+    """Whether variations of a trigger succeed beyond chance and beyond what the same images give to other classes."""
+    return variation.success.low > STILL + variation.natural
 
 
 def _small(after: StandingRecord, before: StandingRecord) -> bool:

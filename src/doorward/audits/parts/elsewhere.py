@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,16 +25,13 @@ _BETWEEN = 0.25  # images with most and not all of it, of those with all, at mos
 Places = NDArray[np.int64]
 
 
-def shown_groups(images: ImageSet, out: Places, triggers: Mapping[int, Trigger]) -> list[Carrier]:
-    """Images that a round showed to be poisoned, by class."""
-    return [
-        Carrier(label, rows, trigger, 1.0, 1.0)
-        for label, trigger in triggers.items()
-        if len(rows := out[images.labels[out] == label]) >= SMALLEST
-    ]
+def shown_groups(images: ImageSet, out: Places, triggers: Mapping[int, Trigger]) -> dict[int, Places]:
+    """Images that a round showed to be poisoned, by class, of classes with a trigger and enough of them."""
+    found = {label: out[images.labels[out] == label] for label in triggers}
+    return {label: rows for label, rows in found.items() if len(rows) >= SMALLEST}
 
 
-def elsewhere(images: ImageSet, model: Classifier, shown: Sequence[Carrier], stay: Rows, seed: int) -> list[Carrier]:
+def elsewhere(images: ImageSet, model: Classifier, shown: Mapping[int, Places], stay: Rows, seed: int) -> list[Carrier]:
     """Groups of every class that bear what a group bears which was shown to be poisoned.
 
     An attack that sends every class to the next one, or one trigger to several targets, puts few images into each
@@ -46,18 +43,20 @@ def elsewhere(images: ImageSet, model: Classifier, shown: Sequence[Carrier], sta
     Args:
         images: the whole set. ``stay``: ``[N]``, its images that are left; rows of what is returned count within these.
         model: the suspect model, on which the trigger is tried.
-        shown: label and images of each such group; its trigger is taken from them.
+        shown: class to the images of such a group; its trigger is taken from them.
         seed: of the pictures that it is tried on.
 
     Returns: a group per class, of 8 images up to 60 % of the class.
 
     Fails when: a trigger roams or warps; or what its images share is not apart from what the others show.
     """
+    if not shown:
+        return []
     looks, left = Looks(images, seed), images if stay.all() else images.subset(stay)
     best: dict[int, Carrier] = {}
-    for group in shown:
-        for trigger in looks.triggers(group.label, group.rows):
-            bears = _bears(images, trigger, group.rows, stay)
+    for of, known in shown.items():
+        for trigger in looks.triggers(of, known):
+            bears = _bears(images, trigger, known, stay)
             for one in _groups(left, model, trigger, bears[stay], seed):
                 if one.label not in best or one.success > best[one.label].success:
                     best[one.label] = one

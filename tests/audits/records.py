@@ -8,16 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from doorward.audits.results import (
-    SHOWN,
-    ArmsRecord,
-    Audit,
-    AuditRecord,
-    StageRecord,
-    Table,
-    TargetRecord,
-    trigger_file,
-)
+from doorward.audits.records import ArmsRecord, AuditRecord, StageRecord, TargetRecord
+from doorward.audits.results import SHOWN, Audit, Table, trigger_file
 from doorward.core.classifier import Classifier
 from doorward.core.images import ImageSet
 from doorward.core.results import ClassifierRecord, Finding, ImagesRecord, Judgement, Level, RateRecord

@@ -11,7 +11,7 @@ import torch
 from doorward.audits.experiment import _drops, _folds, _random_others, _welch, experiment
 from doorward.audits.parts.kept import Kept
 from doorward.audits.parts.trainer import Fits
-from doorward.audits.results import ArmsRecord
+from doorward.audits.records import ArmsRecord
 from doorward.audits.verdict import level_of
 from doorward.core.images import ImageSet
 from doorward.core.triggers import Trigger

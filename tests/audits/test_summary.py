@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 
+from doorward.audits.records import PowerRecord, TrialRecord
 from doorward.audits.summary import accused, summary
 from doorward.audits.verdict import speaking
 from tests.audits.records import LEFT_OUT, made_audit, made_target
@@ -14,6 +15,15 @@ def test_the_summary_has_exactly_these_keys_and_only_accused_classes() -> None:
     assert told["targets"] == [row]
     assert (told["verdict"], told["p_value"], told["suspects"]) == ("planted", 0.0009, 20)
     assert told["stages"][0] == {"name": "train", "seconds": 12.5} and told["left_out"] == [LEFT_OUT]
+    json.dumps(told, allow_nan=False)
+
+
+def test_what_would_have_been_found_is_told_in_numbers() -> None:
+    trials = (TrialRecord(images=20, success=0.9, level="planted", found=20), TrialRecord(images=10, success=0.1))
+    power = PowerRecord(size=3, label=4, class_name="cat", side=(28, 28), trials=trials)
+    told = summary(made_audit("nothing found").facts.model_copy(update={"power": power}))["power"]
+    assert (told["trigger"], told["class"], told["label"], told["smallest"]) == ("patch of 3 x 3 pixels", "cat", 4, 20)
+    assert [trial["images"] for trial in told["trials"]] == [20, 10]
     json.dumps(told, allow_nan=False)
 
 

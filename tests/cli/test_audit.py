@@ -158,6 +158,7 @@ def test_clean_images_of_other_classes_are_refused(photos: Path, verb: Verb, cal
         (("photos", "--net", "three-layer"), "net 'three-layer'"),
         (("photos", "--minutes", "0"), "--minutes 0.0; expected a number above 0"),
         (("photos", "--level", "2"), "--level 2.0"),
+        (("--model", "m", "--clean", "photos", "--power"), "--power without a training set; expected SOURCE"),
     ],
 )
 def test_mistakes_are_one_line(

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from doorward.audits.records import PowerRecord, TrialRecord
 from doorward.audits.results import Audit
 from doorward.core.results import Level
 from doorward.reports.page import compose
@@ -29,6 +30,18 @@ def test_the_page_opens_with_the_verdict_and_the_trigger_at_work(tmp_path: Path)
     assert "A backdoor into “7” was planted: 20 images to leave out" in first
     assert first.count("<img") == 12
     assert "99.1 % of pictures of other classes" in words_of(first)
+
+
+def test_how_few_would_have_been_found_stands_there_when_it_was_asked_for(tmp_path: Path) -> None:
+    found = made_audit("nothing found")
+    assert "How few would have been found" not in page_of(found, tmp_path)
+    trials = (TrialRecord(images=20, success=0.9, level="planted", found=19), TrialRecord(images=10, success=0.125))
+    power = PowerRecord(size=3, label=4, class_name="<b>", side=(28, 28), trials=trials)
+    page = page_of(replace(found, facts=found.facts.model_copy(update={"power": power})), tmp_path / "asked")
+    part = page[page.index("How few would have been found") :]
+    words = words_of(part[: part.index("</section>")])
+    assert "on 20 images of other classes labelled “&lt;b&gt;” would have been found (planted; 19 of the 20" in words
+    assert words.endswith("20 90.0 % planted 19 0 10 12.5 % nothing found 0 0")
 
 
 def test_the_experiment_is_told_and_drawn(tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 
-from doorward.audits.results import Audit, AuditRecord, StageRecord, TargetRecord
+from doorward.audits.records import AuditRecord, StageRecord, TargetRecord
+from doorward.audits.results import Audit
 from doorward.core.classifier import Classifier, measure_accuracy
 from doorward.core.images import ImageSet
 from doorward.core.progress import Progress

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from doorward.audits.alone import audit_model
+from doorward.audits.doubts import doubts, undecided
 from doorward.audits.gathering import Budget
 from doorward.audits.parts.afterwards import joined, unlearned
 from doorward.audits.parts.anew import DEFAULT_NET, Anew, nets_like
@@ -17,7 +18,9 @@ from doorward.audits.parts.elsewhere import Places, elsewhere, shown_groups
 from doorward.audits.parts.kept import Kept
 from doorward.audits.parts.trainer import Rows, Trainer, make_trainer
 from doorward.audits.plan import measure_costs
-from doorward.audits.results import Audit, AuditRecord, StageRecord, Table, TargetRecord
+from doorward.audits.power import power_of
+from doorward.audits.records import AuditRecord, StageRecord, TargetRecord
+from doorward.audits.results import Audit, Table
 from doorward.audits.rounds import Round, look_once
 from doorward.audits.show import pictures
 from doorward.audits.verdict import LEANS, LIKE_OTHERS, findings, judge
@@ -26,7 +29,6 @@ from doorward.core.arguments import check_images, check_model
 from doorward.core.classifier import Classifier
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
-from doorward.core.order_test import FEWEST_CLASSES
 from doorward.core.progress import Progress
 from doorward.core.results import ClassifierRecord, ImagesRecord, RateRecord
 from doorward.core.stats import Rate
@@ -34,8 +36,6 @@ from doorward.core.triggers import Trigger
 from doorward.models.open.architectures import Named
 
 MOST_ROUNDS = 6
-_LEARNED = 2.0  # times chance: a net below that has not learned the set
-_FEW = 20  # images of a class below which little can be said of it
 
 
 def audit(
@@ -46,6 +46,7 @@ def audit(
     minutes: float | None = None,
     level: float = 0.05,
     net: Named | None = None,
+    power: bool = False,
     seed: int = 0,
     device: str = "auto",
     folder: Path | str | None = None,
@@ -68,6 +69,8 @@ def audit(
         minutes: that the audit may take, about; what is left out for that is said in the verdict.
         level: chance of a verdict against a clean set.
         net: architecture to train where no model is given, and the model's own where one is; by default small-cnn.
+        power: whether to say how few poisoned images would have been found, by planting a known trigger into copies of
+            the set (`doorward.audits.power`); as long as two to four audits more. Not of a model alone.
         seed: of everything random.
         device: ``auto``, ``cpu``, ``cuda``; of a model that is given its own.
         folder: keeps finished steps, so that the same call goes on from there; removed by the caller.
@@ -109,7 +112,12 @@ def audit(
     anew = nets_like(model, net, trainer)
     looked = _rounds(images, suspect, trainer, anew, clean, level, seed, budget, kept)
     given = model is not None
-    return _result(images, suspect, looked, trainer, budget, kept, anew, level=level, seed=seed, given=given)
+    result = _result(images, suspect, looked, trainer, budget, kept, anew, level=level, seed=seed, given=given)
+    if not power:
+        return result
+    planted = power_of(images, ~result.suspected(), trainer, anew, level=level, seed=seed, budget=budget, kept=kept)
+    more = {"power": planted, "stages": _stages(kept), "left_out": tuple(budget.left_out)}
+    return replace(result, facts=result.facts.model_copy(update=more))
 
 
 class _Looked(NamedTuple):
@@ -215,12 +223,12 @@ def _result(
                 evidence[row] = _kinds(target.evidence, level)
     predicted = model.predict(images.pixels)
     accuracy = Rate(int((predicted == images.labels).sum()), len(images))
-    warnings = [w for here in rounds for w in here.warnings] + _doubts(images, accuracy.value, given)
+    warnings = [w for here in rounds for w in here.warnings] + doubts(images, accuracy.value, given)
     judgement = judge(
         targets,
         rounds[0].evidence.together,
         suspects=int(suspects.sum()),
-        undecided=_undecided(images, accuracy.value, budget),
+        undecided=undecided(images, accuracy.value, budget),
         left_out=budget.left_out,
     )
     repaired, how = last, "" if last is None else "anew"
@@ -248,7 +256,7 @@ def _result(
         rounds=len(rounds),
         targets_looked_into=tuple(targets),
         suspects=int(suspects.sum()),
-        stages=tuple(StageRecord(name=n, seconds=round(s, 2)) for n, s in kept.seconds.items()),
+        stages=_stages(kept),
         left_out=tuple(budget.left_out),
         warnings=tuple(dict.fromkeys(warnings)),
         thumbnails=places,
@@ -259,34 +267,10 @@ def _result(
     return Audit(facts, table, triggers, images, model, repaired, first.cleansing, first.inversion, shown)
 
 
+def _stages(kept: Kept) -> tuple[StageRecord, ...]:
+    return tuple(StageRecord(name=n, seconds=round(s, 2)) for n, s in kept.seconds.items())
+
+
 def _kinds(evidence: dict[str, float | None], level: float) -> str:
     """Kinds that accuse a class, and the experiment."""
     return "+".join([*(k for k, p in evidence.items() if p is not None and p <= level), "experiment"])
-
-
-def _undecided(images: ImageSet, accuracy: float, budget: Budget) -> str:
-    """Why nothing can be decided of a set; empty where something can."""
-    if budget.left_out:
-        return f"{budget.minutes:g} minutes are too few for it."
-    if accuracy < _LEARNED / len(images.classes):
-        return (
-            f"The model is right on {100 * accuracy:.0f} % of the set: it was not trained on it, or has not learned it."
-        )
-    present = int((images.counts() > 0).sum())
-    if present < FEWEST_CLASSES:
-        return f"{present} classes: too few to compare one with the others; the experiment alone decides."
-    return ""
-
-
-def _doubts(images: ImageSet, accuracy: float, given: bool) -> list[str]:
-    """What a reader has to know beside the verdict."""
-    made = []
-    if given and accuracy < 0.5:
-        made.append(
-            f"the model is right on {100 * accuracy:.0f} % of the training set; it may not be the one trained on it"
-        )
-    counts = images.counts()
-    few = [images.classes[k] for k in np.flatnonzero((counts > 0) & (counts < _FEW)).tolist()]
-    if few:
-        made.append(f"fewer than {_FEW} images: {', '.join(few[:6])}; little can be said of those classes")
-    return made

@@ -36,6 +36,7 @@ class AuditRequest(Opening):
 
     Args:
         model: empty where the audit trains one. ``source``: None where a model alone is audited.
+        power: whether to say how few poisoned images would have been found.
     """
 
     model: str = ""
@@ -44,6 +45,7 @@ class AuditRequest(Opening):
     minutes: float | None = Field(None, gt=0)
     level: float = Field(0.05, gt=0, lt=1)
     net: str | None = None
+    power: bool = False
     seed: int = 0
 
 
@@ -70,6 +72,7 @@ def audit_to_folder(
             minutes=request.minutes,
             level=request.level,
             net=asked.net,
+            power=request.power,
             seed=request.seed,
             device=request.device,
             folder=run.work / STEPS,
@@ -92,7 +95,13 @@ def plan_to_audit(request: AuditRequest) -> Plan:
         plan = plan_alone(asked.classifier, asked.clean, request.seed)
     else:
         plan = plan_audit(
-            asked.images, asked.classifier, clean=asked.clean, net=asked.net, device=request.device, seed=request.seed
+            asked.images,
+            asked.classifier,
+            clean=asked.clean,
+            net=asked.net,
+            power=request.power,
+            device=request.device,
+            seed=request.seed,
         )
     return replace(plan, lines=(*plan.lines, *asked.notes))
 
@@ -135,6 +144,8 @@ def _check(request: AuditRequest) -> None:
     if request.source is None and not (request.model and request.clean):
         lacks = "--clean SOURCE with it" if request.model else "SOURCE, or --model with --clean SOURCE"
         raise DoorwardError(f"audit: no training set; expected {lacks}")
+    if request.source is None and request.power:
+        raise DoorwardError("audit: --power without a training set; expected SOURCE, to plant a known trigger into")
     if request.source is not None and not request.model:
         told = [name for name in _OF_A_MODEL if getattr(request, name) is not None]
         if told:

@@ -70,6 +70,7 @@ def plan_audit(
     *,
     clean: ImageSet | None = None,
     net: Named | None = None,
+    power: bool = False,
     device: str = "auto",
     seed: int = 0,
 ) -> Plan:
@@ -94,4 +95,9 @@ def plan_audit(
         "longer where small nets do not learn the set and copies of the model are trained on",
         "where something is found: all of it again on what is left",
     ]
-    return Plan(tuple(lines), look + costs.inversion + rest, at_most=False)
+    whole = look + costs.inversion + rest
+    if power:
+        each = look + rest + 2 * costs.training
+        lines.append(f"power: two to four copies with a known trigger, {duration(each)} each")
+        whole += 3 * each
+    return Plan(tuple(lines), whole, at_most=False)

@@ -11,23 +11,14 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
+from doorward.audits.records import AuditRecord, mean_rate
 from doorward.cleansers.results import Cleansing
 from doorward.core.classifier import Classifier
 from doorward.core.errors import DoorwardError
 from doorward.core.files import atomic_write, write_array
 from doorward.core.images import ImageSet
-from doorward.core.results import (
-    ClassifierRecord,
-    Count,
-    ImagesRecord,
-    Judged,
-    Number,
-    Record,
-    Result,
-    parse,
-)
+from doorward.core.results import Result, parse
 from doorward.core.tables import read_parquet, write_parquet
 from doorward.core.triggers import Trigger, trigger_file
 from doorward.inversion.results import Inversion
@@ -35,105 +26,6 @@ from doorward.models.files import save_classifier
 
 MODEL = "model"  # the repaired model in the run's folder, itself a folder as 'doorward train' writes it
 SHOWN = 6  # images a class that are shown with the trigger on them
-
-
-class StageRecord(Record):
-    """What was done, and how long it took; 0 seconds where an interrupted audit had left it."""
-
-    name: str
-    seconds: float
-    note: str = ""
-
-
-class ArmsRecord(Record):
-    """The experiment for one class.
-
-    Args:
-        size: images left out.
-        control, without: success of the trigger per repeat, of nets trained without as many random images of the
-            class, and without the suspects; empty without a trigger.
-        tried: images that the trigger was tried on.
-        unseen_control, unseen_without: share of suspects that those nets decide as labelled, none of which they saw.
-        p_value, p_unseen: that there is no difference.
-        stops: whether the trigger works with the suspects alone.
-        teaches: whether suspects teach each other's label, and nothing else does; never said of a group where nets do
-            not learn the set well: any natural kind of its own does that there.
-        trained: ``anew``, or ``on`` from a copy of the model that had unlearnt the trigger.
-    """
-
-    size: Count
-    control: tuple[Number, ...] = ()
-    without: tuple[Number, ...] = ()
-    tried: Count = 0
-    unseen_control: tuple[Number, ...] = ()
-    unseen_without: tuple[Number, ...] = ()
-    p_value: Number = None
-    p_unseen: Number = None
-    stops: bool = False
-    teaches: bool = False
-    trained: str = "anew"
-
-
-class TargetRecord(Record):
-    """A class that was looked into.
-
-    Args:
-        label, class_name: the class.
-        round: of the audit in which it came up, from 1.
-        level: what is said of it.
-        evidence: p-value by kind of evidence, corrected for the number of classes.
-        p_value: of the class, corrected for the kinds too; None without any test.
-        suspects: images that are left out of the cleaned set.
-        trigger: file of the trigger that was measured, in the run's folder; empty without.
-        trigger_from: what found it: ``transfer``, ``mask``, ``universal``.
-        success: of that trigger on the suspect model.
-        experiment: None where none was made.
-        sentence: in words.
-    """
-
-    label: Count
-    class_name: str
-    round: Count = 1
-    level: str
-    evidence: dict[str, Number] = Field(default_factory=dict)
-    p_value: Number = None
-    suspects: Count = 0
-    trigger: str = ""
-    trigger_from: str = ""
-    success: Number = None
-    experiment: ArmsRecord | None = None
-    sentence: str = ""
-
-
-class AuditRecord(Judged):
-    """``results`` of an audit run.
-
-    Args:
-        trained: whether the model is one that the audit trained.
-        net: architecture of the nets that the experiment trains.
-        handed_on: what the model of the run's folder is: ``anew``, trained without the suspects; ``on``, a copy of the
-            given one trained on without them; empty where there is none.
-        rounds: how often the set was looked at, each time without what was found before.
-        left_out: stages that were not run, and why.
-        thumbnails: rows of ``thumbnails.npy`` by target: suspects, then other images before and after the trigger.
-    """
-
-    images: ImagesRecord | None = None
-    classifier: ClassifierRecord = ClassifierRecord()
-    trained: bool = False
-    net: str = ""
-    handed_on: str = ""
-    seed: int = 0
-    level: float = 0.05
-    rounds: Count = 1
-    targets_looked_into: tuple[TargetRecord, ...] = ()
-    suspects: Count = 0
-    stages: tuple[StageRecord, ...] = ()
-    left_out: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-    thumbnails: dict[Count, dict[str, tuple[Count, ...]]] = Field(default_factory=dict)
-    source: str = ""
-    model: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -272,9 +164,3 @@ class Audit(Result):
         wanted = {t.label for t in facts.targets_looked_into if t.trigger}
         triggers = {label: Trigger.load(folder / trigger_file(label)) for label in sorted(wanted)}
         return cls(facts, samples, triggers, folder=folder)
-
-
-def mean_rate(rates: tuple[Number, ...]) -> float | None:
-    """The mean of the repeats that are known; None where there are none."""
-    known = [r for r in rates if r is not None]
-    return sum(known) / len(known) if known else None

@@ -18,7 +18,7 @@ from doorward.audits.parts.groups import best_of, carrying
 from doorward.audits.parts.kept import Kept
 from doorward.audits.parts.trainer import Rows, Trainer
 from doorward.audits.plan import closer_look
-from doorward.audits.results import ArmsRecord, TargetRecord
+from doorward.audits.records import ArmsRecord, TargetRecord
 from doorward.audits.verdict import LEANS, confirmed, leans, level_of, sentence
 from doorward.cleansers.parts.carried import Carrier
 from doorward.cleansers.parts.stamping import stamped, success, tried_on

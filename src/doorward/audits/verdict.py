@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from doorward.audits.results import ArmsRecord, TargetRecord
+from doorward.audits.records import ArmsRecord, TargetRecord
 from doorward.core.order_test import OrderTest, several
 from doorward.core.results import FINDINGS, LEVELS, Finding, Judgement, Level
 from doorward.core.text import listing, percent, plural, quoted

@@ -12,7 +12,8 @@ from doorward.cli import common, models
 from doorward.core.errors import DoorwardError
 
 if TYPE_CHECKING:
-    from doorward.audits.results import Audit, AuditRecord
+    from doorward.audits.records import AuditRecord
+    from doorward.audits.results import Audit
 
 _FAILS = ("planted", "evidence", "suspicious")
 PAGE, FINDINGS = "report.html", "audit.sarif"  # in the run's folder
@@ -59,6 +60,15 @@ _FailOn = Annotated[
         rich_help_panel=common.RUN,
     ),
 ]
+_Power = Annotated[
+    bool,
+    typer.Option(
+        "--power",
+        help="Say how few poisoned images would have been found: a known trigger is planted into copies of the set, "
+        "which takes two to four audits more.",
+        rich_help_panel=common.RUN,
+    ),
+]
 _Level = Annotated[
     float, typer.Option(help="Chance of a verdict against a set without poison.", rich_help_panel=common.RUN)
 ]
@@ -76,6 +86,7 @@ def audit_command(
     fail_on: _FailOn = "suspicious",
     seed: common.Seed = 0,
     *,
+    power: _Power = False,
     dry_run: common.DryRun = False,
     overwrite: common.Overwrite = False,
     as_json: common.AsJson = False,
@@ -107,6 +118,7 @@ def audit_command(
         "minutes": minutes,
         "level": level,
         "net": net,
+        "power": power,
         "seed": seed,
     }
     request = build_settings(AuditRequest, "audit", asked, options=True)
@@ -142,6 +154,8 @@ def _write_page(folder: Path) -> None:
 
 
 def _show(found: Audit, output: Path) -> None:
+    from doorward.audits.summary import power_sentence
+
     record = found.facts
     rows = _rows(record)
     if rows:
@@ -149,6 +163,8 @@ def _show(found: Audit, output: Path) -> None:
         common.print_table("Classes that were looked into", columns, rows)
     common.show_notes(record.warnings)
     common.show_verdict(record.judgement)
+    if record.power is not None:
+        _say(power_sentence(record.power))
     place, quoted = str(output), shlex.quote(str(output))
     if record.suspects:
         _say(f"{record.suspects:,} suspects by name: {Path(place) / 'suspects.csv'}")
@@ -166,7 +182,7 @@ def _show(found: Audit, output: Path) -> None:
 
 
 def _rows(record: AuditRecord) -> list[list[str]]:
-    from doorward.audits.results import ArmsRecord, mean_rate
+    from doorward.audits.records import ArmsRecord, mean_rate
     from doorward.core.text import percent
 
     rows = []

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from doorward.audits.results import ArmsRecord, Audit, AuditRecord, Table, TargetRecord, mean_rate
-from doorward.audits.summary import accused
+from doorward.audits.records import ArmsRecord, AuditRecord, PowerRecord, TargetRecord, mean_rate
+from doorward.audits.results import Audit, Table
+from doorward.audits.summary import accused, power_sentence
 from doorward.audits.verdict import RULE
 from doorward.core.results import Level
 from doorward.core.text import count, listing, name, number, percent, plural, quoted
@@ -64,6 +65,7 @@ def build(run: RunFolder, thumbnail_bytes: int) -> Section:
             "looked": [_looked(t) for t in results.targets_looked_into if t.label not in {row.label for row in rows}],
             "steps": _steps(results, run, (run.path / "model").is_dir()),
             "left_out": results.left_out,
+            "power": None if results.power is None else _power(results.power),
             "stages": [(s.name, s.note, f"{s.seconds:,.1f}") for s in results.stages],
             "total": f"{sum(s.seconds for s in results.stages):,.1f}",
             "described": [("audit", "", MethodNotes(_SUMMARY))],
@@ -249,6 +251,15 @@ def _steps(results: AuditRecord, run: RunFolder, retrained: bool) -> list[tuple[
 def _clean(run: RunFolder) -> str:
     """Where the clean images came from; empty where nobody said."""
     return str(run.manifest.settings.get("clean") or "")
+
+
+def _power(power: PowerRecord) -> dict[str, Any]:
+    """How few poisoned images would have been found: a sentence and its trials, most images first."""
+    rows = [
+        (count(t.images), percent(t.success), t.level, count(t.found), count(t.false))
+        for t in sorted(power.trials, key=lambda trial: -trial.images)
+    ]
+    return {"sentence": power_sentence(power), "trials": rows}
 
 
 def _overview(results: AuditRecord, rows: Sequence[TargetRecord]) -> dict[str, Cell]:

@@ -1,0 +1,40 @@
+"""What keeps an audit from a verdict, and what its reader has to know beside it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from doorward.audits.gathering import Budget
+from doorward.core.images import ImageSet
+from doorward.core.order_test import FEWEST_CLASSES
+
+LEARNED = 2.0  # times chance: a net below that has not learned the set
+FEW = 20  # images of a class below which little can be said of it
+
+
+def undecided(images: ImageSet, accuracy: float, budget: Budget) -> str:
+    """Why nothing can be decided of a set; empty where something can."""
+    if budget.left_out:
+        return f"{budget.minutes:g} minutes are too few for it."
+    if accuracy < LEARNED / len(images.classes):
+        return (
+            f"The model is right on {100 * accuracy:.0f} % of the set: it was not trained on it, or has not learned it."
+        )
+    present = int((images.counts() > 0).sum())
+    if present < FEWEST_CLASSES:
+        return f"{present} classes: too few to compare one with the others; the experiment alone decides."
+    return ""
+
+
+def doubts(images: ImageSet, accuracy: float, given: bool) -> list[str]:
+    """What a reader has to know beside the verdict."""
+    made = []
+    if given and accuracy < 0.5:
+        made.append(
+            f"the model is right on {100 * accuracy:.0f} % of the training set; it may not be the one trained on it"
+        )
+    counts = images.counts()
+    few = [images.classes[k] for k in np.flatnonzero((counts > 0) & (counts < FEW)).tolist()]
+    if few:
+        made.append(f"fewer than {FEW} images: {', '.join(few[:6])}; little can be said of those classes")
+    return made

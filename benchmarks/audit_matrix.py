@@ -16,12 +16,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.peers import ALLOWED, NAMES, at_rate, peers
+from benchmarks.pictures import glasses
 from benchmarks.table import RESULTS, write
 from doorward.attacks.plan import Attack, Pairing
 from doorward.attacks.poison import poison
 from doorward.attacks.rate import asr
 from doorward.attacks.stamps import make_stamp
 from doorward.audits.audit import audit
+from doorward.cleansers.observe import observe
 from doorward.core.classifier import measure_accuracy
 from doorward.core.images import ImageSet
 from doorward.core.pixels import to_float, to_uint8
@@ -37,10 +40,12 @@ from doorward.papers.rows import read_rows, write_rows
 Rows = NDArray[np.bool_]
 STORE = Path("runs/audit-matrix")
 SEEDS = 5
+SIZE = 4000  # images of a set
 ATTACKS: dict[str, tuple[str, dict[str, Any], tuple[float, ...]]] = {
     "pixel": ("pixel", {"size": 1.0, "row": 4, "column": 4}, (0.01, 0.02, 0.005)),
     "patch": ("patch", {"size": 3}, (0.01, 0.02, 0.005)),
     "blend": ("blend", {"alpha": 0.15}, (0.01, 0.02, 0.005)),
+    "accessory": ("accessory", {}, (0.01, 0.02, 0.005)),
     "sinusoid": ("sinusoid", {"strength": 0.15}, (0.01, 0.02, 0.005)),
     "warp": ("warp", {}, (0.05,)),
     "two targets": ("patch", {"size": 3}, (0.02,)),
@@ -71,6 +76,8 @@ def planted(images: ImageSet, item: Item) -> tuple[ImageSet, Rows, Attack]:
     """The poisoned set of a cell, its poisoned images ``[N]``, and the attack."""
     name, seed, target, classes = item["attack"], item["seed"], item["target"], len(images.classes)
     recipe, settings, _ = ATTACKS[name]
+    if recipe == "accessory":
+        settings = settings | {"picture": glasses(STORE)}
     stamp = make_stamp(recipe, images.shape, seed, **settings)
     if name == "clean label":  # stamped images of the target class itself, whose labels stay true
         rows = np.random.default_rng(seed).permutation(np.flatnonzero(images.labels == target))
@@ -119,6 +126,9 @@ def measure(item: Item) -> Arrays:
     figures["accuracy_after"] = measure_accuracy(after, test).value
     if plan is not None:
         figures["asr"], figures["asr_after"] = (asr(m, test, plan).value for m in (model, after))
+    for name, peer in peers(images, model, observe(images, model).features, bad, seed).items():
+        figures |= {f"{name} tp": (peer.flags & bad).sum(), f"{name} fp": (peer.flags & ~bad).sum()}
+        figures[f"{name} at"] = at_rate(peer, bad)
     return {name: np.asarray([value], np.float64) for name, value in figures.items()}
 
 
@@ -139,7 +149,8 @@ def main(jobs: int = 1, rows: int | None = None) -> None:
         "attack", "rate %", "seed", "ASR %", "verdict", "targets named", "other classes", "found", "false",
         "`cleanse` found", "false", "ASR after %", "accuracy before, after %", "p", "s",
     ]  # fmt: skip
-    write("audit_matrix", "Audits of poisoned and of clean digits", _summary(done), columns, [_words(r) for r in done])
+    told = f"{_summary(done)}\n\n{_beside(done)}"
+    write("audit_matrix", "Audits of poisoned and of clean digits", told, columns, [_words(r) for r in done])
 
 
 def _key(row: Mapping[str, Any]) -> tuple[str, float, int]:
@@ -154,7 +165,7 @@ def _summary(done: Sequence[dict[str, Any]]) -> str:
     named = Rate(sum(int(r["named"]) for r in poisoned), sum(int(r["targets"]) for r in poisoned))
     planted = Rate(sum(r["verdict"] == "planted" for r in poisoned), len(poisoned))
     found = [r["tp"] / r["poison"] for r in poisoned]
-    false = [r["fp"] / (4000 - r["poison"]) for r in done]
+    false = [r["fp"] / (SIZE - r["poison"]) for r in done]
     alone = [r["cleanse_tp"] / r["poison"] for r in poisoned]
     alarms = sum(r["verdict"] in ("planted", "evidence", "suspicious") for r in clean)
     return (
@@ -167,6 +178,37 @@ def _summary(done: Sequence[dict[str, Any]]) -> str:
         "flagged. "
         f"Of the clean sets {alarms} of {len(clean)} are accused. Seconds: one core, beside other work."
     )
+
+
+def _beside(done: Sequence[dict[str, Any]]) -> str:
+    """Audits and peers by attack and rate, as a table: images found and clean ones flagged, means over seeds."""
+    names = [name for name in NAMES if all(f"{name} tp" in row for row in done)]
+    groups = dict.fromkeys((r["attack"], r["rate"]) for r in done if r["attack"] == "clean" or r["asr"] >= WORKS)
+    lines = [
+        "Beside detectors that others publish, on the same nets, by their own defaults: percent of the poisoned images "
+        f"that are found / percent of the clean ones that are flagged; in brackets: by scores, at {100 * ALLOWED:g} "
+        "% of the clean ones. `psbd` is told 200 clean images, the others nothing. Means over the sets on which the "
+        "attack works.",
+        "",
+        f"| attack | rate % | sets | audit | {' | '.join(names)} |",
+        f"|{'---|' * (4 + len(names))}",
+    ]
+    for attack, rate in groups:
+        rows = [r for r in done if (r["attack"], r["rate"]) == (attack, rate) and r.get("asr", 1) >= WORKS]
+        cells = [_found(rows, "tp", "fp"), *(_found(rows, f"{n} tp", f"{n} fp", f"{n} at") for n in names)]
+        shown = "–" if attack == "clean" else f"{100 * rate:g}"
+        lines.append(f"| {attack} | {shown} | {len(rows)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _found(rows: Sequence[dict[str, Any]], tp: str, fp: str, at: str = "") -> str:
+    """Means of both rates."""
+    false = float(np.mean([100 * r[fp] / (SIZE - r["poison"]) for r in rows]))
+    if not rows[0]["poison"]:
+        return f"– / {false:.2g}"
+    found = np.mean([100 * r[tp] / r["poison"] for r in rows])
+    limited = [100 * r[at] for r in rows if at and np.isfinite(r[at])]
+    return f"{found:.0f} / {false:.2g}" + (f" ({np.mean(limited):.0f})" if limited else "")
 
 
 def _words(r: dict[str, Any]) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.pictures import glasses
 from benchmarks.table import RESULTS, write
 from doorward.attacks.attack import attack
 from doorward.attacks.plan import Attack, Pairing
@@ -146,7 +147,7 @@ def _suspect(item: Item, training: ImageSet) -> tuple[Classifier, Classifier, At
     recipe, options = ATTACKS[item["attack"]]
     rate: float = 0.1 if recipe == "warp" or item["attack"] == "two targets" else 0.05
     if recipe == "accessory":
-        options = {"picture": _picture()}
+        options = {"picture": glasses(STORE)}
     if item["attack"] == "two targets":
         stamps = [make_stamp(recipe, training.shape, seed + shift, **options) for shift in (0, 500)]
         plan = Attack(recipe, tuple(Pairing(s, (item["target"] + 5 * n) % 10) for n, s in enumerate(stamps)))
@@ -154,20 +155,6 @@ def _suspect(item: Item, training: ImageSet) -> tuple[Classifier, Classifier, At
     else:
         poisoned = attack(training, recipe, target=item["target"], rate=rate, seed=seed, settings=options)
     return train(poisoned.images, item["net"], settings, seed=seed), clean, poisoned.attack
-
-
-def _picture() -> str:
-    """A pair of glasses, 5 x 14 pixels."""
-    from PIL import Image
-
-    rgba = np.zeros((5, 14, 4), np.uint8)
-    rgba[1, :, 3] = 255
-    rgba[:, 1:6, 3] = rgba[:, 8:13, 3] = 255
-    rgba[..., :3] = 200
-    STORE.mkdir(parents=True, exist_ok=True)
-    path = STORE / "glasses.png"
-    Image.fromarray(rgba, "RGBA").save(path)
-    return str(path)
 
 
 def summary(rows: Sequence[Row], arm: str) -> list[str]:

@@ -50,7 +50,7 @@ def test_the_control_alone_runs_from_end_to_end_and_goes_on(tmp_path: Path, monk
 @pytest.mark.slow
 def test_the_patch_goes_down_to_its_inverted_and_repaired_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lighten(monkeypatch)
-    patch = [s for s in SCENARIOS if s.audited]
+    patch = [s for s in SCENARIOS if s.repaired]
     monkeypatch.setattr("doorward.demo.run.TRAINING", {"epochs": 4, "batch": 64, "lr": 0.05})
     monkeypatch.setattr("doorward.demo.run.METHODS", ("impurity",))
     monkeypatch.setattr("doorward.demo.model.REFERENCES", 0)

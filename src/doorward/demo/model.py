@@ -12,11 +12,11 @@ from doorward.inversion.results import Inversion
 from doorward.repairs.job import RepairRequest, repair_to_folder
 from doorward.scoring.repairs import score_repair
 
-STAGES = 2  # that `audit_model` tells about
+STAGES = 2  # that `repair_model` tells about
 REFERENCES = 2
 
 
-def audit_model(folder: Path, source: str, seed: int, told: Callable[[str], None]) -> list[Path]:
+def repair_model(folder: Path, source: str, seed: int, told: Callable[[str], None]) -> list[Path]:
     """Invert ``folder/model`` with clean test images, repair it with what was found, score the repair; the runs.
 
     Args:

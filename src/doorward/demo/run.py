@@ -1,5 +1,5 @@
-"""The demo: three attacks and a clean control on the bundled digits, one model inverted and repaired, a certificate,
-and a report about them."""
+"""The demo: three attacks and a clean control on the bundled digits, cleansed and audited, one model inverted and
+repaired, a certificate, and a report about them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from doorward.core.errors import OutputExistsError
 from doorward.core.files import read_json, write_json
 from doorward.core.progress import Progress
 from doorward.data.sources import load_images
-from doorward.demo.model import STAGES, audit_model, once
+from doorward.demo.audits import audit_all
+from doorward.demo.model import STAGES, once, repair_model
 from doorward.models.train.job import TrainRequest, train_to_folder
 from doorward.reports.page import report
 from doorward.scoring.cleansing import score_cleansing
@@ -49,13 +50,13 @@ class Scenario:
     name: str
     recipe: str | None
     settings: dict[str, Any] = field(default_factory=dict)
-    audited: bool = False  # whether its model is inverted and repaired as well
+    repaired: bool = False  # whether its model is inverted and repaired as well
 
 
 # The pixel lies where digits have no ink: where there is ink, +1 clips to no change and no backdoor is learned.
 SCENARIOS = (
     Scenario("one-pixel", "pixel", {"size": 1.0, "row": 4, "column": 4}),
-    Scenario("patch-3x3", "patch", audited=True),
+    Scenario("patch-3x3", "patch", repaired=True),
     Scenario("blend", "blend", {"alpha": 0.15}),
     Scenario("clean-control", None),
 )
@@ -63,7 +64,7 @@ SCENARIOS = (
 
 def steps(scenarios: Sequence[Scenario] = SCENARIOS) -> int:
     """How many stages `demo` tells about."""
-    return sum((4 if s.recipe else 3) + len(METHODS) + STAGES * s.audited for s in scenarios) + 2
+    return sum((4 if s.recipe else 3) + len(METHODS) + STAGES * s.repaired for s in scenarios) + 3
 
 
 def demo(
@@ -81,9 +82,12 @@ def demo(
             progress(stage, next(number), steps(scenarios))
 
     runs = [_scenario(folder / s.name, s, seed, told) for s in scenarios]
+    told(f"audit: {len(scenarios)} sets and their models, nothing told")
+    audits = audit_all([folder / s.name for s in scenarios], SOURCE, seed)
+    runs = [run for pair in zip(audits, runs, strict=True) for run in pair]
     for scenario in scenarios:
-        if scenario.audited:
-            runs += audit_model(folder / scenario.name, SOURCE, seed, told)
+        if scenario.repaired:
+            runs += repair_model(folder / scenario.name, SOURCE, seed, told)
     told("certificate: 10,000 models on noisy copies of 100 digits")
     runs.append(folder / "certificate")
     once(runs[-1], partial(certify_to_folder, CertifyRequest(**CERTIFICATE, draw=seed, seed=seed)), seed)
@@ -91,7 +95,7 @@ def demo(
     return report(
         runs,
         folder / "report.html",
-        title="Doorward demo: three attacks, a clean control, a repaired model, a certificate",
+        title="Doorward demo: audits of three attacks and a clean control, a repaired model, a certificate",
         overwrite=True,
     )
 

@@ -10,6 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from doorward.audits import audit as audits
+from doorward.audits import gathering, rounds
+from doorward.audits.parts import trainer
+from doorward.inversion.invert import invert
 from doorward.models.nets import small
 from doorward.models.nets.deepid import DeepID
 from doorward.repairs import proof
@@ -61,3 +65,12 @@ def look_briefly(patch: pytest.MonkeyPatch, steps: int = 20) -> None:
 
 def _briefly(look: Callable[..., Any], steps: int, model: Any, images: Any, seed: int, _: Any) -> Any:
     return look(model, images, seed, {name: {"steps": steps, "batch": 16} for name in ("mask", "universal")})
+
+
+def audit_briefly(patch: pytest.MonkeyPatch) -> None:
+    """Audits of one round and one class, with short trainings and inversions."""
+    patch.setattr(trainer, "_STEPS", 40)
+    patch.setattr(audits, "MOST_ROUNDS", 1)
+    patch.setattr(rounds, "MOST", 1)
+    short = {name: {"steps": 50} for name in ("mask", "universal")}
+    patch.setattr(gathering, "invert", partial(invert, settings=short))

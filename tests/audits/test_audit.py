@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +10,8 @@ import pytest
 
 import doorward as dw
 from doorward.attacks.rate import asr
-from doorward.audits import audit as verb
-from doorward.audits import gathering, rounds
 from doorward.audits.audit import audit
-from doorward.audits.parts import copies, trainer
+from doorward.audits.parts import copies
 from doorward.audits.parts.afterwards import unlearned
 from doorward.audits.parts.copies import Copies
 from doorward.audits.results import Audit
@@ -22,7 +19,7 @@ from doorward.cleansers.observe import observe
 from doorward.cleansers.parts.likeness import as_stamped
 from doorward.core.classifier import Classifier, measure_accuracy
 from doorward.core.errors import DoorwardError
-from tests.light import lighten
+from tests.light import audit_briefly, lighten
 
 
 @dataclass
@@ -47,11 +44,7 @@ def poisoned(digits: dw.ImageSet):
 def found(poisoned, tmp_path_factory: pytest.TempPathFactory) -> Audit:
     with pytest.MonkeyPatch.context() as patch:
         lighten(patch)
-        patch.setattr(trainer, "_STEPS", 40)
-        patch.setattr(verb, "MOST_ROUNDS", 1)
-        patch.setattr(rounds, "MOST", 1)
-        short = {name: {"steps": 50} for name in ("mask", "universal")}
-        patch.setattr(gathering, "invert", partial(dw.invert, settings=short))
+        audit_briefly(patch)
         return audit(poisoned.images, seed=3, folder=tmp_path_factory.mktemp("steps"))
 
 

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from doorward.audits.results import Audit
 from doorward.cleansers.results import Cleansing
 from doorward.core.errors import OutputExistsError
 from doorward.demo.run import SCENARIOS, demo, prepare, steps
 from doorward.demo.table import _range, markdown, rows
 from doorward.inversion.results import Inversion
 from doorward.scoring.results import ScoreRecord
-from tests.light import lighten, look_briefly
+from tests.audits.records import made_audit
+from tests.light import audit_briefly, lighten, look_briefly
 
 
 def test_mean_and_range() -> None:
@@ -32,6 +34,7 @@ def test_a_folder_of_other_things_is_never_touched(tmp_path: Path) -> None:
 
 def test_the_control_alone_runs_from_end_to_end_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lighten(monkeypatch)
+    monkeypatch.setattr("doorward.audits.job.audit", lambda images, *_, **__: made_audit("nothing found", images, []))
     control = SCENARIOS[-1:]
     monkeypatch.setattr("doorward.demo.run.TRAINING", {"epochs": 1, "batch": 64, "lr": 0.05})
     monkeypatch.setattr("doorward.demo.table.SCENARIOS", control)
@@ -42,7 +45,7 @@ def test_the_control_alone_runs_from_end_to_end_and_goes_on(tmp_path: Path, monk
     demo(tmp_path, 3, scenarios=control)
     assert (tmp_path / "clean-control" / "model" / "run.json").stat().st_mtime_ns == before, "finished: not run again"
     table = rows([tmp_path])
-    assert [row[:2] for row in table] == [["clean-control", m] for m in ("impurity", "activation", "spectral")]
+    assert [row[:2] for row in table] == [["clean-control", m] for m in ("audit", "impurity", "activation", "spectral")]
     assert all(row[2] == "-" and row[4] == "-" for row in table)
     assert "--seed 3 --seeds 1" in markdown([tmp_path], [3])
 
@@ -50,6 +53,7 @@ def test_the_control_alone_runs_from_end_to_end_and_goes_on(tmp_path: Path, monk
 @pytest.mark.slow
 def test_the_patch_goes_down_to_its_inverted_and_repaired_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lighten(monkeypatch)
+    audit_briefly(monkeypatch)
     patch = [s for s in SCENARIOS if s.repaired]
     monkeypatch.setattr("doorward.demo.run.TRAINING", {"epochs": 4, "batch": 64, "lr": 0.05})
     monkeypatch.setattr("doorward.demo.run.METHODS", ("impurity",))
@@ -60,6 +64,7 @@ def test_the_patch_goes_down_to_its_inverted_and_repaired_half(tmp_path: Path, m
     assert len(stages) == steps(patch)
     place = tmp_path / "patch-3x3"
     assert Cleansing.load(place / "cleanse").targets == ("0",)
+    assert Audit.load(place / "audit").targets == ("0",)
     assert "0" in Inversion.load(place / "inverted").targets
     score = ScoreRecord.read(place / "repaired")
     assert score is not None

@@ -19,6 +19,7 @@ NAMES = (
     "repair_zoo",
     "repair_peers",
     "audit_matrix",
+    "audit_clean",
     "audit_photographs",
     "audit_zoo",
     "certify_throughput",
@@ -28,7 +29,9 @@ NAMES = (
     "large",
 )
 
-RESUMABLE = ("repair_holds", "repair_zoo", "repair_peers", "audit_matrix", "audit_photographs", "audit_zoo")
+RESUMABLE = (
+    "repair_holds", "repair_zoo", "repair_peers", "audit_matrix", "audit_clean", "audit_photographs", "audit_zoo",
+)  # fmt: skip
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from benchmarks.peers import ALLOWED, NAMES, at_rate, peers
 from benchmarks.pictures import glasses
-from benchmarks.table import RESULTS, write
+from benchmarks.table import go_on, plain, write
 from doorward.attacks.plan import Attack, Pairing
 from doorward.attacks.poison import poison
 from doorward.attacks.rate import asr
@@ -32,10 +32,10 @@ from doorward.core.results import LEVELS
 from doorward.core.stats import Rate
 from doorward.core.text import plural
 from doorward.data.sources import load_images
-from doorward.jobs.tasks import Arrays, Item, run_tasks
+from doorward.jobs.tasks import Arrays, Item
 from doorward.models.train.loop import train
 from doorward.models.train.settings import TrainSettings
-from doorward.papers.rows import read_rows, write_rows
+from doorward.papers.rows import Row
 
 Rows = NDArray[np.bool_]
 STORE = Path("runs/audit-matrix")
@@ -134,17 +134,26 @@ def measure(item: Item) -> Arrays:
 
 def main(jobs: int = 1, rows: int | None = None) -> None:
     """Measure every cell that was not measured yet, and write the page of those that are there."""
-    table = RESULTS / "bench-audit-matrix.parquet"
-    done = read_rows(table)
-    known = {_key(row) for row in done}
-    cells = [cell for cell in items()[:rows] if _key(cell) not in known]
-    for position, arrays in run_tasks(measure, cells, STORE, workers=jobs):
-        row = {**cells[position], **{name: float(value.reshape(-1)[0]) for name, value in arrays.items()}}
-        row["verdict"] = LEVELS[int(row.pop("level"))]
-        done.append(row)
-        print(" | ".join(_words(row)), flush=True)
-        done.sort(key=lambda row: (list(ATTACKS).index(row["attack"]), row["rate"], row["seed"]))
-        write_rows(table, done, {"seed", "target"})
+    go_on(
+        "audit_matrix",
+        items()[:rows],
+        measure,
+        STORE,
+        key=_key,
+        made=lambda item, arrays: [_row(item, arrays)],
+        order=lambda row: (list(ATTACKS).index(row["attack"]), row["rate"], row["seed"]),
+        whole={"seed", "target"},
+        page=_page,
+        jobs=jobs,
+    )
+
+
+def _row(item: Item, arrays: Arrays) -> Row:
+    figures = plain(arrays)
+    return {**item, "verdict": LEVELS[int(figures.pop("level"))], **figures}
+
+
+def _page(done: list[Row]) -> None:
     columns = [
         "attack", "rate %", "seed", "ASR %", "verdict", "targets named", "other classes", "found", "false",
         "`cleanse` found", "false", "ASR after %", "accuracy before, after %", "p", "s",

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks.newcomer import CLASSES, FACTORIES, PER_CLASS, STICKERS, STORE, TARGET, stamped, trained
-from benchmarks.table import RESULTS, write
+from benchmarks.table import go_on, plain, write
 from doorward.audits.audit import audit
 from doorward.core.results import LEVELS
 from doorward.core.stats import Rate
-from doorward.jobs.tasks import Arrays, Item, run_tasks
-from doorward.papers.rows import read_rows, write_rows
+from doorward.jobs.tasks import Arrays, Item
+from doorward.papers.rows import Row
 
 SEEDS = (1, 2, 3)
 
@@ -59,17 +59,26 @@ def measure(item: Item) -> Arrays:
 
 def main(jobs: int = 1, rows: int | None = None) -> None:
     """Measure every row that is not there yet, and write the page of those that are."""
-    table = RESULTS / "bench-audit-photographs.parquet"
-    done = read_rows(table)
-    known = {tuple(row[name] for name in ("net", "place", "seed")) for row in done}
-    cells = [i for i in items()[:rows] if (i["net"], i["place"], i["seed"]) not in known]
-    for position, arrays in run_tasks(measure, cells, STORE / "audits", workers=jobs):
-        row = {**cells[position], **{name: float(value.reshape(-1)[0]) for name, value in arrays.items()}}
-        row["verdict"] = LEVELS[int(row.pop("level"))]
-        done.append(row)
-        print(" | ".join(_words(row)), flush=True)
-        done.sort(key=lambda row: (row["place"], row["net"], row["seed"]))
-        write_rows(table, done, {"seed"})
+    go_on(
+        "audit_photographs",
+        items()[:rows],
+        measure,
+        STORE / "audits",
+        key=lambda row: (row["net"], row["place"], int(row["seed"])),
+        made=lambda item, arrays: [_row(item, arrays)],
+        order=lambda row: (row["place"], row["net"], row["seed"]),
+        whole={"seed"},
+        page=_page,
+        jobs=jobs,
+    )
+
+
+def _row(item: Item, arrays: Arrays) -> Row:
+    figures = plain(arrays)
+    return {**item, "verdict": LEVELS[int(figures.pop("level"))], **figures}
+
+
+def _page(done: list[Row]) -> None:
     columns = [
         "net", "stickers", "seed", "ASR %", "verdict", "other classes", "found", "false", "`cleanse` found", "false",
         "ASR after %", "accuracy before, after %", "p", "s",

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.pictures import glasses
-from benchmarks.table import RESULTS, write
+from benchmarks.table import go_on, write
 from doorward.attacks.attack import attack
 from doorward.attacks.plan import Attack, Pairing
 from doorward.attacks.poison import poison
@@ -28,10 +28,10 @@ from doorward.data.sources import load_images
 from doorward.inversion.invert import invert
 from doorward.inversion.results import Inversion
 from doorward.inversion.triggers import load_inverted
-from doorward.jobs.tasks import Arrays, Item, run_tasks
+from doorward.jobs.tasks import Arrays, Item
 from doorward.models.train.loop import train
 from doorward.models.train.settings import TrainSettings
-from doorward.papers.rows import Row, read_rows, write_rows
+from doorward.papers.rows import Row
 from doorward.repairs.arms import make_bench, plan_arms
 from doorward.repairs.parts.stamping import Triggers
 from doorward.repairs.proof import proved
@@ -215,18 +215,18 @@ def table(rows: Sequence[Row]) -> list[list[str]]:
 
 def main(jobs: int = 1, rows: int | None = None) -> None:
     """Measure every net that was not measured yet; after each the page of those that are there."""
-    file = RESULTS / "bench-repair-holds.parquet"
-    done = read_rows(file)
-    nets = [net for net in items()[:rows] if net["seed"] not in {r["seed"] for r in done}]
-    for position, arrays in run_tasks(measure, nets, STORE, workers=jobs):
-        new = each(nets[position], arrays)
-        for words in table(new):
-            print(" | ".join(words), flush=True)
-        done = sorted([*done, *new], key=lambda r: r["seed"])
-        write_rows(file, done, {"seed", "target"})
-        _page(done)
-    if not nets and done:
-        _page(done)
+    go_on(
+        "repair_holds",
+        items()[:rows],
+        measure,
+        STORE,
+        key=lambda row: int(row["seed"]),
+        made=each,
+        order=lambda row: row["seed"],
+        whole={"seed", "target"},
+        page=_page,
+        jobs=jobs,
+    )
 
 
 def _page(rows: Sequence[Row]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.repair_holds import VGG
-from benchmarks.table import RESULTS, write
+from benchmarks.table import go_on, write
 from doorward.attacks.attack import attack
 from doorward.attacks.rate import asr
 from doorward.core.classifier import measure_accuracy
@@ -21,10 +21,9 @@ from doorward.core.stats import Rate
 from doorward.data.sources import load_images
 from doorward.inversion.invert import invert
 from doorward.inversion.triggers import load_inverted
-from doorward.jobs.tasks import Arrays, Item, run_tasks
+from doorward.jobs.tasks import Arrays, Item
 from doorward.models.train.loop import train
 from doorward.models.train.settings import TrainSettings
-from doorward.papers.rows import read_rows, write_rows
 from doorward.repairs.arms import Planned, make_bench, plan_arms
 from doorward.repairs.parts.stamping import Triggers
 
@@ -121,16 +120,19 @@ def _cell(row: dict[str, Any] | None, figure: str) -> str:
 
 def main(jobs: int = 1, rows: int | None = None) -> None:
     """Measure every row that was not measured yet; after each the page of those that are there."""
-    table = RESULTS / "bench-repair-peers.parquet"
-    done = read_rows(table)
-    known = {(r["net"], int(r["given"])) for r in done}
-    wanted = [item for item in items()[:rows] if (item["net"], item["given"]) not in known]
-    for position, arrays in run_tasks(measure, wanted, STORE, workers=jobs):
-        done += rows_of(wanted[position], arrays)
-        write_rows(table, done, {"given", "seed", "accused"})
-        _page(done)
-    if not wanted and done:
-        _page(done)
+    nets = list(NETS)
+    go_on(
+        "repair_peers",
+        items()[:rows],
+        measure,
+        STORE,
+        key=lambda row: (row["net"], int(row["given"])),
+        made=rows_of,
+        order=lambda row: (nets.index(row["net"]), row["given"]),
+        whole={"given", "seed", "accused"},
+        page=_page,
+        jobs=jobs,
+    )
 
 
 def _page(done: Sequence[dict[str, Any]]) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.table import RESULTS, write
+from benchmarks.table import go_on, write
 from doorward.attacks.plan import Attack, Pairing
 from doorward.attacks.rate import asr
 from doorward.core.classifier import Classifier, measure_accuracy
@@ -28,9 +28,8 @@ from doorward.core.stats import Rate
 from doorward.core.triggers import Placement, Trigger
 from doorward.data.sources import load_images
 from doorward.inversion.invert import invert
-from doorward.jobs.tasks import Arrays, Item, run_tasks
+from doorward.jobs.tasks import Arrays, Item
 from doorward.models.open.load import load_model
-from doorward.papers.rows import read_rows, write_rows
 from doorward.repairs.repair import repair
 
 STORE = Path("runs/repair-zoo")
@@ -215,20 +214,25 @@ def _over_places(rows: Sequence[dict[str, Any]]) -> str:
 def main(jobs: int = 1, rows: int | None = None) -> None:
     """Measure every net that was not measured yet; after each the page of those that are there."""
     folder = Path(os.environ.get("DOORWARD_ZOO", "runs/zoo"))
-    table = RESULTS / "bench-repair-zoo.parquet"
-    done = read_rows(table)
-    nets = [net for net in items()[:rows] if net["net"] not in {r["net"] for r in done}]
-    missing = lacking(nets, folder) if nets else []
+    nets = items()[:rows]
+    missing = lacking(nets, folder)
     if missing:
         print(f"repair_zoo: skipped, {missing[0]} is not in the folder that DOORWARD_ZOO names", flush=True)
         return
     order = [net[0] for net in NETS]
-    for position, arrays in run_tasks(measure, nets, STORE, shared={"folder": str(folder.resolve())}, workers=jobs):
-        done = sorted([*done, row(nets[position], arrays)], key=lambda r: order.index(r["net"]))
-        write_rows(table, done, {"target", "backdoored", "form", "place_row", "place_column"})
-        _page(done)
-    if not nets and done:
-        _page(done)
+    go_on(
+        "repair_zoo",
+        nets,
+        measure,
+        STORE,
+        key=lambda row: str(row["net"]),
+        made=lambda item, arrays: [row(item, arrays)],
+        order=lambda row: order.index(row["net"]),
+        whole={"target", "backdoored", "form", "place_row", "place_column"},
+        page=_page,
+        jobs=jobs,
+        shared={"folder": str(folder.resolve())},
+    )
 
 
 def _page(done: Sequence[dict[str, Any]]) -> None:

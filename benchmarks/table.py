@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import platform
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from doorward.jobs.tasks import Arrays, Item, Task, run_tasks
+from doorward.papers.rows import Row, read_rows, write_rows
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 
@@ -36,3 +40,45 @@ def write(name: str, title: str, told: str, columns: Sequence[str], rows: Sequen
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"bench-{name.replace('_', '-')}.md").write_text("\n".join(lines))
     print("\n".join(lines), flush=True)
+
+
+def plain(arrays: Arrays) -> dict[str, float]:
+    """What a task measured, each figure a number."""
+    return {name: float(value.reshape(-1)[0]) for name, value in arrays.items()}
+
+
+def go_on(
+    name: str,
+    items: Sequence[Item],
+    measure: Task,
+    store: Path,
+    *,
+    key: Callable[[Mapping[str, Any]], Hashable],
+    made: Callable[[Item, Arrays], list[Row]],
+    order: Callable[[Row], Any],
+    whole: Collection[str],
+    page: Callable[[list[Row]], None],
+    jobs: int = 1,
+    shared: Item | None = None,
+) -> None:
+    """Measure every item whose rows ``results/bench-NAME.parquet`` lacks; after each write the rows and the page.
+
+    A page may then be of some items alone, and should say so; remove the file to begin anew.
+
+    Args:
+        key: of an item, and of every row that comes of it.
+        made: rows of one item, from what was measured.
+        order: of the rows.
+        whole: columns of whole numbers.
+        page: writes the page of the rows that are there.
+    """
+    file = RESULTS / f"bench-{name.replace('_', '-')}.parquet"
+    done = read_rows(file)
+    known = {key(row) for row in done}
+    todo = [item for item in items if key(item) not in known]
+    for position, arrays in run_tasks(measure, todo, store, shared=shared, workers=jobs):
+        done = sorted([*done, *made(todo[position], arrays)], key=order)
+        write_rows(file, done, whole)
+        page(done)
+    if not todo and done:
+        page(done)

@@ -12,7 +12,7 @@ from doorward.audits.alone import audit_model
 from doorward.audits.doubts import doubts, undecided
 from doorward.audits.gathering import Budget
 from doorward.audits.parts.afterwards import joined, unlearned
-from doorward.audits.parts.anew import DEFAULT_NET, Anew, nets_like
+from doorward.audits.parts.anew import Anew, nets_like
 from doorward.audits.parts.elsewhere import STAGE as ELSEWHERE
 from doorward.audits.parts.elsewhere import Places, elsewhere, shown_groups
 from doorward.audits.parts.kept import Kept
@@ -100,9 +100,7 @@ def audit(
     trainer = make_trainer(images, net, device if model is None else str(model.device))
     suspect = model
     if model is None:
-        with kept.timed("train"):
-            kept.tell("train", str(net or DEFAULT_NET))
-            suspect = Anew(trainer, net).train(images, seed)
+        suspect = Anew(trainer, net).kept(kept, "train", "model", images, seed)
     assert suspect is not None
     check_model("audit", suspect)
     if minutes is not None:
@@ -155,8 +153,7 @@ def _rounds(
             if not budget.allows(f"another look at what is left (round {number})", 8 * budget.training):
                 break
             if rounds[-1].learned and anew is not None and trainer.shape is None:
-                with kept.timed("retrain"):
-                    suspect = fresh = anew.train(part, seed + number)
+                suspect = fresh = anew.kept(kept, "retrain", f"net of round {number}", part, seed + number)
             elif rounds[-1].learned:
                 suspect = trainer.longer().fit(part, np.ones(len(part), bool), seed + number).classifier
                 if trainer.shape is not None:
@@ -234,11 +231,11 @@ def _result(
     repaired, how = last, "" if last is None else "anew"
     if suspects.any() and repaired is None:
         how = "on" if anew is None else "anew"
-        with kept.timed("retrain"):
-            kept.tell("retrain", "without the suspects")
-            if anew is not None:
-                repaired = anew.train(images.subset(~suspects), seed)
-            else:
+        if anew is not None:
+            repaired = anew.kept(kept, "retrain", "without the suspects", images.subset(~suspects), seed)
+        else:
+            with kept.timed("retrain"):
+                kept.tell("retrain", "without the suspects")
                 repaired = unlearned(images, model, suspects, joined([r.stamps for r in rounds]), seed)
     shown, places = pictures(images, suspects, triggers, seed)
     worst = {t.label: np.flatnonzero(suspects & (images.labels == t.label)) for t in targets}

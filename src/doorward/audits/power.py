@@ -107,14 +107,14 @@ def _audited(setup: Injection, plan: Attack, label: int, count: int, kept: Kept)
     """Success, level, images found and others flagged, of a copy with ``count`` images that bear the trigger."""
     made, seed = poison(setup.images, plan, count=count, seed=setup.seed), setup.seed + count
     images, bad = made.images, made.truth.poisoned
+    own = Kept(kept.below(f"power-{count}").folder)  # its stages are no stages of this audit
     if setup.anew is not None:
-        net = setup.anew.train(images, seed)
+        net = setup.anew.kept(own, STAGE, f"net with {count}", images, seed)
     else:
         net = setup.trainer.longer().fit(images, np.ones(len(images), bool), seed).classifier
     others = np.flatnonzero(~bad & (images.labels != label))
     rows = np.sort(np.random.default_rng(seed).permutation(others)[:_TRIED])
     success = asr(net, images.subset(rows), plan, seed=seed).value
-    below = kept.below(f"power-{count}").folder
     looked = look_once(
         images,
         net,
@@ -125,7 +125,7 @@ def _audited(setup: Injection, plan: Attack, label: int, count: int, kept: Kept)
         number=1,
         seed=seed,
         budget=Budget(),
-        kept=Kept(below),  # its stages are no stages of this audit
+        kept=own,
         plainly=True,
     )
     level = LEVELS.index(next((t.level for t in looked.targets if t.label == label), "nothing found"))  # type: ignore[arg-type]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from doorward.audits.parts.kept import Kept
 from doorward.audits.parts.trainer import Trainer
 from doorward.core.classifier import Classifier
 from doorward.core.images import ImageSet
+from doorward.models.nets.catalogue import NETS
 from doorward.models.open.architectures import Named
 from doorward.models.train.loop import train
 
@@ -19,6 +21,11 @@ class Anew:
 
     trainer: Trainer
     net: Named | None
+
+    def kept(self, kept: Kept, stage: str, name: str, images: ImageSet, seed: int) -> Classifier:
+        """The same, as a step that an interrupted audit has left or makes now."""
+        own = self.net if self.net not in NETS else None
+        return kept.net(stage, name, lambda: self.train(images, seed), self.trainer.device, own)
 
     def train(self, images: ImageSet, seed: int) -> Classifier:
         """A net that knows these images."""

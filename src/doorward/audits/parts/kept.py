@@ -1,4 +1,4 @@
-"""Steps of an audit whose arrays are kept in files, so that an interrupted one goes on from there."""
+"""Steps of an audit whose arrays and nets are kept in files, so that an interrupted one goes on from there."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from doorward.core.classifier import Classifier, pick_device
 from doorward.core.errors import DoorwardError
 from doorward.core.files import atomic_write
 from doorward.core.progress import Progress
 from doorward.jobs.processes import limited_threads
+from doorward.models.files import load_classifier, save_classifier
+from doorward.models.open.architectures import Named
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -46,6 +49,26 @@ class Kept:
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             atomic_write(path, lambda temporary: _write(temporary, made))
+        return made
+
+    def net(
+        self, stage: str, name: str, make: Callable[[], Classifier], device: str = "auto", arch: Named | None = None
+    ) -> Classifier:
+        """The net of step ``name``, trained now or read.
+
+        Args:
+            device: that it is read to.
+            arch: what it was made with, where that is the user's own; never what a file of the folder names.
+        """
+        self.tell(stage, name)
+        path = None if self.folder is None else self.folder / name.replace(" ", "-")
+        if path is not None and (path / "classifier.json").exists():  # written last
+            return load_classifier(path, pick_device(device), arch=arch)
+        with self.timed(stage):
+            made = make()
+        if path is not None:
+            path.mkdir(parents=True, exist_ok=True)
+            save_classifier(made, path)
         return made
 
     def several(self, stage: str, steps: Mapping[str, Callable[[], Arrays]], at_once: int) -> list[Arrays]:

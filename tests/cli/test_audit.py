@@ -169,6 +169,17 @@ def test_mistakes_are_one_line(
     assert not (tmp_path / "audit").exists() and verb.images is None
 
 
+def test_train_leaves_the_suspects_out(photos: Path, verb: Verb, call: Call, tmp_path: Path) -> None:
+    run, again = tmp_path / "audit", ("--net", "two-layer", "--epochs", "1", "--without", tmp_path / "audit")
+    call("audit", photos, "-o", run)
+    assert call("train", photos, *again, "-o", tmp_path / "model").code == 0
+    assert json.loads((tmp_path / "model" / "run.json").read_text())["results"]["images"] == 580
+    for more, message in ((("--by", "audit"), "an audit, which has one list"), ((), "looked at other images")):
+        source = photos if more else "mnist-5k"
+        refused = call("train", source, *again, *more, "-o", tmp_path / "wrong")
+        assert refused.code == 2 and message in refused.err and not (tmp_path / "wrong").exists()
+
+
 def test_export_takes_the_suspects_out(photos: Path, verb: Verb, call: Call, tmp_path: Path) -> None:
     call("audit", photos, "-o", tmp_path / "audit")
     suspects = Audit.load(tmp_path / "audit").suspects()

@@ -239,7 +239,7 @@ def test_training_that_diverges_or_leaves_nothing_out_is_refused(way: Path, call
     assert refused.code == 2 and "loss nan in epoch 1; expected a smaller lr than 1e+06" in refused.err
     assert not list(way.glob("far*")), "nothing to go on from"
     refused = call("train", way / "poisoned", "--by", "impurity", "-o", way / "all")
-    assert refused.code == 2 and "--by impurity without a cleanse run; expected --without RUN" in refused.err
+    assert refused.code == 2 and "--by impurity without a run; expected --without RUN" in refused.err
 
 
 def test_a_run_does_not_overwrite_what_it_reads(way: Path, call: Call) -> None:

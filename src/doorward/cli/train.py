@@ -44,9 +44,9 @@ _Test = Annotated[
 ]
 _Without = Annotated[
     Path | None,
-    typer.Option(help="Leave out the images that this cleanse run flagged ...", rich_help_panel=common.PICTURES),
+    typer.Option(help="Leave out what this run of audit or cleanse flagged ...", rich_help_panel=common.PICTURES),
 ]
-_By = Annotated[str | None, typer.Option(help="... by this method.", rich_help_panel=common.PICTURES)]
+_By = Annotated[str | None, typer.Option(help="... by this method of a cleanse run.", rich_help_panel=common.PICTURES)]
 
 
 def train_command(

@@ -47,7 +47,7 @@ def markdown(folders: Sequence[Path], seeds: Sequence[int]) -> str:
     lines += [f"| {' | '.join(row)} |" for row in rows(folders)]
     told = (
         f"Mean and range over seeds {seeds[0]} to {seeds[-1]} ({len(seeds)} trainings per row before, as many after); "
-        "4,000 training and 1,000 test digits, 80 poisoned images (2 %), target class 0. `audit` has methods of its own "
+        "4,000 training and 1,000 test digits, 80 poisoned images (2 %), target class 0. `audit` has its own methods "
         "and an experiment. Nothing is told. Where a method flags nothing, the model after is the model before."
     )
     command = f"doorward demo --seed {seeds[0]} --seeds {len(seeds)} -o runs/demo --table results/demo.md"

@@ -65,8 +65,16 @@ class _Cleansed(Record):
     methods: dict[str, Any]
 
 
+class _Audited(Record):
+    """As much of an audit: None where a model alone was audited."""
+
+    images: ImagesRecord | None = None
+
+
 def without_flagged(images: ImageSet, run: Path, method: str | None) -> ImageSet:
-    """The images that a method of a cleanse run did not flag; the set must be the one that the run looked at."""
+    """The images that an audit, or a method of a cleanse run, did not flag; the set must be the one it looked at."""
+    if Run.read(run)["verb"] == "audit":
+        return _without_suspects(images, run, method)
     looked = read_record(_Cleansed, run, "cleanse")
     known = list(looked.methods)
     if method is None and len(known) == 1:
@@ -74,10 +82,26 @@ def without_flagged(images: ImageSet, run: Path, method: str | None) -> ImageSet
     if method not in known:
         told = f"several methods ran ({', '.join(known)})" if method is None else f"no method {method!r} ran"
         raise DoorwardError(f"{run}: {told}; expected --by with one of {', '.join(known)}")
-    if not looked.images.are(images.hashes):
-        raise DoorwardError(f"{run}: looked at other images than {images.name}; expected the set that it cleansed")
+    _check_same(images, looked.images, run)
     flag = read_parquet(run / "samples.parquet")[f"{method}_flag"].astype(bool)
     return images.subset(~flag, f"{images.name} after {method}")
+
+
+def _without_suspects(images: ImageSet, run: Path, method: str | None) -> ImageSet:
+    if method is not None:
+        told = f"an audit, which has one list of suspects; expected --without alone, not --by {method}"
+        raise DoorwardError(f"{run}: {told}")
+    looked = read_record(_Audited, run, "audit")
+    if looked.images is None or not (run / "samples.parquet").is_file():
+        raise DoorwardError(f"{run}: a model alone was audited; expected the audit of a training set")
+    _check_same(images, looked.images, run)
+    suspect = read_parquet(run / "samples.parquet")["suspect"].astype(bool)
+    return images.subset(~suspect, f"{images.name} after the audit")
+
+
+def _check_same(images: ImageSet, looked: ImagesRecord, run: Path) -> None:
+    if not looked.are(images.hashes):
+        raise DoorwardError(f"{run}: looked at other images than {images.name}; expected the set that it looked at")
 
 
 def train_to_folder(
@@ -165,7 +189,7 @@ def _prepared(request: TrainRequest) -> _Asked:
     """Everything opened; mistakes are told before anything is trained."""
     settings = build_settings(TrainSettings, "train", request.training)
     if request.by is not None and request.without is None:
-        raise DoorwardError(f"train: --by {request.by} without a cleanse run; expected --without RUN with it")
+        raise DoorwardError(f"train: --by {request.by} without a run; expected --without RUN with it")
     reading = _reading(request)
     images = load_as(request.source, reading)
     if request.without is not None:

@@ -282,6 +282,11 @@ def test_certificate_summary_out_of_range(make_certificate: Any, changes: dict[s
         compose(make_certificate(**changes))
 
 
+def test_runs_that_no_folder_tells_apart_have_as_much_of_their_way_as_they_need(make_run: Any) -> None:
+    runs = [make_run(name) for name in ("a/run", "b/run", "b/other")]
+    assert [section.run.name for section in compose(runs).sections] == ["a/run", "b/run", "other"]
+
+
 def test_runs_of_equal_names_are_told_apart(make_run: Any) -> None:
     page = compose([make_run("a/cleanse", kinds=("impurity",)), make_run("b/cleanse", kinds=("impurity",))])
     assert [s.run.name for s in page.sections] == ["a", "b"]

@@ -55,13 +55,25 @@ class RunFolder:
 
 
 def told_apart(runs: Sequence[RunFolder]) -> list[RunFolder]:
-    """The runs under names that differ: ``a/run`` and ``b/run`` become ``a`` and ``b``."""
+    """The runs under names that differ: ``a/run`` and ``b/run`` become ``a`` and ``b``.
+
+    Where no folder of the way tells all of them apart, as in ``a/run``, ``b/run`` and ``b/other``, each has as much of
+    its way as it needs: ``a/run``, ``b/run``, ``other``.
+    """
     parts = [run.path.absolute().parts for run in runs]
     for depth in range(1, min(map(len, parts))):
         names = [p[-depth] for p in parts]
         if len(set(names)) == len(set(parts)):
             return [replace(run, name=name) for run, name in zip(runs, names, strict=True)]
-    return list(runs)
+    return [replace(run, name=_shortest(own, parts)) for run, own in zip(runs, parts, strict=True)]
+
+
+def _shortest(own: tuple[str, ...], parts: Sequence[tuple[str, ...]]) -> str:
+    """The shortest end of a way that no other one has."""
+    for depth in range(1, len(own)):
+        if len({p for p in parts if p[-depth:] == own[-depth:]}) == 1:
+            return "/".join(own[-depth:])
+    return own[-1]
 
 
 def read_thumbnails(path: Path, highest_row: int) -> NDArray[np.uint8]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from doorward.core.text import listing, name, quoted
 from doorward.reports import charts
+from doorward.reports.sections import Cell
 from doorward.reports.sections._rates import accuracy_domain, drawn
 from doorward.scoring.results import ScoreRecord
 
@@ -15,6 +17,17 @@ _MEASURES = (
     ("fpr_target", "… in the target class", "false positive rate there"),
     ("precision", "Poisoned among the flagged", "precision"),
 )
+
+
+def attacked(score: ScoreRecord | None, classes: Sequence[str]) -> dict[str, Cell]:
+    """What a run's set was attacked with, as a cell of the table of all runs; nothing where it was not scored."""
+    if score is None:
+        return {}
+    if score.attack is None:
+        return {"Attack (ground truth)": Cell("none", "a control")}
+    targets = [classes[t] if 0 <= t < len(classes) else str(t) for t in score.attack.targets]
+    note = f"into class {listing([quoted(t) for t in targets], 3)}" if targets else ""
+    return {"Attack (ground truth)": Cell(name(score.attack.recipe), note)}
 
 
 def scored(score: ScoreRecord, classes: Sequence[str], told: Mapping[str, str]) -> dict[str, Any]:

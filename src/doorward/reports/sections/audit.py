@@ -19,7 +19,7 @@ from doorward.reports import charts
 from doorward.reports.knowledge import BLIND_SPOTS, MethodNotes
 from doorward.reports.run_files import RunFolder, read_thumbnails
 from doorward.reports.sections import Cell, Check, Section, Suspect
-from doorward.reports.sections._score import scored
+from doorward.reports.sections._score import attacked, scored
 from doorward.reports.thumbnails import Thumbnail, strips
 
 _MOST_ROWS = 12  # suspects of a class in the table
@@ -73,7 +73,7 @@ def build(run: RunFolder, thumbnail_bytes: int) -> Section:
             "techniques": TECHNIQUES,
             "score": scored(score, classes, {}) if score else None,
         },
-        overview=_overview(results, rows),
+        overview=_overview(results, rows) | attacked(score, classes),
         inputs={} if results.images is None else {"images": results.images.sha256},
         findings=results.findings,
         checks=tuple(

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from doorward.cleansers.results import CleanseRecord, Cleansing
 from doorward.cleansers.verdict import RULE
 from doorward.core.results import Finding
-from doorward.core.text import count, listing, name, number, percent, plural, quoted, with_class_names
+from doorward.core.text import count, name, number, percent, plural, quoted, with_class_names
 from doorward.reports.knowledge import BLIND_SPOTS, notes, told
 from doorward.reports.run_files import RunFolder
 from doorward.reports.sections import Cell, Check, Section
 from doorward.reports.sections._classes import Column, cards, distribution, matrix, strips
-from doorward.reports.sections._score import scored
+from doorward.reports.sections._score import attacked, scored
 from doorward.scoring.results import ScoreRecord
 
 
@@ -86,12 +86,7 @@ def _overview(results: CleanseRecord, found: Sequence[Finding], score: ScoreReco
     """This run as a row of the table of all runs."""
     classes = results.images.classes
     row = {"Images": Cell(name(results.images.name), plural(sum(results.images.counts), "image"))}
-    if score and score.attack is None:
-        row["Attack (ground truth)"] = Cell("none", "a control")
-    elif score and score.attack:
-        targets = [classes[t] if 0 <= t < len(classes) else str(t) for t in score.attack.targets]
-        note = f"into class {listing([quoted(t) for t in targets], 3)}" if targets else ""
-        row["Attack (ground truth)"] = Cell(name(score.attack.recipe), note)
+    row |= attacked(score, classes)
     for method, result in results.methods.items():
         own = [f for f in found if f.method == method]
         first = max(own, key=lambda f: f.flagged, default=None)

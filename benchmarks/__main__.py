@@ -20,6 +20,7 @@ NAMES = (
     "repair_peers",
     "audit_matrix",
     "audit_clean",
+    "audit_cifar",
     "audit_photographs",
     "audit_zoo",
     "certify_throughput",
@@ -30,7 +31,8 @@ NAMES = (
 )
 
 RESUMABLE = (
-    "repair_holds", "repair_zoo", "repair_peers", "audit_matrix", "audit_clean", "audit_photographs", "audit_zoo",
+    "repair_holds", "repair_zoo", "repair_peers", "audit_matrix", "audit_clean", "audit_cifar", "audit_photographs",
+    "audit_zoo",
 )  # fmt: skip
 
 

@@ -123,7 +123,7 @@ def _figures(found: Audit, score: ScoreRecord) -> Arrays:
 
 
 def _value(rate: RateRecord | None) -> float:
-    return np.nan if rate is None else rate.value
+    return np.nan if rate is None or rate.value is None else rate.value
 
 
 def main(jobs: int = 1, rows: int | None = None) -> None:
@@ -150,7 +150,7 @@ def _row(item: Item, arrays: Arrays) -> Row:
 
 def _page(done: list[Row]) -> None:
     told = (
-        f"{len(done)} of {len(CASES)} sets: the 50,000 training images of CIFAR-10, some of them poisoned, seed {SEED}; "
+        f"{len(done)} of {len(CASES)} sets: 50,000 training images of CIFAR-10, some of them poisoned; seed {SEED}. "
         "ResNet-20 trained on each for 30 epochs. The audit is given set and net, and told nothing. After: ResNet-20 "
         "trained again, in the same way, without the suspects. Accuracy and ASR on 10,000 test images. Seconds: stages "
         "of the audit, one core, beside other work. One run each."

@@ -34,7 +34,7 @@ def case(again: tuple[int, ...]) -> Case:
     features, owned = np.zeros((COUNT, 2), np.float32), np.ones(COUNT, bool)
     triggers: dict[int, closer.Named] = {k: {"transfer": trigger} for k in range(3)}
     trainer: Any = None
-    return Case(IMAGES, model, features, owned, found, triggers, trainer, again, 0, Kept())
+    return Case(IMAGES, model, features, owned, found, triggers, trainer, again, np.zeros(COUNT, bool), 0, Kept())
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,6 @@ def test_whoever_bears_the_patch_is_flagged_else_their_like_without_sure_ones(st
     score[4] = 0.1  # nets without the group say it is what its label says
     (found,) = of(images, poisoned)
     patches = {0: found.trigger} if patched else {}
-    flagged = shown_in_groups(images, features, Experiment(score=score), suspects, patches)
-    expected = poisoned if patched else poisoned & (place != 4) & (place != 7)
+    flagged = shown_in_groups(images, features, Experiment(score=score), suspects, patches, place == 93)
+    expected = poisoned | (place == 93) if patched else poisoned & (place != 4) & (place != 7)
     np.testing.assert_array_equal(flagged, expected)

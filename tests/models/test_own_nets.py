@@ -303,8 +303,9 @@ def test_foreign_pictures_fit_at_once() -> None:
     assert [note.split(": ", 1)[1].split(",")[0] for note in notes] == [
         "grey images",
         "images of 20 x 14",
-        "its classes are not the model's; the model's own decisions are taken for labels",
+        "4 classes: class-0",
     ]
+    assert notes[2].endswith("expected as many; the model's own decisions are taken for labels")
     assert "and cut at the longer side" in notes[1]
     flat = ImageSet(np.full((2, 30, 30, 3), (10, 100, 200), np.uint8), np.array([0, 1]), ("a", "b"))
     small = Classifier(build("small-cnn", (1, 10, 10), 2), "small-cnn", ("a", "b"), (1, 10, 10))
@@ -328,7 +329,7 @@ def test_conventions_that_do_not_fit_can_be_a_warning(images: ImageSet) -> None:
     settings = dw.models.train.settings.TrainSettings(epochs=15, batch=16, lr=0.05)
     model = dw.train(images, "small-cnn", settings)
     plain = Classifier(model.net, model.arch, model.classes, model.shape, (0.0,), (1 / 2550,))
-    with pytest.raises(DoorwardError, match="expected the range it was trained with"):
+    with pytest.raises(DoorwardError, match="expected the range that it was trained with"):
         check_conventions(plain, images, labelled=True, name="model")
     (told,) = check_conventions(plain, images, labelled=True, name="model", refuse=False)
-    assert "expected the range it was trained with" in told
+    assert "expected the range that it was trained with" in told

@@ -92,7 +92,7 @@ def test_every_verdict_has_steps_stages_techniques_and_what_was_left_out(level: 
 
 def test_a_class_without_a_finding_is_no_card(tmp_path: Path) -> None:
     page = words_of(page_of(made_audit(), tmp_path))
-    assert page.index("Class 7: planted backdoor") < page.index("Looked into, and nothing found") < page.index("“2”: 3")
+    assert page.index("Class 7: planted backdoor") < page.index("Looked into, too") < page.index("“2”: 3")
 
 
 def test_a_model_alone_has_no_suspects_and_is_repaired_by_the_other_verbs(tmp_path: Path) -> None:

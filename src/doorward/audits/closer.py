@@ -33,7 +33,13 @@ Named = dict[str, Stamp]
 
 
 class Case(NamedTuple):
-    """What a closer look at some classes needs; ``triggers`` holds those classes, ``again``: see `experiment`."""
+    """What a closer look at some classes needs.
+
+    Args:
+        triggers: of those classes.
+        again: see `experiment`.
+        flagged: images ``[N]`` that trigger transfer itself flags (`doorward.cleansers.methods.transfer`).
+    """
 
     images: ImageSet
     model: Classifier
@@ -43,6 +49,7 @@ class Case(NamedTuple):
     triggers: dict[int, Named]
     trainer: Trainer
     again: tuple[int, ...]
+    flagged: Rows
     seed: int
     kept: Kept
 
@@ -62,12 +69,12 @@ class Case(NamedTuple):
 
 def looked_into(case: Case) -> tuple[Experiment, Rows]:
     """Locate the suspects, make the experiment; and which images ``[N]`` it shows to be poisoned."""
-    images, model, features, owned, found, triggers, trainer, again, seed, kept = case
+    images, model, features, owned, found, triggers, trainer, again, flagged, seed, kept = case
     if case.grouped:
         suspects = (found.suspects | alike(features, found.suspects, images.labels)) & owned
         tried = experiment(images, suspects, stamps_of(triggers), owned, trainer.longer(), seed + 20, kept, again)
         tried = _on_copies(case, suspects, tried)
-        return tried, shown_in_groups(images, features, tried, suspects, case.patches(tried)) & owned
+        return tried, shown_in_groups(images, features, tried, suspects, case.patches(tried), flagged) & owned
     nets: Fits = trainer if found.learned else Copies(model)
     found = grow(images, model, features, found, owned, stamps_of(triggers), nets, seed + 10, kept)
     shared = transferred(images, found.suspects, found.decisions)
@@ -119,18 +126,23 @@ def shown_in_groups(
     tried: Experiment,
     suspects: Rows,
     patches: Mapping[int, Trigger],
+    flagged: Rows,
 ) -> Rows:
     """Images ``[N]`` of suspected groups, or like them, that an experiment shows to be poisoned.
 
     Where nets are right on half of what they never saw, their word is no proof of a single image; the group's is. A
-    patch that most suspects bear says who is meant; otherwise those who are like one another in feature space, without
-    images that nets which do not know the group are sure to be what their label says.
+    patch that most suspects bear says who is meant, with those that look to the model as pictures under it do (on
+    photographs of many sizes a patch lies a pixel off); otherwise those who are like one another in feature space,
+    without images that nets which do not know the group are sure to be what their label says.
+
+    Args:
+        flagged: images ``[N]`` that look to the model as pictures under their group's trigger do.
     """
     found = among_their_like(features, suspects, images.labels) & ((tried.score >= UNSURE) | ~suspects)
     for label, patch in patches.items():
         own, bears = images.labels == label, bearing(images, label, patch)
         if (bears & suspects).sum() >= (suspects & own).sum() / 2:
-            found = np.where(own, bears, found)
+            found = np.where(own, bears | (flagged & suspects), found)
     return found
 
 

@@ -21,7 +21,7 @@ from doorward.core.triggers import Trigger
 from doorward.inversion.results import Inversion
 
 CLUSTERS, CONTRADICTION, TRANSFER, INVERSION = "clusters", "contradiction", "transfer", "inversion"
-_SMALLEST = 0.01  # added to a share of contradicting images before the logarithm
+_SMALLEST = 0.01  # added to a share of contradicting images before the logarithm, or one image where that is more
 _SPREAD = 0.4  # of its logarithm between clean classes, at least
 PLAIN = 0.5  # success on the suspect model with which a class is looked into, however many there are
 WORKS = 0.1  # success on the suspect model from which a trigger is one
@@ -76,13 +76,25 @@ def gather(
         tests[CLUSTERS] = clusters
     present = images.counts() > 0
     if present.sum() >= FEWEST_CLASSES:
-        share = np.array([found.suspects[images.labels == k].mean() if present[k] else np.nan for k in range(classes)])
         if found.looked:
-            tests[CONTRADICTION] = order_test(np.log(share + _SMALLEST), least=_SPREAD)
+            tests[CONTRADICTION] = order_test(contradicting(found.suspects, images.labels, classes), least=_SPREAD)
         tests[TRANSFER] = ease_test(rates, present)
     if inversion is not None and (inverted := _inverted(inversion)) is not None:
         tests[INVERSION] = inverted
     return Evidence(tests, triggers, rates)
+
+
+def contradicting(suspects: NDArray[np.bool_], labels: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
+    """Logarithm of how many images of every class contradict, over as many as do in the whole set; NaN without images.
+
+    Both counts have 1 % of the class added, or one image where that is more: in a class of ten a single hard image is
+    no finding.
+    """
+    counts = np.bincount(labels, minlength=classes).astype(np.float64)
+    found = np.bincount(labels[suspects], minlength=classes)
+    extra = np.maximum(1.0, _SMALLEST * counts)
+    ratio = (found + extra) / (counts * float(suspects.mean()) + extra)
+    return np.where(counts > 0, np.log(ratio), np.nan)
 
 
 def _clusters(cleansing: Cleansing, classes: int) -> OrderTest | None:

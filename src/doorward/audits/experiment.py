@@ -21,6 +21,7 @@ _KEEPS = 0.4  # of the control's success: below that the trigger has lost it
 _DROP = 0.2  # of success, at least
 # Or from so much to a share of it: where every class is sent to the next one, a trigger works on few pictures.
 _FROM, _NOTHING = 0.08, 0.1
+_MOSTLY = 0.5  # share of the suspects that nets without them decide as labelled, up to which they are mislabelled
 _SURE = 0.5  # probability from which a net is said to decide for a label
 POISONED = 0.05  # probability of its label, to nets without suspects, up to which a suspect is poisoned
 Floats = NDArray[np.float64]
@@ -59,6 +60,24 @@ class Arms:
     def trigger_stops(self, level: float) -> bool:
         """Whether the trigger works with the suspects and not without them."""
         return self.p_value <= level
+
+    def suspects_bring_it(self, works: float) -> bool:
+        """Whether it can be these suspects that the trigger came with.
+
+        With them among its images a copy of the model has to take the trigger up again, and nets that know none of
+        them must not decide most of them as labelled: without half of its images of a kind a class's natural trigger
+        loses much of its success, too.
+
+        Args:
+            works: success on the suspect model of the trigger, where copies of it are trained on; else 0.
+        """
+        comes_back = len(self.control) == 0 or float(self.control.mean()) >= _KEEPS * works
+        return comes_back and self.as_labelled <= _MOSTLY
+
+    @property
+    def as_labelled(self) -> float:
+        """Share of the suspects that nets which know none of them decide as labelled."""
+        return float(np.nanmean(self.unseen_without)) if np.isfinite(self.unseen_without).any() else 0.0
 
     def suspects_teach(self, level: float) -> bool:
         """Whether suspects teach a net the label of other suspects, which nothing else in the set does."""

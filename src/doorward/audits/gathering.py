@@ -77,6 +77,11 @@ class Gathered:
     inversion: Inversion | None
     carried: list[Carrier]
 
+    @property
+    def flagged(self) -> Rows:
+        """Images ``[N]`` that trigger transfer flags."""
+        return self.cleansing.samples.flags[TRANSFER]
+
 
 def gathered(
     images: ImageSet,

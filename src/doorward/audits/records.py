@@ -6,6 +6,8 @@ from pydantic import Field
 
 from doorward.core.results import ClassifierRecord, Count, ImagesRecord, Judged, Number, Record
 
+_REFUTES = 0.8  # share of the suspects that nets without them decide as labelled, from which they are no poison
+
 
 class StageRecord(Record):
     """What was done, and how long it took; 0 seconds where an interrupted audit had left it."""
@@ -42,6 +44,12 @@ class ArmsRecord(Record):
     stops: bool = False
     teaches: bool = False
     trained: str = "anew"
+
+    @property
+    def refutes(self) -> bool:
+        """Whether the suspects are shown to be no poison: nets that know none of them decide them as labelled."""
+        known = [rate for rate in self.unseen_without if rate is not None]
+        return not self.stops and not self.teaches and bool(known) and sum(known) / len(known) >= _REFUTES
 
 
 class TargetRecord(Record):

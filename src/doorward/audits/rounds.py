@@ -19,7 +19,7 @@ from doorward.audits.parts.kept import Kept
 from doorward.audits.parts.trainer import Rows, Trainer
 from doorward.audits.plan import closer_look
 from doorward.audits.records import ArmsRecord, TargetRecord
-from doorward.audits.verdict import LEANS, confirmed, leans, level_of, sentence
+from doorward.audits.verdict import LEANS, confirmed, leans, level_of, sentence, told_otherwise
 from doorward.cleansers.parts.carried import Carrier
 from doorward.cleansers.parts.stamping import stamped, success, tried_on
 from doorward.cleansers.results import Cleansing
@@ -95,7 +95,7 @@ def look_once(
     least = 0.0 if known else WORKS
     triggers = {k: _triggers(k, evidence, inversion, model, images, found, seed, least) for k in chosen}
     again = tuple(k for k in chosen if _spoken_against(evidence, k, level))
-    case = Case(images, model, seen.features, owned, found, triggers, trainer, again, seed, kept)
+    case = Case(images, model, seen.features, owned, found, triggers, trainer, again, seen.flagged, seed, kept)
     tried, out = Experiment(), np.zeros(len(images), bool)
     single = not case.grouped
     anew = found.learned or not single
@@ -106,14 +106,12 @@ def look_once(
     how = "anew" if anew else "on"
     targets, best = [], dict[int, Trigger]()
     for k in chosen:
-        arms = tried.arms.get(k)
-        record = (
-            None
-            if arms is None
-            else _record(arms, level / len(chosen), "on" if k in tried.copied else how, single=single)
-        )
-        row, trigger = _target(k, number, images, model, evidence, triggers[k], arms, record, level, seed)
-        own = images.labels == k
+        arms, own = tried.arms.get(k), images.labels == k
+        which, trigger, works = _measured(k, triggers[k], arms, images, model, seed)
+        record = None
+        if arms is not None:
+            record = _record(arms, level / len(chosen), "on" if k in tried.copied else how, works, single=single)
+        row = _target(k, number, images, evidence, which, trigger, works, record, level)
         if not _shown(row, level):
             out = out & ~own
         if isinstance(trigger, Trigger):
@@ -178,29 +176,36 @@ def _triggers(
     return {n: s for n, s in made.items() if success(model.predict, stamped(pictures, s, seed), label) >= least}
 
 
+def _measured(
+    label: int, triggers: Named, arms: Arms | None, images: ImageSet, model: Classifier, seed: int
+) -> tuple[str, Stamp | None, float | None]:
+    """The trigger of a class that counts: what found it, itself, and its success on the suspect model."""
+    named = list(triggers.items())
+    if not named:
+        return "", None, None
+    which, trigger = named[arms.trigger if arms is not None else 0]
+    pictures = tried_on(images, label, np.zeros(len(images), bool), seed)
+    return which, trigger, success(model.predict, stamped(pictures, trigger, seed), label)
+
+
 def _target(
     label: int,
     number: int,
     images: ImageSet,
-    model: Classifier,
     evidence: Evidence,
-    triggers: Named,
-    arms: Arms | None,
+    which: str,
+    trigger: Stamp | None,
+    works: float | None,
     record: ArmsRecord | None,
     level: float,
-    seed: int,
-) -> tuple[TargetRecord, Stamp | None]:
-    """The row of a class, and the trigger that counts."""
+) -> TargetRecord:
+    """The row of a class."""
     together = evidence.together
     p = None if together is None else float(together.classes[label])
     kinds = evidence.of(label)
-    named = list(triggers.items())
-    which, trigger = named[arms.trigger if arms is not None else 0] if named else ("", None)
-    works = None
-    if trigger is not None:
-        pictures = tried_on(images, label, np.zeros(len(images), bool), seed)
-        works = success(model.predict, stamped(pictures, trigger, seed), label)
-    row = TargetRecord(
+    if record is not None and record.refutes:
+        p = told_otherwise(kinds, p)
+    return TargetRecord(
         label=label,
         class_name=images.classes[label],
         round=number,
@@ -212,7 +217,6 @@ def _target(
         success=works,
         experiment=record,
     )
-    return row, trigger
 
 
 def _shown(row: TargetRecord, level: float) -> bool:
@@ -225,8 +229,13 @@ def _shown(row: TargetRecord, level: float) -> bool:
     return together and row.experiment.p_unseen is not None and row.experiment.p_unseen <= level
 
 
-def _record(arms: Arms, level: float, how: str, *, single: bool) -> ArmsRecord:
-    """Plain values; ``single``: whether suspects are known one by one, so that their teaching says something."""
+def _record(arms: Arms, level: float, how: str, works: float | None, *, single: bool) -> ArmsRecord:
+    """Plain values.
+
+    Args:
+        works: success of the trigger on the suspect model; None without one.
+        single: whether suspects are known one by one, so that their teaching says something.
+    """
     return ArmsRecord(
         size=arms.size,
         control=tuple(arms.control.tolist()),
@@ -236,7 +245,7 @@ def _record(arms: Arms, level: float, how: str, *, single: bool) -> ArmsRecord:
         unseen_without=tuple(arms.unseen_without.tolist()),
         p_value=arms.p_value,
         p_unseen=arms.p_unseen,
-        stops=arms.trigger_stops(level),
+        stops=arms.trigger_stops(level) and arms.suspects_bring_it(works or 0.0 if how == "on" else 0.0),
         teaches=single and arms.suspects_teach(level),
         trained=how,
     )

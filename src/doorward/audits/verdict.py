@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -18,7 +18,9 @@ RULE = (
     "the class is like the others (p above 0.5); or two kinds of evidence that each accuse the class, or one with "
     "suspects that teach each other's label. Suspicious: all tests together accuse the class, or suspects teach each "
     "other's label and the tests lean that way (p up to 0.1); teaching does not count where nets do not learn the set "
-    "well. Tests of several kinds count together as 1 - (1 - p)^kinds, each class among all classes."
+    "well. Suspects of which nets that know none of them decide more than half as labelled make no backdoor, whatever "
+    "the trigger does; from four fifths on, the tests that named them do not count. Tests of several kinds count "
+    "together as 1 - (1 - p)^kinds, each class among all classes."
 )
 LEANS = 0.1  # p-value of all tests together, up to which suspects that teach each other's label are worth a word
 LIKE_OTHERS = 0.5  # p-value of all tests together, above which nothing speaks against a class
@@ -27,13 +29,30 @@ LIKE_OTHERS = 0.5  # p-value of all tests together, above which nothing speaks a
 def level_of(evidence: dict[str, float | None], together: float | None, arms: ArmsRecord | None, level: float) -> Level:
     """What one class comes to."""
     accused = together is not None and together <= level
-    kinds = sum(p is not None and several(p, len(evidence)) <= level for p in evidence.values())
+    refuted = ABOUT_IMAGES if arms is not None and arms.refutes else ()
+    spoken = [p for kind, p in evidence.items() if p is not None and kind not in refuted]
+    kinds = sum(several(p, len(evidence)) <= level for p in spoken)
     stops, teaches = (False, False) if arms is None else (confirmed(arms, together), arms.teaches)
     if stops and (accused or teaches):
         return "planted"
     if stops or kinds >= 2 or (accused and teaches):
         return "evidence"
     return "suspicious" if accused or (teaches and leans(together)) else "nothing found"
+
+
+ABOUT_IMAGES = ("clusters", "contradiction")  # kinds of evidence that name images of a class
+
+
+def told_otherwise(kinds: Mapping[str, float | None], together: float | None) -> float | None:
+    """The p-value of a class whose suspects show what their label says: without the kinds that spoke of them.
+
+    Clusters of a class that lie apart may be a natural kind of its own. Nets that know none of these images and decide
+    them as labelled say that they are. What was seen of triggers stays.
+    """
+    if together is None:
+        return None
+    left = [p for kind, p in kinds.items() if kind not in ABOUT_IMAGES and p is not None]
+    return max(together, several(min(left, default=1.0), len(kinds)))
 
 
 def leans(together: float | None) -> bool:
@@ -147,7 +166,14 @@ def findings(targets: Sequence[TargetRecord], images: dict[int, list[int]], ids:
 
 
 def _whole(together: OrderTest, targets: Sequence[TargetRecord]) -> float:
-    """Tests and experiments as one p-value: the smaller of the two, corrected for being two."""
-    tried = [t.experiment.p_value for t in targets if t.experiment is not None and t.experiment.p_value is not None]
-    shown = min(1.0, min(tried) * len(tried)) if tried else 1.0
-    return several(min(together.p_value, shown), 2) if tried else together.p_value
+    """Tests and experiments as one p-value: the smaller of the two, corrected for being two.
+
+    A test counts as the experiment leaves it (`told_otherwise`), and an experiment that shows nothing as none.
+    """
+    tried = [t for t in targets if t.experiment is not None and t.experiment.p_value is not None]
+    shown = [t.experiment.p_value for t in tried if t.experiment is not None and t.experiment.stops]
+    first = {t.label: t.p_value for t in targets if t.round == 1 and t.p_value is not None}
+    classes = [max(float(p), first.get(label, 0.0)) for label, p in enumerate(together.classes)]
+    tested = max(together.p_value, min(classes))
+    least = min([1.0, *(p for p in shown if p is not None)])
+    return several(min(tested, min(1.0, least * len(tried))), 2) if tried else tested

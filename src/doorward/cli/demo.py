@@ -18,9 +18,10 @@ def demo_command(
     overwrite: common.Overwrite = False,
     as_json: common.AsJson = False,
 ) -> None:
-    """See Doorward find a backdoor: three attacks and a clean control on 5,000 bundled digits, in two minutes.
+    """See Doorward find a backdoor: three attacks and a clean control on 5,000 bundled digits, in four minutes.
 
-    Poisons, trains, cleanses with three methods, retrains, certifies, prints one table and writes a report.
+    Poisons, trains, cleanses with three methods, retrains, audits, repairs, certifies, prints one table and writes a
+    report.
 
     Example: doorward demo
     """

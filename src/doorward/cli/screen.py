@@ -12,7 +12,9 @@ from doorward.cli import common, models
 
 if TYPE_CHECKING:
     from doorward.core.triggers import Trigger
-    from doorward.screens.results import ScreenRecord
+    from doorward.screens.results import Screening
+
+_NAMED = 10  # flagged images that the terminal names
 
 
 @models.takes_model
@@ -88,11 +90,12 @@ def screen_command(
     if as_json:
         common.print_json(found.record.model_dump(mode="json"))
     else:
-        _show(found.record, output)
+        _show(found, output)
     raise typer.Exit(common.exit_code(found.verdict))
 
 
-def _show(record: ScreenRecord, output: Path) -> None:
+def _show(found: Screening, output: Path) -> None:
+    record, flagged = found.record, found.flagged()
     classes = record.classifier.classes if record.classifier else ()
     counts = zip(classes, record.flagged_by_decision, strict=True)
     rows = [[name, f"{count:,}"] for name, count in sorted(counts, key=lambda row: -row[1])[:10] if count]
@@ -103,4 +106,10 @@ def _show(record: ScreenRecord, output: Path) -> None:
         common.out.print(title)
     common.show_notes(record.warnings)
     common.show_verdict(record.judgement)
-    common.out.print(f"written to {common.escape(str(output))}")
+    for name, decided, score in flagged[:_NAMED]:
+        told = common.printable(f"flagged: {name} (decided as {decided}, score {score:.3g})")
+        common.out.print(common.escape(told), soft_wrap=True)
+    if len(flagged) > _NAMED:
+        common.out.print(f"and {len(flagged) - _NAMED:,} more")
+    where = f"written to {output}" + (f"; all flagged images by name: {output / 'flagged.csv'}" if flagged else "")
+    common.out.print(common.escape(common.printable(where)), soft_wrap=True)

@@ -51,7 +51,9 @@ class Placement:
         else:
             low, high = (self.top, self.left), (self.bottom - h, self.right - w)
         if min(low) < 0 or high[0] < low[0] or high[1] < low[1] or high[0] + h > height or high[1] + w > width:
-            raise DoorwardError(f"trigger of {h} x {w} at {self}: does not fit into an image of {height} x {width}")
+            where = "" if self.kind == "random" else f" at row {self.top}, column {self.left}"
+            told = f"trigger of {h} x {w} pixels{where}: does not fit into an image of {height} x {width}"
+            raise DoorwardError(f"{told}; expected images of the size that it was made for")
         rows, columns = (torch.randint(a, b + 1, (count,), generator=generator) for a, b in zip(low, high, strict=True))
         return rows, columns
 

@@ -175,14 +175,21 @@ def load_patches(
     Args: as `load_inverted`.
 
     Raises:
-        DoorwardError: as `load_inverted`, or a class for which there is a distribution and no single trigger.
+        DoorwardError: as `load_inverted`, or a class for which there is a distribution and no single trigger, or none
+            that covers a place.
     """
     patches = {}
     for label, stamps in load_inverted(found, classes, targets=targets, method=method).stamps.items():
         single = [stamp for stamp in stamps if isinstance(stamp, Trigger)]
+        placed = [stamp for stamp in single if stamp.blend == "alpha" and stamp.placement.kind == "fixed"]
+        where = "inversion" if isinstance(found, Inversion) else found
         if not single:
             told = "expected an inversion that makes single triggers, such as mask"
-            where = "inversion" if isinstance(found, Inversion) else found
             raise DoorwardError(f"{where}: keeps a distribution alone for class {classes[label]}; {told}")
-        patches[label] = single[0]
+        if not placed:
+            told = "is added to the picture or moves, so that it covers no place; expected a patch at a fixed place"
+            raise DoorwardError(
+                f"{where}: the trigger into class {classes[label]} {told} (--target names other classes)"
+            )
+        patches[label] = placed[0]
     return patches

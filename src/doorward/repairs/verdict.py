@@ -82,7 +82,10 @@ def judge(
         headline = f"Repaired by {called}; nothing that is measured here shows a backdoor in the model as given either"
         return Judgement(level="undecided", headline=headline, reasons=(BLIND, *told)), ()
     over = ", ".join(number(p) for p in first.proof.p_values.values())
-    headline = f"After {called} the target stands out no more (p = {over})"
+    if stands_out(given):
+        headline = f"After {called} the target stands out no more (p = {over})"
+    else:  # it never did: the variations say so
+        headline = f"After {called} variations of the triggers do not succeed any more"
     return Judgement(level="repaired", headline=headline, reasons=told), ()
 
 

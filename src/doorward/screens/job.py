@@ -93,7 +93,8 @@ def screen_to_folder(
             "model": request.model,
         }
         facts = screening.facts.model_copy(update=about)
-        screening = replace(screening, facts=facts, labels=images.labels, predicted=predicted)
+        ids = list(map(str, images.ids)) if images.named else None
+        screening = replace(screening, facts=facts, labels=images.labels, predicted=predicted, ids=ids)
         run.keep(screening.write(run.work))
     return screening
 

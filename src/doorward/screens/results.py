@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from doorward.core.errors import DoorwardError
+from doorward.core.files import atomic_write
 from doorward.core.results import ClassifierRecord, Count, ImagesRecord, Judged, Record, Result, parse
 from doorward.core.tables import read_parquet, write_parquet
 from doorward.screens.verdict import judge
@@ -138,14 +141,30 @@ class Screening(Result):
         return [{key: name, "score": score, "flag": flag} for name, score, flag in rows]
 
     def write(self, folder: Path) -> ScreenRecord:
-        """Write ``samples.parquet``; returns the record."""
+        """Write ``samples.parquet`` and ``flagged.csv``, worst first; returns the record."""
         columns: dict[str, NDArray[Any]] = {"index": np.arange(len(self.flags))}
         if self.ids is not None:
             columns["id"] = np.array(self.ids, dtype=object)
         known = {"label": self.labels, "predicted": self.predicted}
         columns |= {name: column for name, column in known.items() if column is not None}
         write_parquet(folder / "samples.parquet", columns | {"score": self.scores, "flag": self.flags})
+        text = io.StringIO()
+        rows = csv.writer(text, lineterminator="\n")
+        rows.writerow(["id", "decided as", "score"])
+        rows.writerows([name, decided, f"{score:.4f}"] for name, decided, score in self.flagged())
+        atomic_write(folder / "flagged.csv", lambda path: path.write_text(text.getvalue()))
         return self.facts
+
+    def flagged(self) -> list[tuple[str, str, float]]:
+        """Name or index, decision of the classifier where it is known, and score of flagged images; worst first."""
+        rows = np.flatnonzero(self.flags)
+        rows = rows[np.argsort(-self.scores[rows], kind="stable")]
+        classes = () if self.facts.classifier is None else self.facts.classifier.classes
+        made = []
+        for row in rows.tolist():
+            decided = "" if self.predicted is None or not classes else classes[int(self.predicted[row])]
+            made.append((str(row) if self.ids is None else self.ids[row], decided, float(self.scores[row])))
+        return made
 
     @classmethod
     def read(cls, folder: Path, results: dict[str, Any]) -> Self:

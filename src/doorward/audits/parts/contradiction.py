@@ -16,6 +16,7 @@ from doorward.core.images import ImageSet
 STAGE = "contradictions"
 TRAININGS = CLUSTERS + 3
 _CORE = 0.25  # of a class's images: a smaller cluster is no core
+_LEFT, _LEFT_SHARE = 5, 0.1  # images of a class, and their share, that have to stay for the others to be judged
 _LEARNED = 0.65  # of the images that a net never saw, decided as labelled: fewer say nothing about single images
 _SURELY = 0.8  # the same where groups carry a trigger: those are surer than single images that a fair net contradicts
 
@@ -85,10 +86,23 @@ def contradictions(
         return Contradictions(first, np.zeros(len(images), bool), learned=False)
     core = cores(cluster, first != labels, labels, len(images.classes))
     otherwise = _without(images, ~core, trainer, seed + 3, kept, "cores alone") != labels
+    otherwise = otherwise & ~emptied(otherwise, labels)
     otherwise = _without(images, otherwise & owned, trainer, seed + 4, kept, "grown from the cores") != labels
     either = (otherwise | (first != labels)) & owned
+    either &= ~emptied(either, labels)
     decisions = _without(images, either, trainer, seed + 5, kept, "without contradictions")
     return Contradictions(decisions, (decisions != labels) & owned)
+
+
+def emptied(out: Rows, labels: Labels) -> Rows:
+    """Images ``[N]`` of classes of which too few would be left without those that are ``out``.
+
+    A net that knows hardly any image of a class decides them all otherwise, whatever they show. So of such a class,
+    often one of few images, nothing can be said.
+    """
+    counts = np.bincount(labels)
+    left = counts - np.bincount(labels[out], minlength=len(counts))
+    return np.asarray((left < np.maximum(_LEFT, _LEFT_SHARE * counts))[labels])
 
 
 def learns(images: ImageSet, out: Rows, trainer: Fits, seed: int, kept: Kept) -> bool:

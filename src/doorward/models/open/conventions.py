@@ -97,12 +97,13 @@ def check_conventions(
     if low > max(guessing, replace(given.accuracy, confidence=0.999).interval[1]):
         return _told(
             refuse,
-            f"{name}: classifies {100 * given.accuracy.value:.0f} % of the clean images rightly with the input range "
-            f"given, {100 * best.accuracy.value:.0f} % with {best.convention}; expected the range it was trained with",
+            f"{name}: decides {100 * given.accuracy.value:.0f} % of {images.name} as labelled with the input range "
+            f"given, {100 * best.accuracy.value:.0f} % with {best.convention}, the best of those tried; expected the "
+            "range that it was trained with",
         )
     if given.accuracy.interval[0] < guessing:
-        told = f"classifies {given.accuracy} % of the clean images rightly, hardly more than by guessing"
-        return (f"{told}; no verdict on it says much until --mean, --std, --range and the labels fit",)
+        told = f"decides {given.accuracy} % of {images.name} as labelled, hardly more than by guessing"
+        return (f"{told}; no verdict on it says much until --size, --mean, --std, --range and the labels fit",)
     return ()
 
 

@@ -56,8 +56,8 @@ def fit_images(images: ImageSet, model: Classifier) -> tuple[ImageSet, tuple[str
     name, notes = images.name, list(told)
     try:
         matched = match_classes(images, model)
-    except DoorwardError:
-        notes.append(f"{name}: its classes are not the model's; the model's own decisions are taken for labels")
+    except DoorwardError as error:
+        notes.append(f"{error}; the model's own decisions are taken for labels")
         return decided(images, model), tuple(notes), False
     if matched is not images:
         notes.append(f"{name}: its classes, put into the model's order by name")

@@ -193,7 +193,7 @@ def _compared(
 
 def _looked(target: TargetRecord) -> dict[str, Any]:
     """A class that was looked into and is not accused."""
-    return {"name": target.class_name, "p": target.p_value, "sentence": target.sentence}
+    return {"name": target.class_name, "p": target.p_value, "sentence": target.sentence, "level": target.level}
 
 
 def _facts(results: AuditRecord, run: RunFolder, samples: Table | None) -> list[tuple[str, str, str]]:
@@ -210,6 +210,7 @@ def _facts(results: AuditRecord, run: RunFolder, samples: Table | None) -> list[
     accuracy = results.classifier.accuracy_on_images
     if accuracy:
         whose = "trained for the audit" if results.trained else "as it was given"
+        whose += ", on the training set" if samples is not None else ""
         facts.append(("Model’s accuracy", percent(accuracy.value), f"{name(results.classifier.arch)}, {whose}"))
     if results.rounds > 1:
         facts.append(("Rounds", count(results.rounds), "each without what was found before"))
@@ -242,7 +243,7 @@ def _steps(results: AuditRecord, run: RunFolder, retrained: bool) -> list[tuple[
     elif results.judgement.level == "undecided":
         made.append(("Give the audit what it lacked, as the reasons above say, and run it again.", ""))
     else:
-        made.append(("Nothing has to be done. What could not be seen stands below.", ""))
+        made.append(("Nothing has to be done for what was looked for. What could not be seen stands below.", ""))
     if results.left_out:
         made.append(("Run the audit again with more minutes, or none, for what was left out.", ""))
     return made

@@ -1,0 +1,80 @@
+"""What the experiment says against its own suspects: it can take back what clusters said of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from doorward.audits.evidence import contradicting
+from doorward.audits.experiment import Arms
+from doorward.audits.parts.contradiction import emptied
+from doorward.audits.records import ArmsRecord, TargetRecord
+from doorward.audits.verdict import judge, level_of, told_otherwise
+from doorward.core.order_test import OrderTest
+
+CLUSTERS = {"clusters": 1e-4, "transfer": 1.0, "inversion": 0.4}
+
+
+def arms(as_labelled: float, *, stops: bool = False) -> ArmsRecord:
+    return ArmsRecord(size=80, unseen_without=(as_labelled,) * 3, unseen_control=(0.97,) * 3, p_value=0.5, stops=stops)
+
+
+def test_a_natural_kind_that_shows_what_its_label_says_is_no_finding() -> None:
+    assert level_of(CLUSTERS, told_otherwise(CLUSTERS, 3e-4), arms(0.9), 0.05) == "nothing found"
+    assert level_of(CLUSTERS, 3e-4, arms(0.3), 0.05) == "suspicious"
+    assert level_of(CLUSTERS, 3e-4, None, 0.05) == "suspicious"
+
+
+def test_what_was_seen_of_triggers_stays() -> None:
+    kinds = {**CLUSTERS, "inversion": 1e-3}
+    p = told_otherwise(kinds, 3e-4)
+    assert p == pytest.approx(1 - (1 - 1e-3) ** 3) and level_of(kinds, p, arms(0.9), 0.05) == "suspicious"
+    assert level_of(CLUSTERS, 3e-4, arms(0.9, stops=True), 0.05) == "planted"  # it stopped: nothing is taken back
+
+
+def test_the_p_value_of_the_audit_follows() -> None:
+    together = OrderTest(3e-4, np.array([3e-4, 0.6, 0.9, 1.0]))
+
+    def row(p: float) -> TargetRecord:
+        return TargetRecord(label=0, class_name="cup", level="nothing found", p_value=p, experiment=arms(0.9))
+
+    assert judge([row(0.8)], together, suspects=0).p_value == pytest.approx(1 - 0.4**2)
+    assert judge([row(3e-4)], together, suspects=0).p_value == pytest.approx(1 - (1 - 3e-4) ** 2)
+
+
+@pytest.mark.parametrize(
+    ("control", "as_labelled", "works", "brings"),
+    [
+        (0.35, 0.1, 0.95, False),  # a copy hardly takes it up again
+        (0.6, 0.1, 0.95, True),
+        (0.35, 0.1, 0.0, True),  # nets made anew: whether a trigger of the model's works on them is not known
+        (0.6, 0.9, 0.95, False),  # the suspects are what their label says
+    ],
+)
+def test_the_trigger_has_to_come_with_the_suspects(
+    control: float, as_labelled: float, works: float, *, brings: bool
+) -> None:
+    rates = np.full(3, control)
+    made = Arms(0, 80, 0, np.full(3, 0.01), rates, 300, np.full(3, 0.97), np.full(3, as_labelled), 1e-4, 1.0)
+    assert made.suspects_bring_it(works) is brings
+
+
+def test_in_a_class_of_ten_one_hard_image_is_no_finding_and_in_a_large_one_a_tenth_is() -> None:
+    labels = np.repeat(np.arange(5), (10, 10, 400, 400, 400))
+    suspects = np.zeros(len(labels), bool)
+    suspects[0] = suspects[20] = suspects[420] = True
+    one, none, large, *_ = contradicting(suspects, labels, 5)
+    assert one - none < 0.7 and abs(large) < 0.1
+    suspects[20:60] = True
+    ratios = contradicting(suspects, labels, 6)
+    assert ratios[2] - ratios[3] > 2 and np.isnan(ratios[5])
+
+
+def test_a_class_that_would_be_emptied_is_left_alone() -> None:
+    labels = np.repeat(np.arange(3), (7, 40, 100))
+    out = np.zeros(len(labels), bool)
+    out[:3] = out[7:40] = out[47:120] = True  # 4, 7 and 27 stay
+    found = emptied(out, labels)
+    assert found[:7].all() and not found[7:].any()
+    out[40:46] = True  # 1 of 40
+    assert emptied(out, labels)[:47].all()

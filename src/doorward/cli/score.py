@@ -102,8 +102,8 @@ def show_score(score: ScoreRecord) -> None:
         rates = [str(r.rate()) for r in (found.tpr, found.fpr, found.fpr_target, found.precision)]
         rows.append([name, *rates, area])
     if rows:
-        columns = ["method", "TPR %", "FPR % (all clean)", "FPR % (target class)", "precision %", "AUROC"]
-        common.print_table("Detection, with 95 % intervals", columns, rows)
+        columns = ["method", "TPR %", "FPR %", "in target", "precision %", "AUROC"]
+        common.print_table("Detection, with 95 % intervals (FPR: of all clean images, and of those in the target class)", columns, rows)
     if score.models:
         rows = [[m.name, str(m.clean_accuracy.rate()), str(m.asr.rate())] for m in score.models]
         common.print_table("Models", ["model", "clean accuracy %", "attack success rate %"], rows)

@@ -103,7 +103,8 @@ def show_score(score: ScoreRecord) -> None:
         rows.append([name, *rates, area])
     if rows:
         columns = ["method", "TPR %", "FPR %", "in target", "precision %", "AUROC"]
-        common.print_table("Detection, with 95 % intervals (FPR: of all clean images, and of those in the target class)", columns, rows)
+        title = "Detection, with 95 % intervals (FPR: of all clean images, and of those in the target class)"
+        common.print_table(title, columns, rows)
     if score.models:
         rows = [[m.name, str(m.clean_accuracy.rate()), str(m.asr.rate())] for m in score.models]
         common.print_table("Models", ["model", "clean accuracy %", "attack success rate %"], rows)

@@ -76,5 +76,6 @@ def test_whoever_bears_the_patch_is_flagged_else_their_like_without_sure_ones(st
     (found,) = of(images, poisoned)
     patches = {0: found.trigger} if patched else {}
     flagged = shown_in_groups(images, features, Experiment(score=score), suspects, patches, place == 93)
-    expected = poisoned | (place == 93) if patched else poisoned & (place != 4) & (place != 7)
+    expected = poisoned if patched else poisoned & (place != 4) & (place != 7)
+    expected = expected | (place == 93)  # it looks to the model as a stamped picture
     np.testing.assert_array_equal(flagged, expected)

@@ -130,9 +130,9 @@ def shown_in_groups(
 ) -> Rows:
     """Images ``[N]`` of suspected groups, or like them, that an experiment shows to be poisoned.
 
-    Where nets are right on half of what they never saw, their word is no proof of a single image; the group's is. A
-    patch that most suspects bear says who is meant, with those that look to the model as pictures under it do (on
-    photographs of many sizes a patch lies a pixel off); otherwise those who are like one another in feature space,
+    Where nets are right on half of what they never saw, their word is no proof of a single image; the group's is. So
+    whoever looks to the model as pictures under the group's trigger do stays, whatever the nets say. To these come the
+    images that bear the patch, where most suspects bear one; otherwise those who are like one another in feature space,
     without images that nets which do not know the group are sure to be what their label says.
 
     Args:
@@ -142,8 +142,8 @@ def shown_in_groups(
     for label, patch in patches.items():
         own, bears = images.labels == label, bearing(images, label, patch)
         if (bears & suspects).sum() >= (suspects & own).sum() / 2:
-            found = np.where(own, bears | (flagged & suspects), found)
-    return found
+            found = np.where(own, bears, found)
+    return found | (flagged & suspects)
 
 
 def shown_poisoned(features: NDArray[np.float32], tried: Experiment, marked: Rows, labels: Labels, owned: Rows) -> Rows:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.pictures import glasses
-from benchmarks.table import go_on, plain, write
+from benchmarks.table import go_on, judged, write
 from doorward.attacks.job import AttackRequest, attack_to_folder
 from doorward.audits.job import AuditRequest, audit_to_folder
 from doorward.audits.results import Audit
@@ -135,17 +135,12 @@ def main(jobs: int = 1, rows: int | None = None) -> None:
         measure,
         STORE / "figures",
         key=lambda row: str(row["attack"]),
-        made=lambda item, arrays: [_row(item, arrays)],
+        made=judged,
         order=lambda row: order.index(row["attack"]),
         whole={"seed", "targets", "named", "others", "tp", "poison", "fp", "clean"},
         page=_page,
         jobs=jobs,
     )
-
-
-def _row(item: Item, arrays: Arrays) -> Row:
-    figures = plain(arrays)
-    return {**item, "verdict": LEVELS[int(figures.pop("level"))], **figures}
 
 
 def _page(done: list[Row]) -> None:

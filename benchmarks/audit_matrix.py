@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from benchmarks.peers import ALLOWED, NAMES, at_rate, peers
 from benchmarks.pictures import glasses
-from benchmarks.table import go_on, plain, write
+from benchmarks.table import go_on, judged, write
 from doorward.attacks.plan import Attack, Pairing
 from doorward.attacks.poison import poison
 from doorward.attacks.rate import asr
@@ -140,17 +140,12 @@ def main(jobs: int = 1, rows: int | None = None) -> None:
         measure,
         STORE,
         key=_key,
-        made=lambda item, arrays: [_row(item, arrays)],
+        made=judged,
         order=lambda row: (list(ATTACKS).index(row["attack"]), row["rate"], row["seed"]),
         whole={"seed", "target"},
         page=_page,
         jobs=jobs,
     )
-
-
-def _row(item: Item, arrays: Arrays) -> Row:
-    figures = plain(arrays)
-    return {**item, "verdict": LEVELS[int(figures.pop("level"))], **figures}
 
 
 def _page(done: list[Row]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.newcomer import CLASSES, FACTORIES, PER_CLASS, STICKERS, STORE, TARGET, stamped, trained
-from benchmarks.table import go_on, plain, write
+from benchmarks.table import go_on, judged, write
 from doorward.audits.audit import audit
 from doorward.core.results import LEVELS
 from doorward.core.stats import Rate
@@ -65,17 +65,12 @@ def main(jobs: int = 1, rows: int | None = None) -> None:
         measure,
         STORE / "audits",
         key=lambda row: (row["net"], row["place"], int(row["seed"])),
-        made=lambda item, arrays: [_row(item, arrays)],
+        made=judged,
         order=lambda row: (row["place"], row["net"], row["seed"]),
         whole={"seed"},
         page=_page,
         jobs=jobs,
     )
-
-
-def _row(item: Item, arrays: Arrays) -> Row:
-    figures = plain(arrays)
-    return {**item, "verdict": LEVELS[int(figures.pop("level"))], **figures}
 
 
 def _page(done: list[Row]) -> None:

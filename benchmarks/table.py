@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from doorward.core.results import LEVELS
 from doorward.jobs.tasks import Arrays, Item, Task, run_tasks
 from doorward.papers.rows import Row, read_rows, write_rows
 
@@ -45,6 +46,12 @@ def write(name: str, title: str, told: str, columns: Sequence[str], rows: Sequen
 def plain(arrays: Arrays) -> dict[str, float]:
     """What a task measured, each figure a number."""
     return {name: float(value.reshape(-1)[0]) for name, value in arrays.items()}
+
+
+def judged(item: Item, arrays: Arrays) -> list[Row]:
+    """The row of an item whose task measured a verdict, as its place in `LEVELS`, and other figures."""
+    figures = plain(arrays)
+    return [{**item, "verdict": LEVELS[int(figures.pop("level"))], **figures}]
 
 
 def go_on(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,6 +43,16 @@ def test_few_images_behind_the_threshold_do_not_make_clean_images_suspicious() -
         found = Screening.of(rng.random(1000), threshold, "strip", false_rejection=0.05, set_on=100)
         alarms += found.verdict == "suspicious"
     assert alarms <= 32  # 20 expected; binomial, probability of more 0.4 %
+
+
+def test_flagged_images_are_written_by_name_worst_first(tmp_path: Path) -> None:
+    found = replace(screening(3, 20), ids=[f'a, "{k}".png' for k in range(20)])
+    assert [name for name, *_ in found.flagged()] == [f'a, "{k}".png' for k in (19, 18, 17)]
+    found.write(tmp_path)
+    rows = list(csv.reader((tmp_path / "flagged.csv").open()))
+    assert rows == [["id", "decided as", "score"], *([f'a, "{k}".png', "", f"{k / 19:.4f}"] for k in (19, 18, 17))]
+    screening(0).write(tmp_path)
+    assert (tmp_path / "flagged.csv").read_text() == "id,decided as,score\n"
 
 
 def test_the_table_names_every_image_and_the_repr_is_short() -> None:

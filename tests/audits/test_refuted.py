@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from doorward.audits.doubts import no_witness
 from doorward.audits.evidence import contradicting
 from doorward.audits.experiment import Arms
 from doorward.audits.parts.contradiction import emptied
@@ -40,6 +41,20 @@ def test_the_p_value_of_the_audit_follows() -> None:
 
     assert judge([row(0.8)], together, suspects=0).p_value == pytest.approx(1 - 0.4**2)
     assert judge([row(3e-4)], together, suspects=0).p_value == pytest.approx(1 - (1 - 3e-4) ** 2)
+
+
+def test_a_model_that_has_hardly_learned_the_set_accuses_nobody_by_its_features_alone() -> None:
+    together = OrderTest(3e-4, np.array([3e-4, 0.6, 0.9, 1.0]))
+
+    def row(level: str) -> TargetRecord:
+        return TargetRecord(label=0, class_name="cup", level=level, p_value=3e-4, sentence="“cup”: 3 suspects.")
+
+    assert judge([row("suspicious")], together, suspects=0, doubted=no_witness(0.6)).level == "suspicious"
+    told = judge([row("suspicious")], together, suspects=0, doubted=no_witness(0.23))
+    assert told.level == "undecided" and not told.targets and "right on 23 % of the set" in told.reasons[0]
+    for level in ("planted", "evidence"):  # the experiment is made with other nets
+        assert judge([row(level)], together, suspects=9, doubted=no_witness(0.23)).level == level
+    assert judge([], together, suspects=0, doubted=no_witness(0.23)).level == "nothing found"
 
 
 @pytest.mark.parametrize(

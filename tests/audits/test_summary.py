@@ -27,6 +27,12 @@ def test_what_would_have_been_found_is_told_in_numbers() -> None:
     json.dumps(told, allow_nan=False)
 
 
+def test_an_undecided_audit_accuses_nobody() -> None:
+    rows = (made_target("suspicious", 5),)
+    facts = made_audit("undecided").facts.model_copy(update={"targets_looked_into": rows})
+    assert accused(facts) == () and summary(facts)["targets"] == []
+
+
 def test_nothing_found_accuses_nobody() -> None:
     told = summary(made_audit("nothing found").facts)
     assert (told["verdict"], told["targets"], told["suspects"]) == ("nothing found", [], 0)

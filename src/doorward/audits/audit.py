@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from doorward.audits.alone import audit_model
-from doorward.audits.doubts import doubts, undecided
+from doorward.audits.doubts import doubts, no_witness, undecided
 from doorward.audits.gathering import Budget
 from doorward.audits.parts.afterwards import joined, unlearned
 from doorward.audits.parts.anew import Anew, nets_like
@@ -30,7 +30,7 @@ from doorward.core.classifier import Classifier
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
 from doorward.core.progress import Progress
-from doorward.core.results import ClassifierRecord, ImagesRecord, RateRecord
+from doorward.core.results import FINDINGS, ClassifierRecord, ImagesRecord, RateRecord
 from doorward.core.stats import Rate
 from doorward.core.triggers import Trigger
 from doorward.models.open.architectures import Named
@@ -226,6 +226,7 @@ def _result(
         rounds[0].evidence.together,
         suspects=int(suspects.sum()),
         undecided=undecided(images, accuracy.value, budget),
+        doubted=no_witness(accuracy.value or 0.0),
         left_out=budget.left_out,
     )
     repaired, how = last, "" if last is None else "anew"
@@ -242,7 +243,7 @@ def _result(
     ordered = {k: rows[np.argsort(-score[rows], kind="stable")].tolist() for k, rows in worst.items()}
     facts = AuditRecord(
         judgement=judgement,
-        findings=findings(targets, ordered, images.ids if images.named else ()),
+        findings=findings(targets, ordered, images.ids if images.named else ()) if judgement.level in FINDINGS else (),
         images=ImagesRecord.of(images),
         classifier=ClassifierRecord(arch=model.arch, accuracy_on_images=RateRecord.of(accuracy)),
         trained=not given,

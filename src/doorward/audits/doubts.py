@@ -9,6 +9,7 @@ from doorward.core.images import ImageSet
 from doorward.core.order_test import FEWEST_CLASSES
 
 LEARNED = 2.0  # times chance: a net below that has not learned the set
+HARDLY = 0.5  # share of the set that a model decides as labelled, below which its features alone accuse nobody
 FEW = 20  # images of a class below which little can be said of it
 
 
@@ -24,6 +25,16 @@ def undecided(images: ImageSet, accuracy: float, budget: Budget) -> str:
     if present < FEWEST_CLASSES:
         return f"{present} classes: too few to compare one with the others; the experiment alone decides."
     return ""
+
+
+def no_witness(accuracy: float) -> str:
+    """Why what the model's features say is no evidence without an experiment; empty where it is."""
+    if accuracy >= HARDLY:
+        return ""
+    return (
+        f"The model is right on {100 * accuracy:.0f} % of the set: it has hardly learned it, and what lies apart in "
+        "its features alone is no evidence."
+    )
 
 
 def doubts(images: ImageSet, accuracy: float, given: bool) -> list[str]:

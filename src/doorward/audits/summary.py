@@ -6,6 +6,7 @@ from typing import Any
 
 from doorward.audits.records import AuditRecord, PowerRecord, TargetRecord, TrialRecord
 from doorward.audits.verdict import speaking
+from doorward.core.results import FINDINGS
 from doorward.core.text import count, percent, quoted
 
 LEARNED = 0.5  # success of a planted trigger below which a model has not learned it
@@ -17,6 +18,8 @@ def accused(record: AuditRecord) -> tuple[TargetRecord, ...]:
     Of a class that came up in several rounds the worst row is taken, with the suspects of all of them.
     """
     rows: dict[int, TargetRecord] = {}
+    if record.judgement.level not in FINDINGS:  # a model that has hardly learned its set is no witness
+        return ()
     for row in speaking(record.targets_looked_into):
         known = rows.get(row.label)
         rows[row.label] = row if known is None else _joined(known, row)

@@ -105,6 +105,7 @@ def judge(
     *,
     suspects: int,
     undecided: str = "",
+    doubted: str = "",
     left_out: Sequence[str] = (),
 ) -> Judgement:
     """The verdict with its reasons: that of the worst class.
@@ -112,6 +113,7 @@ def judge(
     Args:
         together: all kinds of the first round as one test; the experiments' p-values count as one kind more.
         undecided: why nothing can be decided; empty where it can.
+        doubted: why the tests alone accuse nobody; empty where they may.
     """
     p = None if together is None else _whole(together, targets)
     worst = min((LEVELS.index(t.level) for t in targets), default=LEVELS.index("nothing found"))  # type: ignore[arg-type]
@@ -122,6 +124,8 @@ def judge(
     rest = tuple(f"Not run: {what}." for what in left_out)
     if undecided and level == "nothing found":
         level = "undecided"
+    if doubted and level == "suspicious":
+        level, undecided, accused, names = "undecided", doubted, [], ()
     headline = {
         "planted": f"A backdoor into {listing([quoted(n) for n in names])} was planted",
         "evidence": f"Evidence of a backdoor into {listing([quoted(n) for n in names])}",

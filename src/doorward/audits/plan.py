@@ -88,7 +88,7 @@ def plan_audit(
     look, rest = first_look(at_once) * costs.training, closer_look(at_once) * costs.training
     lines += [
         "cleansers: one pass over the set for each of two versions of the images",
-        "groups that carry a trigger: a few thousand passes; where some do, the next two stages are for what is left",
+        "groups that carry a trigger: a few thousand passes; where one does, the next two stages wait until it is out",
         f"contradictions: {TRAININGS} trainings of {trainer.net}, {duration(look)}",
         f"inversion: {', '.join(DEFAULT_METHODS)}, {duration(costs.inversion)} at most",
         f"locate and experiment, where a class is looked into: {ROUNDS + 2 * REPEATS} trainings, {duration(rest)}; "

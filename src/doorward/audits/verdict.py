@@ -94,7 +94,7 @@ def sentence(target: TargetRecord) -> str:
             f"never saw as labelled, nets that know none {percent(float(np.mean(alone)))}"
         )
     if told and target.suspects not in (0, arms.size):
-        told.append(f"of these suspects and their like {plural(target.suspects, 'image')} turned out to be poisoned")
+        told.append(f"{plural(target.suspects, 'image')}, of these suspects or like them, should be left out")
     text = "; ".join(told)
     return f"{text[:1].upper()}{text[1:]}." if text else f"{name}: nothing could be measured."
 

@@ -26,6 +26,13 @@ def test_a_natural_kind_that_shows_what_its_label_says_is_no_finding() -> None:
     assert level_of(CLUSTERS, 3e-4, None, 0.05) == "suspicious"
 
 
+def test_an_experiment_is_one_test_more_so_that_verdict_and_p_value_agree() -> None:
+    kinds = {"clusters": 1.0, "transfer": 0.0137}
+    assert level_of(kinds, 0.0273, None, 0.05) == "suspicious"
+    assert level_of(kinds, 0.0273, arms(0.5), 0.05) == "nothing found"
+    assert level_of(kinds, 0.02, arms(0.5), 0.05) == "suspicious"
+
+
 def test_what_was_seen_of_triggers_stays() -> None:
     kinds = {**CLUSTERS, "inversion": 1e-3}
     p = told_otherwise(kinds, 3e-4)

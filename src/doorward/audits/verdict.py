@@ -16,19 +16,23 @@ RULE = (
     "the class (a third of the suspects among them, the others random) it keeps it; and either the tests accuse the "
     "class or suspects teach each other's label. Evidence: the experiment alone, unless all tests together say that "
     "the class is like the others (p above 0.5); or two kinds of evidence that each accuse the class, or one with "
-    "suspects that teach each other's label. Suspicious: all tests together accuse the class, or suspects teach each "
-    "other's label and the tests lean that way (p up to 0.1); teaching does not count where nets do not learn the set "
-    "well. Suspects of which nets that know none of them decide more than half as labelled make no backdoor, whatever "
-    "the trigger does; from four fifths on, the tests that named them do not count. Tests of several kinds count "
-    "together as 1 - (1 - p)^kinds, each class among all classes."
+    "suspects that teach each other's label. Suspicious: all tests together accuse the class (an experiment counts as one "
+    "more), or suspects teach each other's label and the tests lean that way (p up to 0.1); teaching does not count where "
+    "nets do not learn the set well. Suspects of which nets that know none of them decide more than half as labelled make "
+    "no backdoor, whatever the trigger does; from four fifths on, the tests that named them do not count. Tests of "
+    "several kinds count together as 1 - (1 - p)^kinds, each class among all classes."
 )
 LEANS = 0.1  # p-value of all tests together, up to which suspects that teach each other's label are worth a word
 LIKE_OTHERS = 0.5  # p-value of all tests together, above which nothing speaks against a class
 
 
 def level_of(evidence: dict[str, float | None], together: float | None, arms: ArmsRecord | None, level: float) -> Level:
-    """What one class comes to."""
-    accused = together is not None and together <= level
+    """What one class comes to.
+
+    An experiment counts as one test more, as in the p-value of the whole audit: the two do not contradict each other.
+    """
+    tested = together if together is None or arms is None else several(together, 2)
+    accused = tested is not None and tested <= level
     refuted = ABOUT_IMAGES if arms is not None and arms.refutes else ()
     spoken = [p for kind, p in evidence.items() if p is not None and kind not in refuted]
     kinds = sum(several(p, len(evidence)) <= level for p in spoken)

@@ -93,8 +93,9 @@ def _told(done: list[dict[str, Any]]) -> str:
         "fresh pictures. Nothing is told to the audit, and there are no clean images. Of the sets with stickers "
         f"{planted} % are planted, and {found} % of the stickers are found; "
         f"{sum(r['fp'] for r in done):.0f} clean pictures of all sets are flagged. Of the sets without any {alarms} of "
-        f"{len(clean)} are accused. That an experiment counts as one test more was decided after the clean CNN of seed 1 "
-        "had been seen once (p of a class 0.027). `cleanse`: its defaults on the same nets. Seconds: one core, beside other work."
+        f"{len(clean)} are accused. That an experiment counts as one test more was decided after the clean CNN of seed "
+        "1 had been seen once (p of a class 0.027). `cleanse`: its defaults on the same nets. Seconds: one core, beside "
+        "other work."
     )
 
 

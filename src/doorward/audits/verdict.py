@@ -12,15 +12,15 @@ from doorward.core.results import FINDINGS, LEVELS, Finding, Judgement, Level
 from doorward.core.text import listing, percent, plural, quoted
 
 RULE = (
-    "Planted: trained again without the suspects, the trigger loses its success, and trained without as many images of "
-    "the class (a third of the suspects among them, the others random) it keeps it; and either the tests accuse the "
-    "class or suspects teach each other's label. Evidence: the experiment alone, unless all tests together say that "
-    "the class is like the others (p above 0.5); or two kinds of evidence that each accuse the class, or one with "
-    "suspects that teach each other's label. Suspicious: all tests together accuse the class (an experiment counts as one "
-    "more), or suspects teach each other's label and the tests lean that way (p up to 0.1); teaching does not count where "
-    "nets do not learn the set well. Suspects of which nets that know none of them decide more than half as labelled make "
-    "no backdoor, whatever the trigger does; from four fifths on, the tests that named them do not count. Tests of "
-    "several kinds count together as 1 - (1 - p)^kinds, each class among all classes."
+    "Planted: trained again without the suspects, the trigger loses its success, and trained without as many images "
+    "of the class (a third of the suspects among them, the others random) it keeps it; and either the tests accuse "
+    "the class or suspects teach each other's label. Evidence: the experiment alone, unless all tests together say "
+    "that the class is like the others (p above 0.5); or two kinds of evidence that each accuse the class, or one "
+    "with suspects that teach each other's label. Suspicious: all tests together accuse the class (an experiment "
+    "counts as one more), or suspects teach each other's label and the tests lean that way (p up to 0.1); teaching "
+    "does not count where nets do not learn the set well. Suspects of which nets that know none of them decide more "
+    "than half as labelled make no backdoor, whatever the trigger does; from four fifths on, the tests that named "
+    "them do not count. Tests of several kinds count together as 1 - (1 - p)^kinds, each class among all classes."
 )
 LEANS = 0.1  # p-value of all tests together, up to which suspects that teach each other's label are worth a word
 LIKE_OTHERS = 0.5  # p-value of all tests together, above which nothing speaks against a class

@@ -94,7 +94,7 @@ def _told(done: list[dict[str, Any]]) -> str:
         f"{planted} % are planted, and {found} % of the stickers are found; "
         f"{sum(r['fp'] for r in done):.0f} clean pictures of all sets are flagged. Of the sets without any {alarms} of "
         f"{len(clean)} are accused. That an experiment counts as one test more was decided after the clean CNN of seed "
-        "1 had been seen once (p of a class 0.027). `cleanse`: its defaults on the same nets. Seconds: one core, beside "
+        "1 had been seen once (p of a class 0.027). `cleanse`: its defaults, the same nets. Seconds: one core, beside "
         "other work."
     )
 

@@ -226,7 +226,7 @@ def _result(
         rounds[0].evidence.together,
         suspects=int(suspects.sum()),
         undecided=undecided(images, accuracy.value, budget),
-        doubted=no_witness(accuracy.value or 0.0),
+        doubted=no_witness(accuracy.value),
         left_out=budget.left_out,
     )
     repaired, how = last, "" if last is None else "anew"

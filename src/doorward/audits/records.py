@@ -48,8 +48,8 @@ class ArmsRecord(Record):
     @property
     def refutes(self) -> bool:
         """Whether the suspects are shown to be no poison: nets that know none of them decide them as labelled."""
-        known = [rate for rate in self.unseen_without if rate is not None]
-        return not self.stops and not self.teaches and bool(known) and sum(known) / len(known) >= _REFUTES
+        as_labelled = mean_rate(self.unseen_without)
+        return not self.stops and not self.teaches and as_labelled is not None and as_labelled >= _REFUTES
 
 
 class TargetRecord(Record):

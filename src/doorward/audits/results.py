@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +14,10 @@ from doorward.audits.records import AuditRecord, mean_rate
 from doorward.cleansers.results import Cleansing
 from doorward.core.classifier import Classifier
 from doorward.core.errors import DoorwardError
-from doorward.core.files import atomic_write, write_array
+from doorward.core.files import write_array
 from doorward.core.images import ImageSet
 from doorward.core.results import Result, parse
-from doorward.core.tables import read_parquet, write_parquet
+from doorward.core.tables import read_parquet, write_csv, write_parquet
 from doorward.core.triggers import Trigger, trigger_file
 from doorward.inversion.results import Inversion
 from doorward.models.files import save_classifier
@@ -54,14 +52,12 @@ class Table:
         columns = {"index": np.arange(len(self.label)), "id": np.array(self.ids, object), "label": self.label}
         columns |= {"predicted": self.predicted, "suspect": self.suspect, "score": self.score}
         write_parquet(folder / "samples.parquet", {**columns, "evidence": np.array(self.evidence, object)})
-        text = io.StringIO()
-        rows = csv.writer(text, lineterminator="\n")
-        rows.writerow(["id", "class", "predicted", "evidence", "score"])
+        rows = []
         order = np.flatnonzero(self.suspect)[np.argsort(-self.score[self.suspect], kind="stable")]
         for row in order.tolist():
             named = (classes[int(self.label[row])], classes[int(self.predicted[row])])
-            rows.writerow([self.ids[row], *named, self.evidence[row], f"{self.score[row]:.4f}"])
-        atomic_write(folder / "suspects.csv", lambda path: path.write_text(text.getvalue()))
+            rows.append([self.ids[row], *named, self.evidence[row], f"{self.score[row]:.4f}"])
+        write_csv(folder / "suspects.csv", ["id", "class", "predicted", "evidence", "score"], rows)
 
     @classmethod
     def read(cls, folder: Path) -> Table:

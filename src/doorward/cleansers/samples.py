@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from doorward.core.errors import DoorwardError
-from doorward.core.files import atomic_write
-from doorward.core.tables import read_parquet, write_parquet
+from doorward.core.tables import read_parquet, write_csv, write_parquet
 
 SHOWN = 24  # thumbnails of suspects, and of typical images, per class
 Rows = dict[int, list[int]]  # rows of the thumbnails by class
@@ -71,15 +68,13 @@ class Samples:
 
 def write_suspects(samples: Samples, suspected: NDArray[np.bool_], classes: Sequence[str], path: Path) -> None:
     """Write ``suspects.csv``: id, class, predicted class, methods that flag the image, and every method's score."""
-    file = io.StringIO()
-    table = csv.writer(file, lineterminator="\n")
-    table.writerow(["id", "class", "predicted", "methods", *(f"{name}_score" for name in samples.scores)])
+    rows = []
     for row in np.flatnonzero(suspected):
         methods = "+".join(name for name, flag in samples.flags.items() if flag[row])
         scores = [f"{score[row]:.6g}" for score in samples.scores.values()]
         names = (classes[int(samples.label[row])], classes[int(samples.predicted[row])])
-        table.writerow([samples.name(int(row)), *names, methods, *scores])
-    atomic_write(path, file.getvalue())
+        rows.append([samples.name(int(row)), *names, methods, *scores])
+    write_csv(path, ["id", "class", "predicted", "methods", *(f"{name}_score" for name in samples.scores)], rows)
 
 
 def pick_thumbnails(samples: Samples) -> tuple[Rows, dict[str, Rows], list[int]]:

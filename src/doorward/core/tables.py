@@ -1,8 +1,10 @@
-"""Parquet through DuckDB: NumPy columns in, NumPy columns out."""
+"""Parquet through DuckDB, NumPy columns in and out; and CSV for people."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,15 @@ def write_parquet(path: Path | str, columns: Columns) -> None:
             raise writing_failed(error, path) from None
 
     atomic_write(path, save)
+
+
+def write_csv(path: Path | str, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a table with one line per row, whatever stands in its cells; the file is whole or absent."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(head)
+    table.writerows(rows)
+    atomic_write(path, text.getvalue())
 
 
 def read_parquet(path: Path | str) -> dict[str, NDArray[Any]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +12,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from doorward.core.errors import DoorwardError
-from doorward.core.files import atomic_write
 from doorward.core.results import ClassifierRecord, Count, ImagesRecord, Judged, Record, Result, parse
-from doorward.core.tables import read_parquet, write_parquet
+from doorward.core.tables import read_parquet, write_csv, write_parquet
 from doorward.screens.verdict import judge
 
 
@@ -148,11 +145,8 @@ class Screening(Result):
         known = {"label": self.labels, "predicted": self.predicted}
         columns |= {name: column for name, column in known.items() if column is not None}
         write_parquet(folder / "samples.parquet", columns | {"score": self.scores, "flag": self.flags})
-        text = io.StringIO()
-        rows = csv.writer(text, lineterminator="\n")
-        rows.writerow(["id", "decided as", "score"])
-        rows.writerows([name, decided, f"{score:.4f}"] for name, decided, score in self.flagged())
-        atomic_write(folder / "flagged.csv", lambda path: path.write_text(text.getvalue()))
+        rows = [[name, decided, f"{score:.4f}"] for name, decided, score in self.flagged()]
+        write_csv(folder / "flagged.csv", ["id", "decided as", "score"], rows)
         return self.facts
 
     def flagged(self) -> list[tuple[str, str, float]]:

@@ -12,8 +12,8 @@ import torch
 from doorward.attacks.files import save_attack, save_truth
 from doorward.attacks.poison import poison
 from doorward.core.errors import DoorwardError
-from doorward.core.files import read_json
 from doorward.core.images import ImageSet
+from doorward.core.opening import read_json
 from doorward.core.runs import Run
 from doorward.core.tensors import read_tensors
 from doorward.data.sources import load_images

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from doorward.core.errors import DoorwardError, OutputExistsError
-from doorward.core.files import read_json, write_json
+from doorward.core.files import write_json
+from doorward.core.opening import read_json
 from doorward.core.runs import Run
 
 

@@ -18,8 +18,9 @@ from typer.testing import CliRunner
 
 from doorward.cli.app import app
 from doorward.core.errors import DoorwardError, OutputExistsError
-from doorward.core.files import read_json, write_json
+from doorward.core.files import write_json
 from doorward.core.images import ImageSet
+from doorward.core.opening import read_json
 from doorward.core.progress import Progress
 from doorward.core.runs import Run
 from doorward.core.tables import read_parquet

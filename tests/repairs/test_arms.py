@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from doorward.core.errors import DoorwardError
-from doorward.core.files import read_json, write_json
+from doorward.core.files import write_json
+from doorward.core.opening import read_json
 from doorward.core.results import RateRecord
 from doorward.core.stats import Paired, Rate
 from doorward.core.triggers import Placement, Trigger

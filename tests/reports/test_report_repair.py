@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from doorward.core.errors import DoorwardError
-from doorward.core.files import read_json, write_json
+from doorward.core.files import write_json
+from doorward.core.opening import read_json
 from doorward.core.results import RateRecord
 from doorward.core.stats import Rate
 from doorward.repairs.arms import Role

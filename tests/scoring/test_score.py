@@ -9,7 +9,8 @@ import pytest
 
 from doorward.attacks.plan import Attack, Pairing
 from doorward.core.errors import DoorwardError
-from doorward.core.files import read_json, write_json
+from doorward.core.files import write_json
+from doorward.core.opening import read_json
 from doorward.core.results import RateRecord
 from doorward.core.stats import Rate
 from doorward.core.triggers import Trigger

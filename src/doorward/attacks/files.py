@@ -11,7 +11,8 @@ from doorward.attacks.plan import Attack, Pairing
 from doorward.attacks.poison import Truth
 from doorward.attacks.warp import Warp
 from doorward.core.errors import DoorwardError
-from doorward.core.files import read_json, write_json
+from doorward.core.files import write_json
+from doorward.core.opening import read_json
 from doorward.core.tables import read_parquet, write_parquet
 from doorward.core.tensors import read_tensors
 from doorward.core.triggers import Stamp, Trigger

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from doorward.certification.smoothing.radius import Block, Number, Split, maximal_splits, rational, split_threshold
 from doorward.certification.smoothing.votes import ABSTAIN, check_alpha, check_trials, vote_table, votes_above_any
 from doorward.core.errors import DoorwardError
-from doorward.core.files import read_json, write_json
+from doorward.core.files import write_json
+from doorward.core.opening import read_json
 from doorward.core.stats import Rate
 
 FORMAT = "doorward-certificate-1"

@@ -40,3 +40,10 @@ def brief(error: BaseException, most: int = 200) -> str:
 def whole(error: BaseException) -> str:
     """All that the error of a user's own code says, on one line: who wrote the text knows what its end means."""
     return textwrap.shorten(str(error), 2000, placeholder=" ...") or type(error).__name__
+
+
+def show(value: object) -> str:
+    """A file name or other foreign text as one printable line."""
+    text = str(value)
+    text = text if text.isprintable() else ascii(text)
+    return text if len(text) <= 300 else f"{text[:200]}...{text[-90:]}"

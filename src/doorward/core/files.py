@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from doorward.core.errors import CannotWriteError, DoorwardError
+from doorward.core.errors import CannotWriteError
 
 
 def atomic_write(path: Path | str, content: str | bytes | Callable[[Path], object]) -> None:
@@ -55,14 +55,3 @@ def write_array(path: Path | str, array: NDArray[Any]) -> None:
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     atomic_write(path, buffer.getvalue())
-
-
-def read_json(path: Path | str) -> dict[str, Any]:
-    """Read a JSON object; one clear line when it is absent or broken."""
-    try:
-        value = json.loads(Path(path).read_text())
-    except (OSError, ValueError) as error:
-        raise DoorwardError(f"{path}: {error}; expected a JSON file written by doorward") from None
-    if not isinstance(value, dict):
-        raise DoorwardError(f"{path}: holds a {type(value).__name__}; expected a JSON object")
-    return value

@@ -21,7 +21,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from doorward.core.errors import CannotWriteError, DoorwardError, OutputExistsError
-from doorward.core.files import read_json, write_json
+from doorward.core.files import write_json
+from doorward.core.opening import read_json
 
 SCHEMA = 2  # of run.json; it changes when a reader of the one before would misread it
 _READERS = {1: "doorward 0.1"}  # who reads older ones

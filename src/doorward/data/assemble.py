@@ -9,10 +9,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from doorward.core.errors import show
 from doorward.core.images import ImageSet
 from doorward.core.memmaps import create
 from doorward.data.cache import cache_root, fingerprint, need_space, new_folder, touch_and_prune
-from doorward.data.checks import check_auditable, show
+from doorward.data.checks import check_auditable
 
 MEMORY_LIMIT = 512 * 2**20
 

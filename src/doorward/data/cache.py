@@ -12,8 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from doorward.core.errors import DoorwardError
-from doorward.data.checks import show
+from doorward.core.errors import DoorwardError, show
 
 _UNUSED_DAYS = 30
 _ABANDONED_DAYS = 7

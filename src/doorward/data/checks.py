@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from doorward.core.errors import DoorwardError
+from doorward.core.errors import DoorwardError, show
 
 Split = Literal["train", "test"]
 
@@ -21,13 +21,6 @@ MAX_DEFLATE = 1032
 
 _REFUSED_CATEGORIES = {"Cc", "Cs", "Zl", "Zp"}
 _TURNS_TEXT_ROUND = set("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-
-
-def show(value: object) -> str:
-    """A file name or other foreign text as one printable line."""
-    text = str(value)
-    text = text if text.isprintable() else ascii(text)
-    return text if len(text) <= 300 else f"{text[:200]}...{text[-90:]}"
 
 
 @contextmanager

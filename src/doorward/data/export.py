@@ -16,11 +16,10 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from doorward.core.errors import DoorwardError, OutputExistsError
+from doorward.core.errors import DoorwardError, OutputExistsError, show
 from doorward.core.images import ImageSet
 from doorward.core.memmaps import release
 from doorward.core.progress import display
-from doorward.data.checks import show
 from doorward.data.readers.decode import ENDINGS
 
 Format = Literal["folder", "csv", "parquet", "npz", "ids"]

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from doorward.core.errors import DoorwardError
+from doorward.core.errors import DoorwardError, show
 from doorward.core.images import ImageSet
 from doorward.data.cache import cache_root
-from doorward.data.checks import Split, guarded, show
+from doorward.data.checks import Split, guarded
 from doorward.data.readers.cifar import CIFAR10
 
 DIGITS = tuple("0123456789")

@@ -12,14 +12,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from doorward.core.errors import DoorwardError
+from doorward.core.errors import DoorwardError, show
 from doorward.core.ids import Ids
 from doorward.core.images import ImageSet
 from doorward.core.memmaps import create, release
 from doorward.core.progress import display
 from doorward.data import assemble
 from doorward.data.cache import cache_root, fingerprint, need_space, new_folder, touch_and_prune
-from doorward.data.checks import show
 from doorward.data.decoding import Outcome, decode_all, processes_for, rows_per_task
 from doorward.data.readers.decode import (
     EXPECTED,

@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from doorward.core.errors import DoorwardError, NoSplitError
-from doorward.core.files import read_json
+from doorward.core.errors import DoorwardError, NoSplitError, show
 from doorward.core.images import ImageSet
+from doorward.core.opening import read_json
 from doorward.core.settings import build_settings
-from doorward.data.checks import Split, class_names, guarded, show
+from doorward.data.checks import Split, class_names, guarded
 from doorward.data.named import catalogue, find, load_named
 from doorward.data.pictures import resized
 from doorward.data.readers.archives import is_archive, unpacked, without_ending

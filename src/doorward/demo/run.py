@@ -17,7 +17,8 @@ from doorward.certification.request import CertifyRequest
 from doorward.cleansers.job import CleanseRequest, cleanse_to_folder
 from doorward.cleansers.results import Cleansing
 from doorward.core.errors import OutputExistsError
-from doorward.core.files import read_json, write_json
+from doorward.core.files import write_json
+from doorward.core.opening import read_json
 from doorward.core.progress import Progress
 from doorward.data.sources import load_images
 from doorward.demo.audits import audit_all

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from doorward.core.errors import DoorwardError, OutputExistsError
-from doorward.core.files import read_json, write_json
+from doorward.core.files import write_json
+from doorward.core.opening import read_json
 from doorward.jobs.processes import Told, run_side_by_side
 
 MANIFEST = "reproduce.json"  # in the folder of the runs: their settings

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from doorward.core.classifier import Classifier, place_net
 from doorward.core.errors import DoorwardError
-from doorward.core.files import read_json, write_json
+from doorward.core.files import write_json
+from doorward.core.opening import read_json
 from doorward.core.tensors import read_tensors, write_tensors
 from doorward.models.nets.architecture import Architecture
 from doorward.models.nets.catalogue import NETS

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from doorward.core.files import read_json, write_json
+from doorward.core.files import write_json
+from doorward.core.opening import read_json
 from doorward.jobs.stages import refuse_other
 from doorward.papers.rows import Row, read_rows
 

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from doorward.core.classifier import Classifier, measure_accuracy
 from doorward.core.errors import DoorwardError
-from doorward.core.files import read_json, write_json
+from doorward.core.files import write_json
 from doorward.core.images import ImageSet
+from doorward.core.opening import read_json
 from doorward.core.pixels import as_bytes
 from doorward.core.stats import Rate
 from doorward.models.files import load_classifier, save_classifier

@@ -12,8 +12,9 @@ from pydantic import Field
 
 from doorward.core import methods as registry
 from doorward.core.errors import DoorwardError
-from doorward.core.files import read_json, write_json
+from doorward.core.files import write_json
 from doorward.core.images import ImageSet
+from doorward.core.opening import read_json
 from doorward.core.plan import Plan
 from doorward.core.progress import Progress
 from doorward.core.results import parse

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from pydantic import Field
 
-from doorward.core.files import read_json, write_json
+from doorward.core.files import write_json
+from doorward.core.opening import read_json
 from doorward.core.results import Count, Number, RateRecord, Record, parse
 
 FILE = "score.json"

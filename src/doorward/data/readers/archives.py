@@ -13,9 +13,9 @@ import zipfile
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from doorward.core.errors import DoorwardError
+from doorward.core.errors import DoorwardError, show
 from doorward.data.cache import cache_root, file_state, fingerprint, need_space, new_folder, touch_and_prune
-from doorward.data.checks import MAX_DEFLATE, guarded, show
+from doorward.data.checks import MAX_DEFLATE, guarded
 
 ENDINGS = (".tar", ".tar.gz", ".tgz", ".zip")
 MAX_ENTRIES = 5_000_000

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from doorward.core.errors import DoorwardError
+from doorward.core.errors import DoorwardError, show
 from doorward.core.images import ImageSet
 from doorward.core.memmaps import release
 from doorward.data.assemble import Shape, assemble
-from doorward.data.checks import check_auditable, name_labels, show
+from doorward.data.checks import check_auditable, name_labels
 
 _CHUNK_BYTES = 16 * 2**20
 

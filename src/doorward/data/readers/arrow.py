@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from doorward.core.errors import DoorwardError, NoSplitError
-from doorward.core.files import read_json
+from doorward.core.errors import DoorwardError, NoSplitError, show
 from doorward.core.images import ImageSet
-from doorward.data.checks import guarded, name_labels, show, text_labels
+from doorward.core.opening import read_json
+from doorward.data.checks import guarded, name_labels, text_labels
 from doorward.data.pictures import Pictures, files_state, read_pictures
 from doorward.data.readers.decode import Data
 from doorward.data.reading import Reading

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from doorward.core.errors import DoorwardError
+from doorward.core.errors import DoorwardError, show
 from doorward.core.images import ImageSet
 from doorward.data.assemble import assemble
 from doorward.data.cache import file_state
-from doorward.data.checks import Split, guarded, name_labels, show
+from doorward.data.checks import Split, guarded, name_labels
 
 _SIDE = 32
 _BYTES = 3 * _SIDE * _SIDE

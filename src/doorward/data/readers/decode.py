@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from doorward.data.checks import show
+from doorward.core.errors import show
 from doorward.data.reading import Resize
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")

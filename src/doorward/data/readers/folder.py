@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from doorward.core.errors import DoorwardError
+from doorward.core.errors import DoorwardError, show
 from doorward.core.ids import distinct
 from doorward.core.images import ImageSet
-from doorward.data.checks import class_names, guarded, show
+from doorward.data.checks import class_names, guarded
 from doorward.data.pictures import Pictures, files_state, read_pictures
 from doorward.data.readers.decode import ENDINGS, Data
 from doorward.data.reading import Reading

@@ -14,12 +14,12 @@ from typing import IO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from doorward.core.errors import DoorwardError
+from doorward.core.errors import DoorwardError, show
 from doorward.core.images import ImageSet
 from doorward.core.memmaps import release
 from doorward.data.assemble import assemble
 from doorward.data.cache import file_state
-from doorward.data.checks import MAX_DEFLATE, Split, guarded, name_labels, show
+from doorward.data.checks import MAX_DEFLATE, Split, guarded, name_labels
 
 _NAME = re.compile(r"(?P<set>.*?)(?P<split>train|t10k|test)[-_.](?P<what>images|labels)[-_.]idx[13][-_.]ubyte(\.gz)?")
 _SPLITS: dict[Split, tuple[str, ...]] = {"train": ("train",), "test": ("t10k", "test")}

@@ -11,13 +11,13 @@ from typing import IO, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from doorward.core.errors import DoorwardError, NoSplitError
+from doorward.core.errors import DoorwardError, NoSplitError, show
 from doorward.core.ids import distinct
 from doorward.core.images import ImageSet
 from doorward.core.memmaps import release
 from doorward.data.assemble import assemble
 from doorward.data.cache import file_state
-from doorward.data.checks import MAX_DEFLATE, Split, guarded, name_labels, show
+from doorward.data.checks import MAX_DEFLATE, Split, guarded, name_labels
 from doorward.data.readers.arrays import find_layout, rows_per_chunk, to_8_bit
 
 _EXPECTED = "an .npz file with arrays 'images' and 'labels'"

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from doorward.core.errors import DoorwardError
+from doorward.core.errors import DoorwardError, show
 from doorward.core.images import ImageSet
 from doorward.data.cache import file_state, fingerprint
-from doorward.data.checks import guarded, name_labels, show, text_labels
+from doorward.data.checks import guarded, name_labels, text_labels
 from doorward.data.pictures import Pictures, read_pictures
 from doorward.data.readers.decode import Data
 from doorward.data.readers.tables import read_rows

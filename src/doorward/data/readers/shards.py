@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from doorward.core.errors import DoorwardError
+from doorward.core.errors import DoorwardError, show
 from doorward.core.ids import distinct
 from doorward.core.images import ImageSet
 from doorward.core.progress import display
-from doorward.data.checks import Split, guarded, name_labels, show, text_labels
+from doorward.data.checks import Split, guarded, name_labels, text_labels
 from doorward.data.pictures import Pictures, files_state, read_pictures
 from doorward.data.readers.archives import MAX_ENTRIES, entry_name, expect_end
 from doorward.data.readers.decode import ENDINGS, Data, Slice

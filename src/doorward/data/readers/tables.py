@@ -7,9 +7,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from doorward.core.errors import DoorwardError
+from doorward.core.errors import DoorwardError, show
 from doorward.core.images import ImageSet
-from doorward.data.checks import guarded, name_labels, show, text_labels
+from doorward.data.checks import guarded, name_labels, text_labels
 from doorward.data.pictures import read_pictures
 from doorward.data.readers.folder import of_files
 from doorward.data.reading import Reading

@@ -16,7 +16,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from doorward.core.errors import DoorwardError, brief
-from doorward.core.files import atomic_write, read_json
+from doorward.core.files import atomic_write
+from doorward.core.opening import read_json
 from doorward.core.outputs import giving_logits
 from doorward.core.tensors import write_tensors
 from doorward.models.nets.architecture import Architecture, Floats, Shape

@@ -8,8 +8,8 @@ from typing import Any, Literal, NamedTuple
 
 from doorward.core.classifier import Classifier
 from doorward.core.errors import DoorwardError
-from doorward.core.files import read_json
 from doorward.core.images import ImageSet
+from doorward.core.opening import read_json
 from doorward.core.settings import build_settings
 from doorward.data.reading import Reading, Resize
 from doorward.data.sources import load_as, load_for_test

@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo test lint docs bench clean
+.PHONY: demo test lint docs bench supply clean
 
 demo: $(READY)
 	$(BIN)/doorward demo
@@ -25,10 +25,26 @@ docs: $(READY)
 bench: $(READY)
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks
 
-$(READY): pyproject.toml constraints.txt
+# Nothing is installed whose hash is not listed. LOCKED= (empty) takes the versions alone, for other builds of torch.
+LOCKED ?= supply/locked.txt
+PIP = $(BIN)/python -m pip install --quiet --no-compile
+
+$(READY): pyproject.toml constraints.txt $(LOCKED)
 	test -x $(BIN)/python || python3 -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
+ifeq ($(LOCKED),)
+	$(PIP) --constraint constraints.txt --editable '.[dev]'
+else
+	$(PIP) --require-hashes --no-deps -r supply/locked-build.txt
+	$(PIP) --require-hashes --no-deps --no-build-isolation -r $(LOCKED)
+	$(PIP) --no-deps --no-build-isolation --editable .
+endif
 	touch $(READY)
+
+# Hashes and the list of parts, made anew after a change of constraints.txt. Needs the package index.
+supply:
+	python3 -m venv build/supply
+	build/supply/bin/python -m pip install --quiet uv==0.13.9 cyclonedx-bom==7.5.0
+	build/supply/bin/python supply/lock.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info

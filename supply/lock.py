@@ -55,7 +55,16 @@ def sbom() -> str:
         install = [python, "-m", "pip", "install", "--quiet", "--no-compile", "-c", "constraints.txt", "."]
         subprocess.run(install, cwd=ROOT, check=True)
         subprocess.run([python, "-m", "pip", "uninstall", "--quiet", "--yes", "doorward", "pip"], check=True)
-        options = "environment --pyproject pyproject.toml --mc-type library --output-reproducible --of JSON".split()
+        options = [
+            "environment",
+            "--pyproject",
+            "pyproject.toml",
+            "--mc-type",
+            "library",
+            "--output-reproducible",
+            "--of",
+            "JSON",
+        ]
         done = subprocess.run([str(tool), *options, python], cwd=ROOT, check=True, capture_output=True, text=True)
     return json.dumps(json.loads(done.stdout), indent=1, sort_keys=True) + "\n"
 

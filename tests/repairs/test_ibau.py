@@ -148,3 +148,19 @@ def test_mistakes_are_one_line(images: ImageSet) -> None:
         ibau(classifier, make_images(60, shape=(9, 9, 3)), IbauSettings(), seed=0)
     with pytest.raises(DoorwardError, match="no longer finite; expected a smaller lr"):
         ibau(classifier, images, IbauSettings(rounds=3, lr=1e30), seed=0)
+
+
+def test_the_hypergradient_goes_through_fused_attention() -> None:
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randn(2, 1, 5, 8, generator=generator)
+    weight = torch.randn(8, 8, generator=generator, requires_grad=True)
+
+    def outer(x: Tensor) -> Tensor:
+        asked = (tokens + x) @ weight
+        return torch.nn.functional.scaled_dot_product_attention(asked, asked, asked).square().sum()
+
+    def inner(x: Tensor) -> Tensor:
+        return 0.01 * outer(x) + x.square().sum()
+
+    (found,) = hypergradient(inner, outer, torch.zeros(8), [weight], steps=3, rate=0.1)
+    assert bool(found.isfinite().all()) and bool(found.any())

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 Loss = Callable[[Tensor], Tensor]
 
@@ -30,14 +31,15 @@ def hypergradient(
     Returns: one gradient per parameter, of its shape.
     """
     at = point.detach().requires_grad_(True)
-    slope = torch.autograd.grad(inner(at), at, create_graph=True)[0]
-    by_point, *direct = torch.autograd.grad(outer(at), [at, *parameters], allow_unused=True)
-    solution = torch.zeros_like(at)
-    if by_point is not None:
-        for _ in range(steps):
-            product = torch.autograd.grad(slope, at, solution, retain_graph=True)[0]
-            solution = solution + rate * (by_point - product)
-    through = torch.autograd.grad(slope, list(parameters), solution, allow_unused=True)
+    with sdpa_kernel(SDPBackend.MATH):  # of fused attention PyTorch has no second derivative
+        slope = torch.autograd.grad(inner(at), at, create_graph=True)[0]
+        by_point, *direct = torch.autograd.grad(outer(at), [at, *parameters], allow_unused=True)
+        solution = torch.zeros_like(at)
+        if by_point is not None:
+            for _ in range(steps):
+                product = torch.autograd.grad(slope, at, solution, retain_graph=True)[0]
+                solution = solution + rate * (by_point - product)
+        through = torch.autograd.grad(slope, list(parameters), solution, allow_unused=True)
     return [
         _or_zero(one, parameter) - _or_zero(other, parameter)
         for one, other, parameter in zip(direct, through, parameters, strict=True)

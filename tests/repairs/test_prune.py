@@ -62,6 +62,29 @@ def test_a_layer_that_mixes_the_channels_is_passed_over() -> None:
         find_channels(Classifier(torch.nn.Conv2d(3, 3, 10), "bare", images.classes, images.shape), images)
 
 
+class Tokens(torch.nn.Module):
+    """A transformer: its patches are convolved, its attention mixes their channels and reads its weights itself."""
+
+    def __init__(self, head_first: bool) -> None:
+        super().__init__()
+        self.patches, self.head_first = torch.nn.Conv2d(3, 8, 4, 4), head_first
+        self.mixed = torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.head = torch.nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = self.mixed(self.patches(x).flatten(2).transpose(1, 2))
+        return self.head(tokens).mean(1) if self.head_first else self.head(tokens.mean(1))
+
+
+def test_of_a_transformer_the_inputs_of_the_head_are_pruned() -> None:
+    images = make_images(6, shape=(16, 16, 3))
+    nets = [Classifier(Tokens(first).eval(), "tokens", images.classes, images.shape) for first in (False, True)]
+    found = find_channels(nets[0], images)
+    assert found.reader is nets[0].net.head and torch.equal(found.columns, torch.eye(8, dtype=torch.bool))
+    with pytest.raises(DoorwardError, match="linear layers of tokens: .*the last reads no vector per image"):
+        find_channels(nets[1], images)
+
+
 @pytest.mark.parametrize("net", ["small-cnn", "resnet20", "two-layer"])
 def test_hits_equal_those_of_nets_that_are_really_pruned(net: str) -> None:
     images = make_images(48, shape=(12, 12, 3))

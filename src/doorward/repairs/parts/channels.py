@@ -34,25 +34,27 @@ def find_channels(classifier: Classifier, images: ImageSet) -> Channels:
     """The channels of the last convolution and the linear layer that reads them.
 
     Every channel of one image is pushed up and down, one per row of a batch, and the inputs of the linear layers are
-    compared: a layer reads the channels when each of its inputs hangs on at most one of them. A net without
-    convolutions has the inputs of its last linear layer for channels.
+    compared: a layer reads the channels when each of its inputs hangs on at most one of them. A net where none does
+    (no convolutions; a transformer, whose tokens mix them) has the inputs of its last linear layer for channels.
 
     Raises:
-        DoorwardError: no linear layer, or none that reads the channels one by one.
+        DoorwardError: no linear layer, or a last one that reads anything but one vector per image.
     """
     modules = list(classifier.net.modules())
     linear = [m for m in modules if isinstance(m, nn.Linear)]
     convolutions = [m for m in modules if isinstance(m, nn.Conv2d)]
     if not linear:
         raise DoorwardError(f"repair: {classifier.arch} has no linear layer; expected one that reads its channels")
-    if not convolutions:
-        return Channels(linear[-1], torch.eye(linear[-1].in_features, dtype=torch.bool))
-    last = convolutions[-1]
-    for reader in linear:
-        columns = _columns(classifier, images, last, reader)
+    for reader in linear if convolutions else []:
+        columns = _columns(classifier, images, convolutions[-1], reader)
         if columns.any() and int(columns.sum(dim=0).max()) == 1:
             return Channels(reader, columns)
-    raise DoorwardError(f"repair: no linear layer of {classifier.arch} reads the channels of its last convolution")
+    with torch.inference_mode(), watching_inputs(linear[-1]) as seen:
+        classifier.logits(to_float(images.pixels[:1], classifier.device))
+    if len(seen) != 1 or seen[0].ndim != 2:
+        told = "none reads the channels of its last convolution one by one, and the last reads no vector per image"
+        raise DoorwardError(f"repair: linear layers of {classifier.arch}: {told}; expected one that does")
+    return Channels(linear[-1], torch.eye(linear[-1].in_features, dtype=torch.bool))
 
 
 @torch.inference_mode()
@@ -65,6 +67,8 @@ def _columns(classifier: Classifier, images: ImageSet, convolution: nn.Conv2d, r
         pushed = push * torch.eye(count, device=classifier.device)[:, :, None, None]
         with _adding(convolution, pushed), watching_inputs(reader) as seen:
             classifier.logits(image)
+        if not seen or seen[0].ndim != 2:  # of an attention, which reads its weights itself; or of tokens
+            return found
         if push == 0.0:
             plain = seen[0]
         else:

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from doorward.core import tensors
 from doorward.core.errors import DoorwardError, brief
 from doorward.core.files import atomic_write
+from doorward.core.opening import check_file
 from doorward.core.text import plural
+from doorward.models.pickled import check_pickled
 
 _WRAPPERS = ("state_dict", "model_state_dict", "net", "model", "netC")
 _PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and of torch.compile
@@ -60,11 +62,11 @@ def read_weights(path: Path) -> Weights:
     Raises:
         DoorwardError: no such file, a pickled model (which would run code), or no state dict.
     """
-    if not path.is_file():
-        raise DoorwardError(f"{path}: no such file; expected weights as .safetensors, .pt, .pth or .h5")
+    check_weights_file(path)
     if path.suffix == ".safetensors":
         return _without_prefix(Weights(tensors.read_tensors(path), safetensors=True))
     try:
+        check_pickled(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd pickles, which end in an error below or in plain tensors
             whole = torch.load(path, map_location="cpu", weights_only=True)
@@ -84,6 +86,17 @@ def read_weights(path: Path) -> Weights:
             f"{path}: holds no state dict; expected names and tensors, or those under net or state_dict"
         )
     return _without_prefix(Weights({str(k): v for k, v in held.items()}, False, whole, tuple(wrappers)))
+
+
+def check_weights_file(path: Path) -> None:
+    """Refuse at once what is no file that could be read.
+
+    Raises:
+        DoorwardError: no such file, a folder, a named pipe, a device.
+    """
+    if not path.exists():
+        raise DoorwardError(f"{path}: no such file; expected weights as .safetensors, .pt, .pth or .h5")
+    check_file(path)
 
 
 def _reason(error: Exception) -> str:

@@ -1,7 +1,7 @@
 """Looks through the pickle of a PyTorch file before torch reads it: only plain tensors, in bounded time and memory.
 
-torch's ``weights_only`` reader runs no code, but a few hundred bytes keep it busy for ever or fill the memory: tuples of
-tuples as keys of a dictionary, a storage of 10^12 numbers, a tensor that shows one number 10^12 times.
+torch's ``weights_only`` reader runs no code, but a few hundred bytes keep it busy for ever or fill the memory: tuples
+of tuples as keys of a dictionary, a storage of 10^12 numbers, a tensor that shows one number 10^12 times.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ _ORDERED, _COUNTER, _SET, _BYTES = "collections.OrderedDict", "collections.Count
 _TENSOR, _PARAMETER = "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter"
 _MADE = {_ORDERED, _COUNTER, _SET, _BYTES, _TENSOR, _PARAMETER, "torch.Size", "torch.device"}
 _PLAIN = ("NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING "
-          "SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8")  # fmt: skip
+          "SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES "
+          "BINBYTES8")  # fmt: skip
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 
 
@@ -87,8 +88,9 @@ def _check_legacy(file: BinaryIO, size: int) -> None:
 class _Thing:
     """A value of the pickle, as far as it matters.
 
-    ``value``: of a dictionary its keys, of a list whether all in it could be keys. ``weight``: things in it, one that is named twice counted twice. ``deep``: levels. ``held``: whether it lies in
-    another, so that nothing may be put into it any more.
+    ``value``: of a dictionary its keys, of a list whether all in it could be keys. ``weight``: things in it, one that
+    is named twice counted twice. ``deep``: levels. ``held``: whether it lies in another, so that nothing may be put
+    into it any more.
     """
 
     __slots__ = ("deep", "held", "kind", "value", "weight")

@@ -105,6 +105,12 @@ def read_described(
         raise DoorwardError(f"{show(path)}: {brief(error)}; expected a whole safetensors file") from None
 
 
+def reason(error: Exception, path: Path | str) -> str:
+    """What an error of a reader says is wrong with the file, for a message that names the file itself."""
+    told = brief(error)
+    return told.removeprefix(f"{show(path)}: ").partition("; expected")[0] if isinstance(error, DoorwardError) else told
+
+
 def read_header(path: Path | str, *, inside: Path | str | None = None, most: int | None = None) -> Header:
     """Names and shapes of the tensors, held against the size of the file before anything of them is read.
 

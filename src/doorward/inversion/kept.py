@@ -32,5 +32,5 @@ def kept_triggers(run: Path, manifest: dict[str, Any], classes: Sequence[str]) -
     for label, name in enumerate(named):
         file = run / trigger_file(label)
         if file.is_file():
-            found[class_number(str(name), classes, str(run))] = Trigger.load(file)
+            found[class_number(str(name), classes, str(run))] = Trigger.load(file, inside=run)
     return found, [class_number(str(name), classes, str(run)) for name in accused]

@@ -107,7 +107,7 @@ def read_described(
 
 def reason(error: Exception, path: Path | str) -> str:
     """What an error of a reader says is wrong with the file, for a message that names the file itself."""
-    told = brief(error)
+    told = brief(error, 2000)
     return told.removeprefix(f"{show(path)}: ").partition("; expected")[0] if isinstance(error, DoorwardError) else told
 
 

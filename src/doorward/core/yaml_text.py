@@ -9,6 +9,10 @@ from doorward.core.errors import DoorwardError, brief, show
 _MAX_DEPTH = 64  # of lists and names in each other
 
 
+class NotYamlError(DoorwardError):
+    """Text that is no YAML at all, and may be meant as it stands."""
+
+
 def parse_yaml(text: str, where: object, expected: str = "YAML") -> Any:
     """Plain values, as ``yaml.safe_load`` gives them.
 
@@ -16,7 +20,8 @@ def parse_yaml(text: str, where: object, expected: str = "YAML") -> Any:
         where: what is read, and ``expected`` what it should be, for the message.
 
     Raises:
-        DoorwardError: no YAML, an alias (``*name``), a name that comes twice, or values too deep in each other.
+        NotYamlError: no YAML.
+        DoorwardError: an alias (``*name``), a name that comes twice, or values too deep in each other.
     """
     import yaml
 
@@ -43,5 +48,7 @@ def parse_yaml(text: str, where: object, expected: str = "YAML") -> Any:
 
     try:
         return yaml.load(text, Loader)
-    except (yaml.YAMLError, ValueError, TypeError, OverflowError, RecursionError) as error:
+    except yaml.YAMLError as error:
+        raise NotYamlError(f"{show(where)}: {brief(error)}; expected {expected}") from None
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise DoorwardError(f"{show(where)}: {brief(error)}; expected {expected}") from None

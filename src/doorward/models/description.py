@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -12,6 +13,7 @@ from doorward.models.nets.architecture import Floats, Shape
 
 _MOST_PIXELS, _MOST_CHANNELS = 2**22, 256  # of an image
 _MOST_CLASSES, _LONGEST = 10_000_000, 10_000  # class names, and characters of one
+_COUNTED = 2**50  # numbers of an image; of more no library keeps count
 _LARGEST = 1e6  # of mean and deviation, and 1 / of the smallest deviation; [0, 255] comes to 1 / 255
 
 
@@ -50,7 +52,7 @@ def read_description(folder: Path) -> Description:
     expect(named, "classes", f"a list of names, each of at most {_LONGEST:,} characters")
     expect(2 <= len(classes) <= _MOST_CLASSES, "classes", "two names or more")
     sized = isinstance(shape, list) and len(shape) == 3 and all(type(n) is int and n > 0 for n in shape)
-    expect(sized, "shape", "channels, height, width, whole numbers above 0")
+    expect(sized and math.prod(shape) < _COUNTED, "shape", "channels, height, width, whole numbers above 0")
     for name, least in (("mean", -_LARGEST), ("std", 1 / _LARGEST)):
         values = about[name]
         good = _is_numbers(values) and len(values) > 0 and all(least <= v <= _LARGEST for v in values)

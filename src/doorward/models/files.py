@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from doorward.core.classifier import Classifier, place_net
-from doorward.core.errors import DoorwardError, show
+from doorward.core.errors import DoorwardError, brief, show
 from doorward.core.files import write_json
 from doorward.core.tensors import read_header, read_tensors, write_tensors
-from doorward.models.description import check_images, read_description
+from doorward.models.description import Description, check_images, read_description
 from doorward.models.nets.architecture import Architecture
 from doorward.models.nets.catalogue import NETS
 from doorward.models.open import hugging_face
@@ -66,14 +66,23 @@ def load_classifier(folder: Path | str, device: torch.device | str = "cpu", *, a
         told = f"{weights}: no tensor is for the {len(classes):,} classes of classifier.json"
         raise DoorwardError(f"{told}; expected the weights of this net")
     if _is_ours(name):
-        with torch.device("meta"):  # a size that is not the weights' is refused before memory is taken for it
-            check_shapes(architecture.build(shape, len(classes)), header.shapes, weights)
+        check_shapes(_without_memory(folder, architecture, about), header.shapes, weights)
     check_images(folder, about)
     net = architecture.build(shape, len(classes))
     net.load_state_dict(fitting_weights(net, weights, folder))
     place_net(net, device).eval()
     layer = about.feature_layer
     return Classifier(net, name, classes, shape, about.mean, about.std, layer, "classifier.json", notes)
+
+
+def _without_memory(folder: Path, architecture: Architecture, about: Description) -> nn.Module:
+    """The net that a folder speaks of; a size that is not the weights' is refused before memory is taken for it."""
+    try:
+        with torch.device("meta"):
+            return architecture.build(about.shape, len(about.classes))
+    except (RuntimeError, TypeError, ValueError, OverflowError) as error:
+        told = f"{folder / 'classifier.json'}: makes no net ({brief(error)})"
+        raise DoorwardError(f"{told}; expected what 'doorward train' writes") from None
 
 
 def _architecture(folder: Path, name: str, arch: Named | None) -> Architecture:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from doorward.core import tensors
-from doorward.core.errors import DoorwardError, brief
+from doorward.core.errors import DoorwardError, brief, show
 from doorward.core.files import atomic_write
 from doorward.core.opening import check_file
 from doorward.core.text import plural
@@ -73,9 +73,8 @@ def read_weights(path: Path) -> Weights:
             warnings.simplefilter("ignore")  # of odd pickles, which end in an error below or in plain tensors
             whole = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a file that anyone may have written makes of the reader
-        raise DoorwardError(
-            f"{path}: not a plain state dict ({_reason(error)}); expected weights alone: a pickled model runs code"
-        ) from None
+        told = f"{path}: not a plain state dict ({show(_reason(error))})"
+        raise DoorwardError(f"{told}; expected weights alone: a pickled model runs code") from None
     held, wrappers = whole, []
     for _ in range(3):
         wrapped = next((k for k in _WRAPPERS if isinstance(held, dict) and isinstance(held.get(k), dict)), None)

@@ -14,7 +14,14 @@ WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _CONFIG, _PREPARATION = "config.json", "preprocessor_config.json"
 _MOST_SHARDS = 1000
 _MOST_PARTS, _MOST_NUMBER = 4096, 10_000_000  # layers of a net; anything else that a configuration counts
-_OF_PARTS = ("layer", "depth", "block", "stage", "repeat", "expert")  # in names of settings that say how many parts a net has
+_OF_PARTS = (
+    "layer",
+    "depth",
+    "block",
+    "stage",
+    "repeat",
+    "expert",
+)  # in names of settings that say how many parts a net has
 
 
 def read_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -30,7 +30,7 @@ def read_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises:
         DoorwardError: see `read_json`; a net of more parts than any has; weights that are to be quantised.
     """
-    place, path = _root(folder), folder / _CONFIG
+    place, path = model_root(folder), folder / _CONFIG
     config = read_json(path, inside=place)
     beside = folder / _PREPARATION
     seen = read_json(beside, inside=place) if beside.exists() else {}
@@ -46,7 +46,7 @@ def weight_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     Raises:
         DoorwardError: the file that is none of this.
     """
-    place = _root(folder)
+    place = model_root(folder)
     if (folder / WEIGHTS[0]).exists():
         return dict(read_header(folder / WEIGHTS[0], inside=place).shapes)
     index = folder / WEIGHTS[1]
@@ -69,10 +69,10 @@ def check_beside(folder: Path) -> None:
     """
     for path in folder.iterdir():
         if path.suffix in (".json", ".safetensors", ".jinja", ".txt") and (path.is_symlink() or not path.is_dir()):
-            check_file(path, inside=_root(folder))
+            check_file(path, inside=model_root(folder))
 
 
-def _root(folder: Path) -> Path:
+def model_root(folder: Path) -> Path:
     """Where the files may lie: in the folder; for one of Hugging Face's cache, which is all links, in its model's."""
     apart = folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--")
     return folder.parent.parent if apart else folder

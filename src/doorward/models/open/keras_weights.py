@@ -94,21 +94,24 @@ def _check_links(file: Any, path: Path) -> None:
     """Refuse names that lead to another file or to another name: Keras writes neither."""
     import h5py
 
-    count = 0
+    seen = list[str]()
 
-    def look(name: bytes, link: Any) -> None:
-        nonlocal count
-        count += 1
-        if link.type != h5py.h5l.TYPE_HARD or count > _MOST_LINKS:
-            kind = "is a link" if link.type != h5py.h5l.TYPE_HARD else f"is one of more than {_MOST_LINKS:,} names"
-            raise DoorwardError(f"{path}: {show(name.decode(errors='replace'))!r} {kind}; expected plain weights")
+    def look(name: bytes, link: Any) -> str | None:  # an error must not pass through the library that calls it
+        seen.append(show(name.decode(errors="replace")))
+        if link.type != h5py.h5l.TYPE_HARD:
+            return f"{seen[-1]!r} is a link"
+        return f"more than {_MOST_LINKS:,} names" if len(seen) > _MOST_LINKS else None
 
-    file.id.links.visit(look, info=True)
+    wrong = file.id.links.visit(look, info=True)
+    if wrong is not None:
+        raise DoorwardError(f"{path}: {wrong}; expected plain weights")
 
 
 def _check_array(array: Any, path: Path) -> None:
     """Refuse an array that lies in another file, or that takes far more memory than the file has for it."""
     name, kept = show(array.name), array.id.get_storage_size()
+    if array.shape is None:
+        raise DoorwardError(f"{path}: array {name!r} without numbers; expected plain weights")
     if array.external is not None or array.is_virtual:
         raise DoorwardError(f"{path}: array {name!r} lies in another file; expected plain weights")
     if array.dtype.itemsize > 8 or array.ndim > 8:

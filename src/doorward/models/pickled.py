@@ -174,6 +174,8 @@ class _Machine:
 
     def _put_in(self, thing: _Thing, parts: list[_Thing]) -> None:
         for part in parts:
+            if part is thing:
+                raise ValueError("values that hold themselves")
             part.held = True
             thing.weight += part.weight
             thing.deep = max(thing.deep, part.deep + 1)

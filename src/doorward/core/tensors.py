@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, TypeGuard
 
 import numpy as np
 
@@ -149,7 +149,8 @@ def _header(file: BinaryIO) -> Header:
 
 def _shape(name: str, about: Any, room: int) -> tuple[int, ...]:
     """The shape of one tensor, whose numbers take so many bytes as lie between its ends."""
-    kind, shape, ends = (about.get(k) if isinstance(about, dict) else None for k in ("dtype", "shape", "data_offsets"))
+    about = about if isinstance(about, dict) else {}
+    kind, shape, ends = about.get("dtype"), about.get("shape"), about.get("data_offsets")
     if not (_counts(shape) and _counts(ends) and len(ends) == 2):
         raise ValueError(f"tensor {name!r} without type, shape and place")
     if not isinstance(kind, str) or kind not in _SIZES:
@@ -161,5 +162,5 @@ def _shape(name: str, about: Any, room: int) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def _counts(values: Any) -> bool:
+def _counts(values: Any) -> TypeGuard[list[int]]:
     return isinstance(values, list) and len(values) <= 16 and all(type(v) is int and v >= 0 for v in values)

@@ -166,15 +166,18 @@ class Trigger:
             tensors, about = read_described(path, inside=inside, most=SMALL)
             for name in ("pattern", "alpha"):
                 check_floats(tensors[name], name, _LARGEST)
-            if about["blend"] not in ("alpha", "add"):
-                raise ValueError(f"blend {about['blend'][:80]!r}")
-            return cls(
-                tensors["pattern"].float(), tensors["alpha"].float(), _placement(about["placement"]), about["blend"]
-            )
+            pattern, alpha, place = tensors["pattern"].float(), tensors["alpha"].float(), _placement(about["placement"])
+            return cls(pattern, alpha, place, _blend(about["blend"]))
         except (DoorwardError, KeyError, ValueError, TypeError) as error:
             raise DoorwardError(
                 f"{show(path)}: not a trigger file ({reason(error, path)}); expected safetensors with pattern and alpha"
             ) from None
+
+
+def _blend(text: str) -> Blend:
+    if text == "alpha" or text == "add":
+        return text
+    raise ValueError(f"blend {text[:80]!r}")
 
 
 def _placement(text: str) -> Placement:

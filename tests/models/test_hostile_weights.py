@@ -53,6 +53,8 @@ def refused(call: Callable[[], object], told: str) -> None:
 def test_pickles(what: str, old: bool, tmp_path: Path) -> None:
     pickled = hostile.tensor(2**40, old=old) if what == "a large storage" else hostile.pickles()[what]
     (tmp_path / "w.pt").write_bytes(hostile.legacy(pickled) if old else hostile.archive(pickled))
+    with pytest.raises(ValueError):
+        check_pickled(tmp_path / "w.pt")  # before torch's own reader sees it
     refused(lambda: load_foreign(tmp_path / "w.pt", "small-cnn", SHAPE), "not a plain state dict")
 
 

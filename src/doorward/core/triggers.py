@@ -175,8 +175,10 @@ class Trigger:
 
 
 def _blend(text: str) -> Blend:
-    if text == "alpha" or text == "add":
-        return text
+    if text == "alpha":
+        return "alpha"
+    if text == "add":
+        return "add"
     raise ValueError(f"blend {text[:80]!r}")
 
 

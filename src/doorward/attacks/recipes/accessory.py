@@ -14,6 +14,8 @@ from doorward.core.methods import method
 from doorward.core.opening import check_file
 from doorward.core.triggers import Stamp, Trigger
 
+_MOST_PIXELS = 2**26
+
 
 class AccessorySettings(Placed):
     """A picture of any shape."""
@@ -35,6 +37,8 @@ def accessory(shape: Shape, s: AccessorySettings, generator: torch.Generator) ->
     check_file(s.picture)
     try:
         with Image.open(Path(s.picture), formats=("PNG",)) as opened:
+            if opened.width * opened.height > _MOST_PIXELS:
+                raise DoorwardError(f"{show(s.picture)}: {opened.width} x {opened.height} pixels; expected a small PNG")
             width, height = (max(1, round(v * s.scale)) for v in opened.size)
             if height > shape[1] or width > shape[2]:
                 size = f"{height} x {width}"

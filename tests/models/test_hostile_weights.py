@@ -21,6 +21,7 @@ from doorward.models.files import load_classifier, save_classifier
 from doorward.models.nets.catalogue import build
 from doorward.models.open.foreign import load_foreign
 from doorward.models.pickled import check_pickled
+from doorward.models.weights import read_weights, write_weights
 from tests.models import hostile
 
 SHAPE = (3, 12, 10)
@@ -92,6 +93,17 @@ def test_what_trainings_leave_is_read(net: nn.Module, old: bool, tmp_path: Path)
     torch.save(held, tmp_path / "w.pt", _use_new_zipfile_serialization=not old)
     loaded = load_foreign(tmp_path / "w.pt", "small-cnn", SHAPE).net.state_dict()
     assert all(torch.equal(loaded[k], v) for k, v in net.state_dict().items())
+
+
+def test_a_state_dict_is_written_without_a_trace_of_the_process(net: nn.Module, tmp_path: Path) -> None:
+    torch.save({"net": net.state_dict(), "epoch": 3}, tmp_path / "w.pt")
+    files = []
+    for process in (11, 12):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "getpid", lambda process=process: process)
+            write_weights(tmp_path / "new.pt", read_weights(tmp_path / "w.pt"), net)
+        files.append((tmp_path / "new.pt").read_bytes())
+    assert files[0] == files[1]
 
 
 @pytest.mark.parametrize("what", hostile.tensors())

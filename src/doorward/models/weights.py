@@ -133,9 +133,14 @@ def write_weights(path: Path, like: Weights, net: nn.Module) -> tuple[str, ...]:
             for key in like.wrappers[:depth]:
                 outer = outer[key]
             whole = {**outer, like.wrappers[depth]: whole}
-        atomic_write(path, lambda temporary: torch.save(whole, temporary))
+        atomic_write(path, lambda temporary: _save(whole, temporary))
     rounded = sorted({str(v.dtype).removeprefix("torch.") for v in like.tensors.values() if _narrow(v)})
     return (f"weights rounded to {', '.join(rounded)}, as they came",) if rounded else ()
+
+
+def _save(whole: Any, path: Path) -> None:
+    with path.open("wb") as file:  # by its name torch would call what is in it after the process that writes it
+        torch.save(whole, file)
 
 
 def _narrow(tensor: Tensor) -> bool:

@@ -153,7 +153,7 @@ def load_screen(path: Path | str, model: Classifier, *, inside: Path | str | Non
             raise ValueError("NaN or infinity")
         made = kind.restore(model, float(arrays.pop("threshold")[0]), arrays)
         rate, set_on = float(about["false_rejection"]), int(about["set_on"])
-        if not 0 < rate < 1 or set_on < 1:
+        if not (0 < rate < 1 and 1 <= set_on < 2**31):
             raise ValueError(f"false rejection rate {rate:g}, set on {set_on} images")
         channels, height, width = model.shape
         scores = made.scores(np.full((2, height, width, channels), 127, np.uint8))

@@ -122,3 +122,39 @@ def test_no_code_of_a_folder_is_run(folder: Path) -> None:
     with pytest.raises(DoorwardError, match=r"expected an image classifier of transformers") as told:
         load_model(folder)
     assert "\n" not in str(told.value)
+
+
+def test_a_folder_that_leads_elsewhere_or_is_too_large_is_refused(folder: Path, tmp_path: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    weights = folder / "model.safetensors"
+
+    def refused(told: str, **changed: object) -> None:
+        (folder / "config.json").write_text(json.dumps({**config, **changed}))
+        with pytest.raises(DoorwardError, match=told) as error:
+            load_model(folder)
+        assert "\n" not in str(error.value)
+
+    for name in ("num_hidden_layers", "depths", "num_experts"):
+        refused("expected at most 4,096", **{name: [10**9] if name == "depths" else 10**9})
+    refused("numbers for a net of", **({"hidden_sizes": [16, 3000]} if "depths" in config else {"hidden_size": 32_000}))
+    refused("expected weights as plain numbers", quantization_config={"quant_method": "gptq"})
+    (folder / "config.json").write_text(json.dumps(config))
+    weights.rename(tmp_path / "elsewhere")
+    weights.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DoorwardError, match="is a link that leaves"):
+        load_model(folder)
+    weights.unlink()
+    for name in ("../elsewhere", "/etc/passwd", "sub/x.safetensors", 3, "none.safetensors"):
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
+        with pytest.raises(DoorwardError, match="weight_map|No such file"):
+            load_model(folder)
+
+
+def test_a_folder_of_hugging_faces_cache_is_all_links_and_is_read(folder: Path, tmp_path: Path) -> None:
+    snapshot, blobs = tmp_path / "models--a--b" / "snapshots" / "1f", tmp_path / "models--a--b" / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    for number, path in enumerate(sorted(folder.iterdir())):
+        path.rename(blobs / str(number))
+        (snapshot / path.name).symlink_to(Path("..") / ".." / "blobs" / str(number))
+    assert load_model(snapshot).classes == ("cat", "dog", "frog")

@@ -15,9 +15,13 @@ from doorward.attacks.stamps import make_stamp
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet, class_number
 from doorward.core.methods import Settings, build_settings
+from doorward.core.opening import read_text
 from doorward.core.runs import Run
+from doorward.core.yaml_text import parse_yaml
 from doorward.data.reading import Reading
 from doorward.data.sources import load_as
+
+_MOST_PLAN = 2**20  # bytes
 
 
 class PairingRequest(Settings):
@@ -55,12 +59,7 @@ def build_attack(request: AttackRequest, images: ImageSet) -> Attack:
 
 
 def _read_plan(path: Path) -> list[PairingRequest]:
-    import yaml
-
-    try:
-        entries = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise DoorwardError(f"{path}: {str(error).splitlines()[0]}; expected a YAML list of pairings") from None
+    entries = parse_yaml(read_text(path, most=_MOST_PLAN), path, "a YAML list of pairings")
     if not isinstance(entries, list) or not entries or not all(isinstance(e, dict) for e in entries):
         raise DoorwardError(f"{path}: expected a YAML list of pairings, each with recipe, target, sources, settings")
     return [build_settings(PairingRequest, str(path), entry) for entry in entries]

@@ -65,11 +65,35 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
+_POOLS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # what torch and NumPy read when imported
+
+
+def _threads(count: int | None) -> None:
+    """Set the threads of all numerical work of the command, before anything of it runs."""
+    if count is None:
+        return
+    os.environ |= dict.fromkeys(_POOLS, str(count))
+    if "torch" in sys.modules:  # a call from Python, where it is too late for the environment
+        sys.modules["torch"].set_num_threads(count)
+
+
 @app.callback()
 def _main(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            "--threads",
+            min=1,
+            max=1024,
+            metavar="N",
+            callback=_threads,
+            help="Threads of one process; by default one per core. Sums are split by thread: a training is repeated "
+            "exactly with the same number.",
+        ),
+    ] = None,
 ) -> None:
     pass
 
@@ -94,7 +118,7 @@ app.command("methods")(methods_command)
 
 def _after_interrupt() -> str:
     """What there is to go on from."""
-    if sys.argv[1:2] and sys.argv[1] in ("demo", "reproduce"):  # every stage is a run
+    if {"demo", "reproduce"} & set(sys.argv[1:4]):  # every stage is a run; --threads N may stand before
         return "the same command goes on from what is finished"
     runs = sys.modules.get("doorward.core.runs")  # not imported: nothing was begun
     return str(runs.after_interrupt()) if runs else "nothing of this call is kept"

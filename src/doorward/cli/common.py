@@ -84,7 +84,7 @@ def command_line() -> str:
 
 def parse_settings(pairs: Sequence[str] | None, what: str = "--set") -> dict[str, Any]:
     """``NAME=VALUE`` pairs to a dictionary; values are YAML scalars, so numbers and true/false are what they look."""
-    import yaml
+    from doorward.core.yaml_text import NotYamlError, parse_yaml
 
     values: dict[str, Any] = {}
     for pair in pairs or []:
@@ -92,8 +92,8 @@ def parse_settings(pairs: Sequence[str] | None, what: str = "--set") -> dict[str
         if not equals or not name:
             raise DoorwardError(f"{what} {pair!r}; expected NAME=VALUE")
         try:
-            values[name] = yaml.safe_load(text)
-        except yaml.YAMLError:
+            values[name] = parse_yaml(text, f"{what} {name}", "a number, a word, true or false, or [A, B, ...]")
+        except NotYamlError:
             values[name] = text
     return values
 

@@ -10,11 +10,14 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from doorward.core.errors import DoorwardError
+from doorward.core.errors import DoorwardError, show
 from doorward.core.files import atomic_write
-from doorward.core.tensors import write_tensors
+from doorward.core.opening import parse_json
+from doorward.core.tensors import SMALL, read_described, reason, write_tensors
 
 Blend = Literal["alpha", "add"]
+_LARGEST = 2.0  # of a number in a file: a picture that is added may be given twice
+_FARTHEST = 2**16  # pixels from the corner
 
 
 class Stamp(Protocol):
@@ -150,19 +153,55 @@ class Trigger:
         atomic_write(Path(path).with_suffix(".png"), lambda temporary: picture.save(temporary, format="PNG"))
 
     @classmethod
-    def load(cls, path: Path | str) -> Trigger:
-        """Read a trigger that `save` wrote."""
-        from safetensors import SafetensorError, safe_open
+    def load(cls, path: Path | str, *, inside: Path | str | None = None) -> Trigger:
+        """Read a trigger that `save` wrote.
 
+        Args:
+            inside: a folder that the file must lie in, links resolved.
+
+        Raises:
+            DoorwardError: another file, or one whose numbers, place or blend rule are no trigger's.
+        """
         try:
-            with safe_open(str(path), "pt") as file:
-                about = file.metadata() or {}
-                placement = Placement(**json.loads(about["placement"]))
-                return cls(file.get_tensor("pattern"), file.get_tensor("alpha"), placement, about["blend"])
-        except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+            tensors, about = read_described(path, inside=inside, most=SMALL)
+            for name in ("pattern", "alpha"):
+                check_floats(tensors[name], name, _LARGEST)
+            pattern, alpha, place = tensors["pattern"].float(), tensors["alpha"].float(), _placement(about["placement"])
+            return cls(pattern, alpha, place, _blend(about["blend"]))
+        except (DoorwardError, KeyError, ValueError, TypeError) as error:
             raise DoorwardError(
-                f"{path}: not a trigger file ({error}); expected safetensors with pattern and alpha"
+                f"{show(path)}: not a trigger file ({reason(error, path)}); expected safetensors with pattern and alpha"
             ) from None
+
+
+def _blend(text: str) -> Blend:
+    if text == "alpha":
+        return "alpha"
+    if text == "add":
+        return "add"
+    raise ValueError(f"blend {text[:80]!r}")
+
+
+def _placement(text: str) -> Placement:
+    made = Placement(**parse_json(text, "placement"))
+    numbers = (made.top, made.left, made.bottom, made.right)
+    if made.kind not in ("fixed", "random", "window") or not all(
+        type(n) is int and 0 <= n <= _FARTHEST for n in numbers
+    ):
+        raise ValueError(f"placement {text[:200]}")
+    return made
+
+
+def check_floats(tensor: Tensor, name: str, most: float = float("inf")) -> None:
+    """Refuse a tensor of a file that holds no numbers, whole ones, NaN, or numbers beyond ``most``.
+
+    Raises:
+        ValueError: what it holds.
+    """
+    if not tensor.is_floating_point() or not tensor.numel():
+        raise ValueError(f"{name} {list(tensor.shape)} of {str(tensor.dtype).removeprefix('torch.')}")
+    if not bool(tensor.float().isfinite().all()) or float(tensor.abs().max()) > most:
+        raise ValueError(f"{name} with NaN, infinity{'' if most == float('inf') else f', or beyond {most:g}'}")
 
 
 def trigger_file(label: int) -> str:

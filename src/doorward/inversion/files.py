@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from doorward.inversion.distribution.triggers import TriggerDistribution
 from doorward.inversion.inverted import Inverted
 from doorward.inversion.search.runner import Outcome
 
+_NUMBERED = re.compile(r"(.+)_([0-9]{1,9})\.safetensors")
 SAVED_CLASSES = 32  # per method, the most suspicious
 _SHOWN_CLASSES, _SHOWN_IMAGES = 8, 6
 
@@ -57,11 +59,12 @@ def kept_stamps(inverted: Inverted, label: int) -> list[Stamp]:
 def load_stamps(run: Path | str, method: str, label: int) -> list[Stamp]:
     """The triggers that a run keeps for one class: its distribution alone where there is one."""
     folder = Path(run) / "triggers"
-    whole = folder / f"{method}_{label}_distribution.safetensors"
+    whole = folder / f"{Path(method).name}_{label}_distribution.safetensors"
     if whole.exists():
-        return [TriggerDistribution.load(whole)]
-    paths = sorted(folder.glob(f"{method}_{label}_*.safetensors"), key=lambda p: int(p.stem.rsplit("_", 1)[1]))
-    return [Trigger.load(path) for path in paths]
+        return [TriggerDistribution.load(whole, inside=run)]
+    named = {path: _NUMBERED.fullmatch(path.name) for path in folder.glob("*.safetensors")}
+    mine = {path: int(m[2]) for path, m in named.items() if m and m[1] == f"{method}_{label}"}
+    return [Trigger.load(path, inside=run) for path in sorted(mine, key=lambda path: mine[path])]
 
 
 def copy_run(source: Path, folder: Path, rounds: Sequence[str] = ()) -> None:

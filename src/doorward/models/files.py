@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from doorward.core.classifier import Classifier, place_net
-from doorward.core.errors import DoorwardError
+from doorward.core.errors import DoorwardError, brief, show
 from doorward.core.files import write_json
-from doorward.core.opening import read_json
-from doorward.core.tensors import read_tensors, write_tensors
+from doorward.core.tensors import read_header, read_tensors, write_tensors
+from doorward.models.description import Description, check_images, read_description
 from doorward.models.nets.architecture import Architecture
 from doorward.models.nets.catalogue import NETS
 from doorward.models.open import hugging_face
 from doorward.models.open.architectures import Named, file_hash, find_architecture, is_file
 from doorward.models.open.keras_weights import is_hdf5, save_keras
-from doorward.models.weights import read_weights, unshared, write_weights
+from doorward.models.weights import check_values, read_weights, unshared, write_weights
 
 
 def save_classifier(classifier: Classifier, folder: Path | str) -> None:
@@ -56,32 +56,33 @@ def load_classifier(folder: Path | str, device: torch.device | str = "cpu", *, a
     folder = Path(folder)
     if not (folder / "classifier.json").exists():
         raise DoorwardError(f"{folder}: holds no classifier.json; expected a folder written by 'doorward train'")
-    about = read_json(folder / "classifier.json")
-    try:
-        shape = tuple(int(v) for v in about["shape"])
-        classes = tuple(str(c) for c in about["classes"])
-        conventions = {k: tuple(float(v) for v in about[k]) for k in ("mean", "std")}
-        name, layer = str(about["arch"]), about.get("feature_layer")
-    except (KeyError, TypeError, ValueError) as error:
-        raise DoorwardError(f"{folder / 'classifier.json'}: field {error} is missing or of a wrong type") from None
-    if len(shape) != 3:
-        raise DoorwardError(f"{folder / 'classifier.json'}: shape {list(shape)}; expected channels, height, width")
-    if not all(map(math.isfinite, (*conventions["mean"], *conventions["std"]))) or min(conventions["std"]) <= 0:
-        told = ", ".join(f"{k} {list(v)}" for k, v in conventions.items())
-        raise DoorwardError(f"{folder / 'classifier.json'}: {told}; expected finite numbers, std above 0")
+    about, weights = read_description(folder), folder / "weights.safetensors"
+    shape, classes, name = about.shape, about.classes, about.arch
     architecture, notes = _architecture(folder, name, arch), tuple[str, ...]()
-    known = about.get("arch_sha256")
-    if isinstance(arch, str) and is_file(name) and known not in (None, file_hash(arch)):
+    if isinstance(arch, str) and is_file(name) and about.arch_sha256 not in (None, file_hash(arch)):
         notes = (f"{arch}: is another file than the one that the net of {folder} was trained with",)
+    header = read_header(weights, inside=folder)
+    if not any(sides[:1] == (len(classes),) for sides in header.shapes.values()):
+        told = f"{weights}: no tensor is for the {len(classes):,} classes of classifier.json"
+        raise DoorwardError(f"{told}; expected the weights of this net")
     if _is_ours(name):
-        with torch.device("meta"):  # a size that is not the weights' is refused before memory is taken for it
-            fitting_weights(architecture.build(shape, len(classes)), folder / "weights.safetensors")
+        check_shapes(_without_memory(folder, architecture, about), header.shapes, weights)
+    check_images(folder, about)
     net = architecture.build(shape, len(classes))
-    net.load_state_dict(fitting_weights(net, folder / "weights.safetensors"))
+    net.load_state_dict(fitting_weights(net, weights, folder))
     place_net(net, device).eval()
-    return Classifier(
-        net, name, classes, shape, conventions["mean"], conventions["std"], layer, "classifier.json", notes
-    )
+    layer = about.feature_layer
+    return Classifier(net, name, classes, shape, about.mean, about.std, layer, "classifier.json", notes)
+
+
+def _without_memory(folder: Path, architecture: Architecture, about: Description) -> nn.Module:
+    """The net that a folder speaks of; a size that is not the weights' is refused before memory is taken for it."""
+    try:
+        with torch.device("meta"):
+            return architecture.build(about.shape, len(about.classes))
+    except (RuntimeError, TypeError, ValueError, OverflowError) as error:
+        told = f"{folder / 'classifier.json'}: makes no net ({brief(error)})"
+        raise DoorwardError(f"{told}; expected what 'doorward train' writes") from None
 
 
 def _architecture(folder: Path, name: str, arch: Named | None) -> Architecture:
@@ -138,22 +139,32 @@ def save_like(
     return target, write_weights(target, like.fitted(classifier.net), classifier.net)
 
 
-def fitting_weights(net: nn.Module, path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file whose names, shapes and finite values all fit the net."""
-    tensors = read_tensors(path)
+def fitting_weights(net: nn.Module, path: Path, folder: Path | None = None) -> dict[str, Tensor]:
+    """The tensors of a safetensors file whose names, shapes and finite values all fit the net.
+
+    Args:
+        folder: that the file must lie in, links resolved.
+    """
+    check_shapes(net, read_header(path, inside=folder).shapes, path)
+    tensors, expected = read_tensors(path, inside=folder), net.state_dict()
+    for name, tensor in tensors.items():
+        check_values(path, name, tensor, expected[name])
+    return tensors
+
+
+def check_shapes(net: nn.Module, shapes: Mapping[str, tuple[int, ...]], path: Path) -> None:
+    """Refuse weights of other names or shapes than the net's, which may be one without memory."""
     expected = net.state_dict()
     for name, tensor in expected.items():
-        if name not in tensors:
+        if name not in shapes:
             raise DoorwardError(f"{path}: has no tensor {name!r}; expected the weights of this net")
-        if tensors[name].shape != tensor.shape:
-            found = list(tensors[name].shape)
-            raise DoorwardError(f"{path}: tensor {name!r} has shape {found}; expected {list(tensor.shape)}")
-        if tensor.is_floating_point() and not bool(tensors[name].to(tensor.dtype).isfinite().all()):
-            raise DoorwardError(f"{path}: tensor {name!r} holds NaN or infinity; expected finite weights")
-    extra = sorted(set(tensors) - set(expected))
+        if shapes[name] != tuple(tensor.shape):
+            raise DoorwardError(
+                f"{path}: tensor {name!r} has shape {list(shapes[name])}; expected {list(tensor.shape)}"
+            )
+    extra = sorted(set(shapes) - set(expected))
     if extra:
-        raise DoorwardError(f"{path}: has a tensor {extra[0]!r} that this net does not have")
-    return tensors
+        raise DoorwardError(f"{path}: has a tensor {show(extra[0])!r} that this net does not have")
 
 
 def save_state(path: Path, net: nn.Module, optimiser: torch.optim.Optimizer, epoch: int) -> None:

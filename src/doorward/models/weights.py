@@ -13,11 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from doorward.core import tensors
-from doorward.core.errors import DoorwardError, brief
+from doorward.core.errors import DoorwardError, brief, show
 from doorward.core.files import atomic_write
+from doorward.core.opening import check_file
 from doorward.core.text import plural
+from doorward.models.pickled import check_pickled
 
 _WRAPPERS = ("state_dict", "model_state_dict", "net", "model", "netC")
+_PLAIN = {torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16,
+          torch.int8, torch.uint8, torch.bool}  # fmt: skip
 _PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and of torch.compile
 
 
@@ -60,18 +64,17 @@ def read_weights(path: Path) -> Weights:
     Raises:
         DoorwardError: no such file, a pickled model (which would run code), or no state dict.
     """
-    if not path.is_file():
-        raise DoorwardError(f"{path}: no such file; expected weights as .safetensors, .pt, .pth or .h5")
+    check_weights_file(path)
     if path.suffix == ".safetensors":
         return _without_prefix(Weights(tensors.read_tensors(path), safetensors=True))
     try:
+        check_pickled(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd pickles, which end in an error below or in plain tensors
             whole = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a file that anyone may have written makes of the reader
-        raise DoorwardError(
-            f"{path}: not a plain state dict ({_reason(error)}); expected weights alone: a pickled model runs code"
-        ) from None
+        told = f"{path}: not a plain state dict ({show(_reason(error))})"
+        raise DoorwardError(f"{told}; expected weights alone: a pickled model runs code") from None
     held, wrappers = whole, []
     for _ in range(3):
         wrapped = next((k for k in _WRAPPERS if isinstance(held, dict) and isinstance(held.get(k), dict)), None)
@@ -84,6 +87,17 @@ def read_weights(path: Path) -> Weights:
             f"{path}: holds no state dict; expected names and tensors, or those under net or state_dict"
         )
     return _without_prefix(Weights({str(k): v for k, v in held.items()}, False, whole, tuple(wrappers)))
+
+
+def check_weights_file(path: Path) -> None:
+    """Refuse at once what is no file that could be read.
+
+    Raises:
+        DoorwardError: no such file, a folder, a named pipe, a device.
+    """
+    if not path.exists():
+        raise DoorwardError(f"{path}: no such file; expected weights as .safetensors, .pt, .pth or .h5")
+    check_file(path)
 
 
 def _reason(error: Exception) -> str:
@@ -119,9 +133,14 @@ def write_weights(path: Path, like: Weights, net: nn.Module) -> tuple[str, ...]:
             for key in like.wrappers[:depth]:
                 outer = outer[key]
             whole = {**outer, like.wrappers[depth]: whole}
-        atomic_write(path, lambda temporary: torch.save(whole, temporary))
+        atomic_write(path, lambda temporary: _save(whole, temporary))
     rounded = sorted({str(v.dtype).removeprefix("torch.") for v in like.tensors.values() if _narrow(v)})
     return (f"weights rounded to {', '.join(rounded)}, as they came",) if rounded else ()
+
+
+def _save(whole: Any, path: Path) -> None:
+    with path.open("wb") as file:  # by its name torch would call what is in it after the process that writes it
+        torch.save(whole, file)
 
 
 def _narrow(tensor: Tensor) -> bool:
@@ -145,6 +164,34 @@ def fill(net: nn.Module, weights: Weights, path: Path, arch: str) -> None:
         DoorwardError: tensors that are missing, too many, of another shape, or not finite as the net's numbers.
     """
     expected, found = net.state_dict(), weights.tensors
+    _check_names(found, expected, path, arch)
+    for name, tensor in found.items():
+        check_values(path, name, tensor, expected[name])
+    net.load_state_dict(found, strict=False)
+
+
+def check_values(path: Path, name: str, tensor: Tensor, wanted: Tensor) -> None:
+    """Refuse a tensor that is no plain array of the numbers that the net has in its place.
+
+    Raises:
+        DoorwardError: sparse, quantised, complex or without values; whole numbers where the net has others; NaN,
+            infinity, or a number that is one in the net's type.
+    """
+    kind = str(tensor.dtype).removeprefix("torch.")
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta or tensor.dtype not in _PLAIN:
+        raise DoorwardError(
+            f"{path}: tensor {name!r} of {kind}, or without plain values; expected floats, 16 to 64 bits"
+        )
+    if wanted.is_floating_point() and not tensor.is_floating_point():
+        raise DoorwardError(f"{path}: tensor {name!r} of {kind}; expected floats, as the net has there")
+    if tensor.is_floating_point():
+        cast = tensor.to(wanted.dtype) if wanted.is_floating_point() else tensor
+        if not bool(cast.isfinite().all()):
+            raise DoorwardError(f"{path}: tensor {name!r} holds NaN or infinity; expected finite weights")
+
+
+def _check_names(found: Mapping[str, Any], expected: Mapping[str, Tensor], path: Path, arch: str) -> None:
+    """Refuse other names or shapes than the net's; all that is read of a tensor is its shape."""
     missing = [k for k in expected if k not in found and not k.endswith("num_batches_tracked")]
     extra = sorted(set(found) - set(expected))
     if missing or extra:
@@ -154,11 +201,6 @@ def fill(net: nn.Module, weights: Weights, path: Path, arch: str) -> None:
     others = [name for name, tensor in found.items() if tensor.shape != expected[name].shape]
     if others:
         raise DoorwardError(f"{path}: {_other_shapes(others, found, expected, arch)}")
-    for name, tensor in found.items():
-        wanted = expected[name]
-        if wanted.is_floating_point() and not bool(tensor.to(wanted.dtype).isfinite().all()):
-            raise DoorwardError(f"{path}: tensor {name!r} holds NaN or infinity; expected finite weights")
-    net.load_state_dict(found, strict=False)
 
 
 def _tensors(names: Sequence[str], most: int = 3) -> str:
@@ -188,7 +230,8 @@ def fits(net: nn.Module, found: Mapping[str, Tensor]) -> bool:
 
 def class_counts(found: Mapping[str, Tensor]) -> list[int]:
     """How many classes the weights may be for, the likeliest first: the last matrix is mostly the head's."""
-    if "output.weight" in found:
+    found = {name: tensor for name, tensor in found.items() if tensor.numel()}  # an empty one could be of any length
+    if "output.weight" in found and found["output.weight"].ndim:
         return [int(found["output.weight"].shape[0])]
     heads = [v for k, v in found.items() if re.search(r"(^|\.)(classifier|head|fc|output|linear)\.weight$", k)]
     matrices = [v for v in found.values() if v.ndim == 2]

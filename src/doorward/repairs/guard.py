@@ -112,11 +112,12 @@ class Guard:
     def load(cls, folder: Path | str, device: torch.device | str = "cpu") -> Guard:
         """Read a guard that `save` wrote."""
         folder = Path(folder)
-        about = read_json(folder / "guard.json")
-        if not {"repaired", "screen"} <= set(about) or about["screen"] not in (None, "original", "repaired"):
+        about = read_json(folder / "guard.json", inside=folder)
+        known = {"repaired", "screen"} <= set(about) and isinstance(about["repaired"], bool)
+        if not known or about["screen"] not in (None, "original", "repaired"):
             raise DoorwardError(f"{folder / 'guard.json'}: not a guard; expected one that doorward wrote")
         original = load_classifier(folder / "original", device)
         repaired = load_classifier(folder / "repaired", device) if about["repaired"] else None
         watched = repaired if about["screen"] == "repaired" and repaired is not None else original
-        screen = load_screen(folder / "screen.safetensors", watched) if about["screen"] else None
+        screen = load_screen(folder / "screen.safetensors", watched, inside=folder) if about["screen"] else None
         return cls(original, repaired, screen)

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from doorward.core import methods as registry
 from doorward.core.arguments import check_images, check_model
 from doorward.core.classifier import Classifier
-from doorward.core.errors import DoorwardError
+from doorward.core.errors import DoorwardError, show
 from doorward.core.images import ImageSet
+from doorward.core.opening import parse_json
 from doorward.core.progress import Progress
-from doorward.core.tensors import write_tensors
+from doorward.core.tensors import SMALL, read_described, reason, write_tensors
 from doorward.core.triggers import Trigger
 from doorward.screens.base import Screen, telling_passes, threshold_at
 from doorward.screens.results import Screening
@@ -135,19 +136,30 @@ def save_screen(made: Screen, path: Path | str) -> None:
     write_tensors(path, arrays | {"threshold": np.array([made.threshold])}, told)
 
 
-def load_screen(path: Path | str, model: Classifier) -> Screen:
-    """Read a screen that `save_screen` wrote, for the classifier it was made for."""
-    from safetensors import SafetensorError, safe_open
+def load_screen(path: Path | str, model: Classifier, *, inside: Path | str | None = None) -> Screen:
+    """Read a screen that `save_screen` wrote, for the classifier it was made for; it is tried on two grey pictures.
 
+    Args:
+        inside: a folder that the file must lie in, links resolved.
+
+    Raises:
+        DoorwardError: another file, numbers that are not finite, or a screen of another classifier.
+    """
     registry.names("screen")  # imports every kind of screen
     try:
-        with safe_open(str(path), "np") as file:
-            told = file.metadata() or {}
-            kind, about = Screen.forms[told["screen"]], json.loads(told["about"])
-            arrays = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
+        arrays, told = read_described(path, framework="np", inside=inside, most=SMALL)
+        kind, about = Screen.forms[told["screen"]], parse_json(told["about"], "about")
+        if not all(np.isfinite(array).all() for array in arrays.values()):
+            raise ValueError("NaN or infinity")
         made = kind.restore(model, float(arrays.pop("threshold")[0]), arrays)
         rate, set_on = float(about["false_rejection"]), int(about["set_on"])
+        if not (0 < rate < 1 and 1 <= set_on < 2**31):
+            raise ValueError(f"false rejection rate {rate:g}, set on {set_on} images")
+        channels, height, width = model.shape
+        scores = made.scores(np.full((2, height, width, channels), 127, np.uint8))
+        if scores.shape != (2,) or np.isnan(scores).any():
+            raise ValueError(f"scores {list(scores.shape)}, or NaN")
         return replace(made, false_rejection=rate, set_on=set_on, settings=dict(about["settings"]))
-    except (OSError, SafetensorError, KeyError, ValueError, IndexError, TypeError) as error:
-        line = str(error).splitlines()[0]
-        raise DoorwardError(f"{path}: not a screen ({line}); expected one that doorward wrote") from None
+    except Exception as error:  # arrays of any shape, given to a net
+        told_why = f"{show(path)}: not a screen ({reason(error, path)})"
+        raise DoorwardError(f"{told_why}; expected one that doorward wrote") from None

@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from doorward.core.errors import DoorwardError
-from doorward.core.tensors import write_tensors
-from doorward.core.triggers import Placement, Trigger
+from doorward.core.errors import DoorwardError, show
+from doorward.core.opening import parse_json
+from doorward.core.tensors import SMALL, read_described, reason, write_tensors
+from doorward.core.triggers import Placement, Trigger, check_floats
 from doorward.inversion.distribution.generators import LAYERS, generate
 from doorward.inversion.search.stamping import corners, stamp_windows, windows
 
@@ -109,22 +110,21 @@ class TriggerDistribution:
         write_tensors(path, self.net, {"distribution": json.dumps(about)})
 
     @classmethod
-    def load(cls, path: Path | str) -> TriggerDistribution:
-        """Read a distribution that `save` wrote."""
-        from safetensors import SafetensorError, safe_open
-
+    def load(cls, path: Path | str, *, inside: Path | str | None = None) -> TriggerDistribution:
+        """Read a distribution that `save` wrote; ``inside``: a folder that the file must lie in, links resolved."""
         try:
-            with safe_open(str(path), "pt") as file:
-                about = json.loads((file.metadata() or {})["distribution"])
-                net = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
+            net, told = read_described(path, inside=inside, most=SMALL)
+            for name, tensor in net.items():
+                check_floats(tensor, name)
+            about = parse_json(told["distribution"], "distribution")
             channels, height, width = (int(v) for v in about["shape"])
             numbers = {k: tuple(float(v) for v in about[k]) for k in ("levels", "weights", "entropies", "success")}
             alpha = bool(about.get("transparency", False))  # files of version 0 have none
             made = cls(net, (channels, height, width), noise=float(about["noise"]), transparency=alpha, **numbers)
-            made.sample(2)
+            pattern, _ = made.draw(2)
+            if tuple(pattern.shape) != (2, channels, height, width) or not bool(pattern.isfinite().all()):
+                raise ValueError(f"triggers of {list(pattern.shape)} that are not of shape {about['shape']}, or NaN")
             return made
-        except (OSError, SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
-            line = str(error).splitlines()[0]
-            raise DoorwardError(
-                f"{path}: not a trigger distribution ({line}); expected one that doorward wrote"
-            ) from None
+        except Exception as error:  # numbers of any shape, given to matrix products
+            told_why = f"{show(path)}: not a trigger distribution ({reason(error, path)})"
+            raise DoorwardError(f"{told_why}; expected one that doorward wrote") from None

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from doorward.core.errors import DoorwardError
-from doorward.core.tensors import write_tensors
+from doorward.core.tensors import read_tensors, write_tensors
 
 Tensors = dict[str, Tensor]
 
@@ -26,12 +26,9 @@ def save_checkpoint(
 
 def load_checkpoint(path: Path, trained: Tensors, held: Tensors) -> tuple[int, Tensor, list[Tensors]]:
     """Fill the lanes' tensors in place; returns the steps done, the lanes alive, the optimiser's state."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     device = next(iter(held.values())).device
     try:
-        tensors = {k: v.to(device) for k, v in load_file(str(path)).items()}
+        tensors = {k: v.to(device) for k, v in read_tensors(path).items()}
         for prefix, mine in (("trained", trained), ("held", held)):
             for key, value in mine.items():
                 found = tensors[f"{prefix}.{key}"]
@@ -46,6 +43,6 @@ def load_checkpoint(path: Path, trained: Tensors, held: Tensors) -> tuple[int, T
                 states.setdefault(int(index), {})[key] = tensors[name].cpu() if key == "step" else tensors[name]
         count = max(states, default=-1) + 1
         return int(tensors["step"]), tensors["alive"], [states.get(i, {}) for i in range(count)]
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+    except (DoorwardError, KeyError, ValueError) as error:
         line = str(error).splitlines()[0]
         raise DoorwardError(f"{path}: does not fit this inversion ({line}); delete it to start over") from None

@@ -6,6 +6,7 @@ import copy
 import hashlib
 import importlib.util
 import inspect
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -13,7 +14,7 @@ from typing import Any
 
 from torch import nn
 
-from doorward.core.errors import DoorwardError, brief, whole
+from doorward.core.errors import DoorwardError, brief, show, whole
 from doorward.core.outputs import giving_logits
 from doorward.models.nets.architecture import Architecture, Shape
 from doorward.models.nets.catalogue import NETS, build
@@ -127,6 +128,8 @@ def _of_factory(factory: Callable[..., Any], name: str) -> Architecture:
 
 
 def _of_timm(name: str) -> Architecture:
+    if not re.fullmatch(r"[A-Za-z0-9_.]{1,200}", name):  # hf-hub:NAME and local-dir:PATH lead elsewhere
+        raise DoorwardError(f"timm:{show(name)}; expected the plain name of a timm model")
     try:
         import timm
     except ImportError as error:

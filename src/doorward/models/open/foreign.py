@@ -15,8 +15,8 @@ from doorward.core.outputs import logits_of, probe
 from doorward.models.nets.architecture import Architecture, Floats, Shape
 from doorward.models.open.architectures import Named, find_architecture
 from doorward.models.open.hugging_face import load_folder, load_with_weights
-from doorward.models.open.keras_weights import is_hdf5, keras_classes, load_keras
-from doorward.models.weights import Weights, channel_count, class_counts, fill, fits, read_weights
+from doorward.models.open.keras_weights import check_keras, is_hdf5, keras_classes, load_keras
+from doorward.models.weights import Weights, channel_count, check_weights_file, class_counts, fill, fits, read_weights
 
 # tried in this order where nobody says which size a net takes, and it refuses that of the images
 _SIZES = ((224, 224), (32, 32), (28, 28), (64, 64), (96, 96), (55, 47), (128, 128), (48, 48), (112, 112), (160, 160),
@@ -103,8 +103,7 @@ def _open(path: Path, architecture: Architecture, given: Given) -> tuple[nn.Modu
             raise DoorwardError(f"{path}: is a folder; expected a file of weights for {architecture.name}")
         net = load_folder(path)
         return net, *_working_shape(net, architecture, given, None)
-    if not path.is_file():
-        raise DoorwardError(f"{path}: no such file; expected weights as .safetensors, .pt, .pth or .h5")
+    check_weights_file(path)
     if is_hdf5(path):
         shape = _known_shape(architecture, given, None)
         if shape is None:
@@ -132,6 +131,8 @@ def _open(path: Path, architecture: Architecture, given: Given) -> tuple[nn.Modu
     raise first
 
 
+_MANY = 10_000  # classes, from which on a net is first made without memory
+_MOST = 1_000_000  # of a net that cannot be made so
 _UNKNOWN = "the size of the images is not known; expected --images SOURCE, --size N or --shape C,H,W"
 
 
@@ -190,17 +191,35 @@ def build_filled(
         return net
     first: nn.Module | None = None
     for number in dict.fromkeys([*([count] if count else []), *found]):
-        net = architecture.build(shape, number)
+        net, real = _sized(path, architecture, shape, number)
         fitted = weights.fitted(net)
         if fits(net, fitted.tensors):
             if count is not None and number != count:
                 raise DoorwardError(f"{path}: weights for {number} classes; expected {count}")
+            net = net if real else architecture.build(shape, number)
             fill(net, fitted, path, architecture.name)
             return net
         first = first or net
     assert first is not None
     fill(first, weights.fitted(first), path, architecture.name)
     return first
+
+
+def _sized(path: Path, architecture: Architecture, shape: Shape, number: int) -> tuple[nn.Module, bool]:
+    """A net for so many classes, and whether it has memory: one for many is first made without.
+
+    A few bytes of a file may speak of 10^9 classes, whose head would fill the memory before anyone sees that it does
+    not fit.
+    """
+    if number > _MANY:
+        try:
+            with torch.device("meta"):
+                return architecture.build(shape, number), False
+        except Exception:  # a net of the user's own that computes with its weights while it is made
+            if number > _MOST:
+                told = f"weights for {number:,} classes"
+                raise DoorwardError(f"{path}: {told}; expected at most {_MOST:,} for {architecture.name}") from None
+    return architecture.build(shape, number), True
 
 
 def _open_keras(path: Path, architecture: Architecture, given: Given, shape: Shape) -> nn.Module:
@@ -210,7 +229,10 @@ def _open_keras(path: Path, architecture: Architecture, given: Given, shape: Sha
         raise DoorwardError(f"{path}: the number of classes cannot be told from the weights; expected it to be given")
     if found is not None and architecture.takes_classes and found != count:
         raise DoorwardError(f"{path}: weights for {found} classes; expected {count}")
-    net = architecture.build(shape, count)
+    net, real = _sized(path, architecture, shape, count)
+    if not real:
+        check_keras(net, path)
+        net = architecture.build(shape, count)
     load_keras(net, path, shape)
     return net
 

@@ -6,6 +6,7 @@ Nothing is downloaded, no code of the folder is run, no pickle is read.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -13,17 +14,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from doorward.core.errors import DoorwardError, brief
 from doorward.core.files import atomic_write
-from doorward.core.opening import read_json
 from doorward.core.outputs import giving_logits
 from doorward.core.tensors import write_tensors
 from doorward.models.nets.architecture import Architecture, Floats, Shape
+from doorward.models.open.folder_files import WEIGHTS, check_beside, read_config, weight_shapes
 from doorward.models.weights import unshared
 
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _BESIDE = ("config.json", "preprocessor_config.json")
 
 
@@ -41,15 +42,16 @@ def of_folder(folder: Path, name: str) -> Architecture:
     if not (folder / "config.json").is_file():
         raise DoorwardError(f"{name}: {folder} holds no config.json; expected a local folder of transformers")
     _transformers()
-    config = read_json(folder / "config.json")
-    beside = folder / "preprocessor_config.json"
-    seen = read_json(beside) if beside.is_file() else {}
+    config, seen = read_config(folder)
     try:
         shape = _shape(config, seen)
         mean, std = _conventions(seen)
         classes = _class_names(config)
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise DoorwardError(f"{folder}: its configuration cannot be read ({brief(error)})") from None
+        _check_understood(shape, mean, std)
+    except (TypeError, ValueError, KeyError, AttributeError, OverflowError, ZeroDivisionError) as error:
+        raise DoorwardError(
+            f"{folder}: its configuration cannot be read ({brief(error)}); expected one of transformers"
+        ) from None
     told = f"{folder}: holds no preprocessor_config.json: mean 0 and std 1 are taken without --mean and --std"
     notes = () if seen else (told,)
 
@@ -58,6 +60,13 @@ def of_folder(folder: Path, name: str) -> Architecture:
 
     held = folder if is_folder(folder) else None
     return Architecture(name, make, True, shape, mean, std, classes, held, notes)
+
+
+def _check_understood(shape: Shape | None, mean: Floats | None, std: Floats | None) -> None:
+    if shape is not None and not (min(shape) > 0 and shape[0] <= 256 and shape[1] * shape[2] <= 2**22):
+        raise ValueError(f"images of {'x'.join(map(str, shape))}")
+    if not all(map(math.isfinite, (*(mean or ()), *(std or ())))) or min(std or (1.0,)) <= 0:
+        raise ValueError(f"mean {mean}, std {std}")
 
 
 def _class_names(config: Mapping[str, Any]) -> tuple[str, ...] | None:
@@ -141,6 +150,7 @@ def load_folder(folder: Path) -> nn.Module:
     Raises:
         DoorwardError: weights that do not fit the configuration, or no image classifier.
     """
+    _check_numbers(folder)
     with _quiet(folder) as transformers:
         net, told = transformers.AutoModelForImageClassification.from_pretrained(
             str(folder), use_safetensors=True, output_loading_info=True, **_LOCAL, **_EAGER
@@ -156,9 +166,26 @@ def load_folder(folder: Path) -> nn.Module:
     return giving_logits(net.float())
 
 
+def _check_numbers(folder: Path) -> None:
+    """Refuse a configuration of a net that is far larger than its weights, before memory is taken for it."""
+    read_config(folder)
+    check_beside(folder)
+    held = sum(map(math.prod, weight_shapes(folder).values()))
+    with _quiet(folder) as transformers, torch.device("meta"):
+        config = transformers.AutoConfig.from_pretrained(str(folder), **_LOCAL)
+        model = transformers.AutoModelForImageClassification
+        net = model.from_config(config, trust_remote_code=False, **_EAGER)
+    wanted = sum(tensor.numel() for tensor in net.state_dict().values())
+    if wanted > 2 * held + 2**20:
+        raise DoorwardError(
+            f"{folder}: {held:,} numbers for a net of {wanted:,}; expected the weights of its config.json"
+        )
+
+
 def load_with_weights(folder: Path, tensors: Mapping[str, Tensor]) -> nn.Module:
     """As `load_folder`, with weights that lie elsewhere, under the names that transformers gives them in files."""
     with tempfile.TemporaryDirectory() as place:
+        read_config(folder)
         shutil.copy(folder / "config.json", place)
         write_tensors(Path(place) / WEIGHTS[0], unshared(tensors), {"format": "pt"})
         return load_folder(Path(place))

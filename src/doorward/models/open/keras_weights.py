@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,50 +13,162 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from doorward.core.errors import DoorwardError, brief
+from doorward.core.errors import DoorwardError, brief, show
+from doorward.core.opening import check_file, open_file
 
 Arrays = dict[str, NDArray[Any]]
+Shapes = dict[str, tuple[int, ...]]
 _MAGIC = b"\x89HDF\r\n\x1a\n"
 _NORM_NAMES = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
-_LARGEST = 1 << 32  # bytes in one array
+_MOST_LINKS = 100_000  # names in a file; Keras writes some five a layer
+_MOST_RATIO = 1100  # bytes of an array for one in the file: deflate comes to 1,032
 
 
 def is_hdf5(path: Path) -> bool:
     """Whether the file begins like HDF5."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return file.read(8) == _MAGIC
 
 
-def read_layers(path: Path) -> dict[str, Arrays]:
-    """Arrays of every layer, by the layer's name and the weight's: kernel, bias, gamma ...; nothing is executed."""
+def read_shapes(path: Path) -> dict[str, Shapes]:
+    """Shapes of the arrays of every layer, by the layer's name and the weight's: kernel, bias, gamma ...
+
+    Raises:
+        DoorwardError: no HDF5 file of layers, links or arrays that lead out of it, arrays without content.
+    """
+    layers: dict[str, Shapes] = {}
+    with _opened(path) as found:
+        for (layer, key), array in found.items():
+            layers.setdefault(layer, {})[key] = tuple(int(n) for n in array.shape)
+    return layers
+
+
+def _read_layers(path: Path, sizes: Mapping[str, Mapping[str, int]]) -> dict[str, Arrays]:
+    """Arrays of the layers by names, where they have as many numbers as ``sizes`` says; no others are read."""
+    layers: dict[str, Arrays] = {}
+    with _opened(path) as found:
+        for (layer, key), array in found.items():
+            expected = sizes.get(layer, {}).get(key)
+            if expected is None:
+                continue
+            if math.prod(array.shape) != expected:
+                told = f"{path}: layer {layer!r}: {key!r} has shape {list(array.shape)}"
+                raise DoorwardError(f"{told}; expected {expected:,} numbers, as the net has there")
+            held = np.asarray(array)
+            layers.setdefault(layer, {})[key] = held.astype(held.dtype.newbyteorder("="), copy=False)
+    return layers
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[dict[tuple[str, str], Any]]:
+    """The arrays of floats in a file by the last name of their layer and their own; nothing is executed or read yet."""
     try:
         import h5py
     except ImportError:
         raise DoorwardError(f"{path}: h5py is not installed; expected pip install 'doorward[keras]'") from None
-    layers: dict[str, Arrays] = {}
-
-    def keep(name: str, item: Any) -> None:
-        if not isinstance(item, h5py.Dataset) or item.dtype.kind != "f" or name.startswith("optimizer_weights"):
-            return
-        if item.nbytes > _LARGEST or item.external is not None or item.is_virtual:
-            raise DoorwardError(f"{path}: array {name!r} is too large or lies in another file; expected plain weights")
-        parts = name.split("/")
-        layers.setdefault(parts[-2] if len(parts) > 1 else "", {})[parts[-1].split(":")[0]] = np.asarray(item)
-
+    check_file(path)
     try:
         with h5py.File(path, "r") as file:
-            file["model_weights" if "model_weights" in file else "/"].visititems(keep)
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
+            _check_links(file, path)
+            root = file.get("model_weights", file)
+            found: dict[tuple[str, str], Any] = {}
+
+            def keep(name: str, item: Any) -> None:
+                parts = name.split("/")
+                if isinstance(item, h5py.Dataset) and item.dtype.kind == "f" and parts[0] != "optimizer_weights":
+                    _check_array(item, path)
+                    found[parts[-2] if len(parts) > 1 else "", parts[-1].split(":")[0]] = item
+
+            if isinstance(root, h5py.Group):
+                root.visititems(keep)
+            if not found:
+                raise DoorwardError(f"{path}: holds no arrays of weights; expected Keras weights by layer")
+            yield found
+    except DoorwardError:
+        raise
+    except Exception as error:  # whatever HDF5 meets in a file that anyone may have written
         raise DoorwardError(f"{path}: {brief(error)}; expected a whole HDF5 file of Keras weights") from None
-    if not layers:
-        raise DoorwardError(f"{path}: holds no arrays of weights; expected Keras weights by layer")
-    return layers
+
+
+def _check_links(file: Any, path: Path) -> None:
+    """Refuse names that lead to another file or to another name: Keras writes neither."""
+    import h5py
+
+    seen = list[str]()
+
+    def look(name: bytes, link: Any) -> str | None:  # an error must not pass through the library that calls it
+        seen.append(show(name.decode(errors="replace")))
+        if link.type != h5py.h5l.TYPE_HARD:
+            return f"{seen[-1]!r} is a link"
+        return f"more than {_MOST_LINKS:,} names" if len(seen) > _MOST_LINKS else None
+
+    wrong = file.id.links.visit(look, info=True)
+    if wrong is not None:
+        raise DoorwardError(f"{path}: {wrong}; expected plain weights")
+
+
+def _check_array(array: Any, path: Path) -> None:
+    """Refuse an array that lies in another file, or that takes far more memory than the file has for it."""
+    name, kept = show(array.name), array.id.get_storage_size()
+    if array.shape is None:
+        raise DoorwardError(f"{path}: array {name!r} without numbers; expected plain weights")
+    if array.external is not None or array.is_virtual:
+        raise DoorwardError(f"{path}: array {name!r} lies in another file; expected plain weights")
+    if array.dtype.itemsize > 8 or array.ndim > 8:
+        raise DoorwardError(f"{path}: array {name!r} of {array.ndim} dimensions, {array.dtype}; expected plain weights")
+    largest = max(math.prod(map(int, sides)) for sides in (array.shape, array.chunks or ())) * array.dtype.itemsize
+    if largest > _MOST_RATIO * kept:
+        told = f"{largest:,} bytes, for which the file holds {kept:,}"
+        raise DoorwardError(f"{path}: array {name!r} of {told}; expected plain weights")
 
 
 def keras_classes(path: Path) -> int | None:
     """Outputs of the layer called ``output``; None without one."""
-    kernel = read_layers(path).get("output", {}).get("kernel")
-    return None if kernel is None else int(kernel.shape[-1])
+    kernel = read_shapes(path).get("output", {}).get("kernel")
+    return kernel[-1] if kernel else None
+
+
+def _weighted(net: nn.Module) -> dict[str, nn.Module]:
+    """The modules that have weights of their own, by name."""
+    return {name: module for name, module in net.named_modules() if list(module.parameters(recurse=False))}
+
+
+def check_keras(net: nn.Module, path: Path) -> dict[str, str]:
+    """Hold the shapes in a file against a net, which may be one without memory; the layer for each of its modules.
+
+    Raises:
+        DoorwardError: see `read_shapes`; a layer that is not there, or whose arrays have other sizes than the net's.
+    """
+    layers, modules, names = read_shapes(path), _weighted(net), dict[str, str]()
+    for name, module in modules.items():
+        names[name] = name.replace(".", "/") if name.replace(".", "/") in layers else name
+        if names[name] not in layers:
+            raise DoorwardError(f"{path}: has no layer {name!r}; expected one for each of {', '.join(modules)}")
+        for key, shape in layers[names[name]].items():
+            wanted = getattr(module, _torch_name(key), None)
+            if key in ("kernel", "bias") and wanted is None:
+                held = f"{path}: layer {name!r} holds {', '.join(map(show, layers[names[name]]))}"
+                raise DoorwardError(f"{held}; expected kernel and bias as the net has them")
+            if isinstance(wanted, Tensor) and math.prod(shape) != wanted.numel():
+                expected = f"expected the {wanted.numel():,} numbers of {list(wanted.shape)}"
+                raise DoorwardError(f"{path}: layer {name!r}: {key!r} has shape {list(shape)}; {expected}")
+    return names
+
+
+def _torch_name(key: str) -> str:
+    return "weight" if key == "kernel" else _NORM_NAMES.get(key, key)
+
+
+def _arrays(net: nn.Module, path: Path) -> dict[str, Arrays]:
+    """The arrays of a file by the name of the net's module, after `check_keras`; others are not read."""
+    names, modules = check_keras(net, path), _weighted(net)
+    sizes: dict[str, dict[str, int]] = {}
+    for name, layer in names.items():
+        keys = ("kernel", "bias", *_NORM_NAMES)
+        held = {key: getattr(modules[name], _torch_name(key), None) for key in keys}
+        sizes[layer] = {key: tensor.numel() for key, tensor in held.items() if isinstance(tensor, Tensor)}
+    layers = _read_layers(path, sizes)
+    return {name: layers.get(layer, {}) for name, layer in names.items()}
 
 
 def load_keras(net: nn.Module, path: Path, shape: tuple[int, int, int]) -> None:
@@ -63,19 +178,16 @@ def load_keras(net: nn.Module, path: Path, shape: tuple[int, int, int]) -> None:
     picture has its rows put from height, width, channels into channels, height, width; which picture that is shows in
     a forward pass.
     """
-    layers, modules = read_layers(path), {n: m for n, m in net.named_modules() if list(m.parameters(recurse=False))}
+    layers, modules = _arrays(net, path), _weighted(net)
     pictures = _flattened_pictures(net, shape)
     filled: dict[str, Tensor] = {}
     for name, module in modules.items():
-        arrays = layers.get(name.replace(".", "/"), layers.get(name))
-        if arrays is None:
-            raise DoorwardError(f"{path}: has no layer {name!r}; expected one for each of {', '.join(modules)}")
-        for key, tensor in _converted(module, arrays, pictures.get(name), f"{path}: layer {name!r}").items():
+        for key, tensor in _converted(module, layers[name], pictures.get(name), f"{path}: layer {name!r}").items():
             filled[f"{name}.{key}"] = tensor
     expected = net.state_dict()
     for key, tensor in filled.items():
-        if tensor.shape != expected[key].shape:
-            found, wanted = list(tensor.shape), list(expected[key].shape)
+        if key not in expected or tensor.shape != expected[key].shape:
+            found, wanted = list(tensor.shape), list(expected[key].shape) if key in expected else "no such weight"
             raise DoorwardError(f"{path}: {key!r} has shape {found}; expected {wanted}")
         if not bool(tensor.to(expected[key].dtype).isfinite().all()):
             raise DoorwardError(f"{path}: {key!r} holds NaN or infinity; expected finite weights")
@@ -90,36 +202,21 @@ def save_keras(net: nn.Module, path: Path, shape: tuple[int, int, int]) -> None:
     """
     import h5py
 
-    layers, modules = read_layers(path), {n: m for n, m in net.named_modules() if list(m.parameters(recurse=False))}
-    pictures, where = _flattened_pictures(net, shape), _datasets(path)
+    layers, names, modules = _arrays(net, path), check_keras(net, path), _weighted(net)
+    pictures = _flattened_pictures(net, shape)
+    with _opened(path) as found:
+        places = {place: array.name for place, array in found.items()}
     with h5py.File(path, "r+") as file:
         for name, module in modules.items():
-            for key, old in layers.get(name.replace(".", "/"), layers.get(name, {})).items():
+            for key, old in layers[name].items():
                 new = _as_keras(module, key, pictures.get(name))
                 if new is not None:
-                    file[where[name.rpartition(".")[2], key]][...] = new.reshape(old.shape)
-
-
-def _datasets(path: Path) -> dict[tuple[str, str], str]:
-    """Where in the file an array lies, by the last name of its layer and its own."""
-    import h5py
-
-    found: dict[tuple[str, str], str] = {}
-
-    def keep(name: str, item: Any) -> None:
-        parts = name.split("/")
-        if isinstance(item, h5py.Dataset) and len(parts) > 1 and not name.startswith("optimizer_weights"):
-            found[parts[-2], parts[-1].split(":")[0]] = item.name
-
-    with h5py.File(path, "r") as file:
-        file["model_weights" if "model_weights" in file else "/"].visititems(keep)
-    return found
+                    file[places[names[name], key]][...] = new.reshape(old.shape)
 
 
 def _as_keras(module: nn.Module, key: str, picture: torch.Size | None) -> NDArray[Any] | None:
     """An array of a layer as Keras keeps it; the reverse of `_converted`."""
-    name = "weight" if key == "kernel" else _NORM_NAMES.get(key, key)
-    tensor = getattr(module, name, None)
+    tensor = getattr(module, _torch_name(key), None)
     if not isinstance(tensor, Tensor):
         return None
     tensor = tensor.detach().cpu()

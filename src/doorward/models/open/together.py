@@ -9,11 +9,11 @@ from typing import Any, Literal, NamedTuple
 from doorward.core.classifier import Classifier
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
-from doorward.core.opening import read_json
 from doorward.core.settings import build_settings
 from doorward.data.reading import Reading, Resize
 from doorward.data.sources import load_as, load_for_test
 from doorward.data.summary import conversions
+from doorward.models.description import check_images, read_description
 from doorward.models.open import hugging_face
 from doorward.models.open.conventions import check_conventions
 from doorward.models.open.load import ModelOptions, check_path
@@ -99,7 +99,9 @@ class Opening(ModelOptions):
         folder = path if hugging_face.is_folder(path) else Path(arch.removeprefix("hf:"))
         shape: Any = self.shape
         if shape is None and (path / "classifier.json").is_file():
-            shape = read_json(path / "classifier.json").get("shape")
+            about = read_description(path)
+            check_images(path, about)
+            shape = about.shape
         elif shape is None and (folder / "config.json").is_file() and (folder == path or arch.startswith("hf:")):
             shape = hugging_face.of_folder(folder, f"hf:{folder}").shape
         known = isinstance(shape, list | tuple) and len(shape) == 3 and shape[1] == shape[2]

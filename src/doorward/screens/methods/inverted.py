@@ -71,8 +71,13 @@ class Inverted(Screen):
     @classmethod
     def restore(cls, classifier: Classifier, threshold: float, arrays: dict[str, NDArray[np.generic]]) -> Inverted:
         """From what `arrays` gave."""
-        regions = arrays["regions"].astype(np.uint8) > 0
-        return cls(classifier, threshold, arrays["targets"].astype(np.int64), regions, arrays["fills"].astype(np.uint8))
+        regions, fills = arrays["regions"].astype(np.uint8) > 0, arrays["fills"].astype(np.uint8)
+        targets, (channels, height, width) = arrays["targets"].astype(np.int64), classifier.shape
+        known = targets.ndim == 1 and bool(((targets >= 0) & (targets < len(classifier.classes))).all())
+        fit = regions.shape == (len(targets), height, width) and fills.shape[1:] == (height, width, channels)
+        if not (known and fit and len(fills)):
+            raise ValueError(f"regions {list(regions.shape)} and fills {list(fills.shape)} for {list(targets.shape)}")
+        return cls(classifier, threshold, targets, regions, fills)
 
 
 @method("screen", "inverted", settings=InvertedSettings, given={"model", "making", "triggers"})

@@ -177,7 +177,8 @@ def test_evidence_that_gives_another_radius_is_seen(tmp_path: Path, method: str)
 
 def test_only_the_data_tell_what_was_made_up_as_a_whole(tmp_path: Path) -> None:
     """Said openly: names, settings and true labels with a new hash pass, unless the data are at hand."""
-    content = edited("smoothing", settings={"learner": "another"}, data={"train_sha256": "c" * 64, "test_sha256": "d" * 64})
+    data = {"train_sha256": "c" * 64, "test_sha256": "d" * 64}
+    content = edited("smoothing", settings={"learner": "another"}, data=data)
     path = write(tmp_path / "c.json", content, rehash=True)
     assert verify(path).valid
     report = verify(path, train_sha256="a" * 64)

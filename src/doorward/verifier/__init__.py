@@ -1,8 +1,8 @@
 """Independent checker of certificates: integers only, nothing imported of what makes them, another algorithm.
 
-Labels and radii are derived again from votes or integer evidence, after every field was checked to be possible. Invisible
-without the data: evidence, true labels, names or settings that could be, made up together with a new hash. So compare
-the data too and train some trials again (`doorward.certification.recheck`).
+Labels and radii are derived again from votes or integer evidence, after every field was checked to be possible.
+Invisible without the data: evidence, true labels, names or settings that could be, made up together with a new hash.
+So compare the data too, and train some trials again (`doorward.certification.recheck`).
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -29,7 +30,11 @@ def nearest_neighbours(c: dict[str, Any]) -> None:
     """Check counts, sums and distances, each against the number of images, pixels and classes."""
     names = ("k", "balanced", "centre", "most", "counts", "sums", "distances")
     e, classes, pixels = keys(c["evidence"], "evidence", names), len(c["classes"]), prod(c["settings"]["shape"])
-    k, most, centre = whole(e["k"], "k", 1, 100_001), whole(e["most"], "most", 0, 256), whole(e["centre"], "centre", 0, 100)
+    k, most, centre = (
+        whole(e["k"], "k", 1, 100_001),
+        whole(e["most"], "most", 0, 256),
+        whole(e["centre"], "centre", 0, 100),
+    )
     expect(k % 2, "k", "an odd number")
     whole(e["balanced"], "balanced", 0, 1)
     counts = wholes(e["counts"], "counts", 0, _MOST_IMAGES, classes)
@@ -60,7 +65,7 @@ def mean_distance(c: dict[str, Any]) -> None:
     e, images = keys(c["evidence"], "evidence", names), len(c["predicted"])
     expect(len(c["classes"]) == 2, "classes", "two of them")
     most = whole(e["most"], "most", 0, 256)
-    n, cap = _rule(e, c["settings"], most)
+    n, cap, kernel = _rule(e, c["settings"], most)
     pixels = prod(c["settings"]["shape"])
     largest = min(_LARGEST, n * cap * pixels)  # what n weights up to the cap can come to in one score
     scores = wholes(e["score"], "score", -largest, largest, images)
@@ -68,24 +73,33 @@ def mean_distance(c: dict[str, Any]) -> None:
     for image, (score, harms, table) in enumerate(zip(scores, labels, flipped, strict=True)):
         field = f"label_harm of image {image}"
         rising(wholes(harms, field, 0, _LARGEST), field)
-        expect(bool(score) == bool(harms) and len(harms) <= most + 2, field, f"1 to {most + 2} numbers, none at score 0")
-        expect(not harms or harms[0] == 0, field, "0 of no flipped label")
+        expect(
+            bool(score) == bool(harms) and len(harms) <= most + 2, field, f"1 to {most + 2} numbers, none at score 0"
+        )
+        fits = all(h <= flips * 2 * n * n * kernel * pixels + 1 for flips, h in enumerate(harms))
+        expect(fits and not any(harms[:1]), field, "0 of no flipped label, and of each no more than all weights allow")
         field = f"pixel_harm of image {image}"
         for flips, row in enumerate(rows(table, field, len(harms))):
             wholes(row, field, 0, _LARGEST, len(harms) - flips)
             expect(row[0] == 0, field, "0 of no flipped pixel")
-            gains = [b - a for a, b in zip(row, row[1:], strict=False)]
+            gains = [b - a for a, b in pairwise(row)]
             rising([0, *reversed(gains), n * cap], field)  # the largest first, and none beyond a weight at its cap
+            # A score is at most the sum of what all its pixels can take off, so t of them take off their share.
+            share = all(b * pixels >= abs(score) * min(t, pixels) for t, b in enumerate(row))
+            expect(share, field, "as much as the score leaves to so many pixels")
             if flips:  # more flipped labels move the weights further
                 expect(all(a <= b for a, b in zip(table[flips - 1], row, strict=False)), field, "rows that never fall")
     _agree(c, e, ("most",))
 
 
-def _rule(e: dict[str, Any], settings: dict[str, Any], most: int) -> tuple[int, int]:
-    """Training images and the cap of the weights, as the harm of a training pixel tells them: it has a closed form."""
+def _rule(e: dict[str, Any], settings: dict[str, Any], most: int) -> tuple[int, int, int]:
+    """Training images, cap of the weights and sum of the blur's kernel: the harm of a training pixel tells them."""
     field = "training_pixel_harm"
     harm = wholes(e[field], field, 1, _LARGEST, most + 2)
-    blur, clip = whole(settings.get("blur"), "settings.blur", 0, 4), whole(settings.get("clip"), "settings.clip", 1, 100)
+    blur, clip = (
+        whole(settings.get("blur"), "settings.blur", 0, 4),
+        whole(settings.get("clip"), "settings.clip", 1, 100),
+    )
     kernel = 16**blur
     n = (harm[1] - harm[0]) // (2 * kernel)
     expect(2 <= n <= _MOST_IMAGES, field, "numbers that grow with the flipped labels as two or more images have it")
@@ -94,7 +108,7 @@ def _rule(e: dict[str, Any], settings: dict[str, Any], most: int) -> tuple[int, 
     expect(0 <= apart <= n - 2 and (n - apart) % 2 == 0, field, "numbers that two classes of images can give")
     true = [n * kernel * (n + min(n, apart + 2 * flips)) + cap for flips in range(most + 2)]
     expect(harm == true, field, f"what {n} images, blur {blur} and clip {clip} give")
-    return n, cap
+    return n, cap, kernel
 
 
 def _agree(c: dict[str, Any], e: dict[str, Any], names: tuple[str, ...]) -> None:

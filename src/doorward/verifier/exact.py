@@ -62,13 +62,15 @@ def _mean_distance(e: dict[str, Any], images: int, work: Work) -> _Derived:
     for image in range(images):
         label, radius = _means_of_one(e, image, work)
         known = len(e["label_harm"][image])
-        expect(known == (radius + 2 if e["score"][image] else 0), f"label_harm of image {image}", "evidence for its radius")
+        expect(
+            known == (radius + 2 if e["score"][image] else 0), f"label_harm of image {image}", "evidence for its radius"
+        )
         found.append((label, radius))
     return found
 
 
 def _means_of_one(e: dict[str, Any], image: int, work: Work) -> tuple[int, int]:
-    score, labels, pixels, training = e["score"][image], e["label_harm"][image], e["pixel_harm"][image], None
+    score, labels, pixels = e["score"][image], e["label_harm"][image], e["pixel_harm"][image]
     training = e["training_pixel_harm"]
     # worst[f]: most that f flipped labels, then pixels of test and training images, take off with one radius in all.
     worst: list[int] = []

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 SMOOTHING = "flip-smoothing"
@@ -61,7 +62,7 @@ def wholes(value: Any, field: str, low: int, high: int, length: int | None = Non
 
 def rising(values: list[int], field: str) -> None:
     """ValueError unless no number is smaller than the one before."""
-    expect(all(a <= b for a, b in zip(values, values[1:], strict=False)), field, "numbers in rising order")
+    expect(all(a <= b for a, b in pairwise(values)), field, "numbers in rising order")
 
 
 def keys(value: Any, field: str, names: Iterable[str]) -> dict[str, Any]:

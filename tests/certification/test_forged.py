@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.certification.test_verify import ALL, write
+from test_verify import ALL, smoothing, write
 
 from doorward.certification.certificate import content_hash
 from doorward.core.errors import DoorwardError
@@ -145,8 +145,6 @@ def test_noise_that_is_not_of_the_three_blocks_is_refused(tmp_path: Path) -> Non
 
 def test_a_weak_certificate_is_valid_and_says_so(tmp_path: Path) -> None:
     from fractions import Fraction
-
-    from tests.certification.test_verify import smoothing
 
     smoothing(Fraction(999, 1000)).save(tmp_path / "c.json")
     report = verify(tmp_path / "c.json")

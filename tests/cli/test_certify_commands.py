@@ -30,13 +30,17 @@ def test_a_certificate_is_made_verified_and_rejected_when_tampered_with(run: Pat
     assert record.model_dump(mode="json") == made.json and Run.read(run)["verdict"] == "certificate"
     file = run / "certificate.json"
     verified = call("verify", file, "--json")
-    assert verified.code == 0 and verified.json == {
+    assert verified.code == 0 and {k: verified.json[k] for k in ("valid", "problems", "images", "method")} == {
         "valid": True,
         "problems": [],
         "images": 100,
         "method": "flip-smoothing",
     }
+    meaning = verified.json["meaning"]
+    assert (meaning["alpha"], meaning["confidence"], meaning["trials"]) == ("1/1000", "99.9 %", 2000)
+    assert meaning["noise"]["training labels"]["cells"] == 60 and "training labels" in meaning["threat"]
     certificate = json.loads(file.read_text())
+    assert meaning["data"] == certificate["data"] and verified.json["warnings"] == []
     certificate["radii"][0] += 1
     (run.parent / "forged.json").write_text(json.dumps(certificate))
     forged = call("verify", run.parent / "forged.json")

@@ -137,7 +137,7 @@ def test_noise_that_is_not_of_the_three_blocks_is_refused(tmp_path: Path) -> Non
         [{**b, "name": "training pixels"} for b in noise],
         [{**b, "domain": 3} for b in noise], [noise[0], noise[1], {**noise[2], "domain": 256}],
         [{**b, "cells": 5} for b in noise], [{**noise[0], "cells": 0}, *noise[1:]],
-        *([{**b, "keep": k} for b in noise] for k in ("0.9", "9/10 ", "-9/-10", "1/1", "0/1", "90/1", "٩/10", "9/10\n")),
+        *([{**b, "keep": k} for b in noise] for k in (".9", "9/10 ", "-9/-10", "1/1", "0/1", "90/1", "٩/10", "1/0\n")),
     ]  # fmt: skip
     for place, blocks in enumerate(wrong):
         assert not forged(tmp_path, {**content, "noise": blocks}).valid, place

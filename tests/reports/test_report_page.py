@@ -261,12 +261,49 @@ def test_certificate_without_sampling(make_certificate: Any) -> None:
     assert "jointly" not in text and "random draws" not in text
 
 
-def test_certificate_claims_no_more_than_it_was_given(make_certificate: Any) -> None:
+def test_certificate_claims_nothing_where_there_is_none(make_certificate: Any) -> None:
     run = make_certificate("summary")
     (run / "certificate.json").unlink()
-    html = compose(run).html
-    assert "among the parts that certificate.json lists" in html
-    assert "with the confidence that certificate.json states" in html
+    assert_nothing_proven(run, "There is no certificate.json")
+
+
+def assert_nothing_proven(run: Path, why: str) -> None:
+    """The page says so first, and shows neither a radius nor a share."""
+    page = compose(run)
+    text = " ".join(Parsed(page.html).text.split())
+    assert "This certificate does not verify: nothing is proven" in text and why in text
+    for claim in ("Certified accuracy", "What is guaranteed", "stay right", "at radius", "68.0 %", "99.9 %", "100 %"):
+        assert claim not in text, claim
+    assert not page.has_findings and page.sections[0].verdict.level == "undecided"
+
+
+def test_certificate_that_does_not_verify_says_so_first(make_certificate: Any) -> None:
+    from doorward.certification.certificate import content_hash
+
+    path = make_certificate() / "certificate.json"
+    content = json.loads(path.read_text())
+    for changes, why in (
+        ({"radii": [50] * 200}, "do not follow"),
+        ({"alpha": "1/0"}, "Alpha: expected a rational"),
+        ({"noise": []}, "Noise: expected 3 entries"),
+    ):
+        forged = {k: v for k, v in {**content, **changes}.items() if k != "sha256"}
+        path.write_text(json.dumps({**forged, "sha256": content_hash(forged)}))
+        assert_nothing_proven(path.parent, why)
+
+
+def test_certificate_speaks_for_itself_whatever_the_summary_says(make_certificate: Any) -> None:
+    """run.json is bound by nothing: its numbers are not shown."""
+    said = {"50": 1.0}
+    judgement = {"level": "certificate", "headline": "Certified: 100.0 % of the test images under any 50 changes"}
+    changes = {"certified_accuracy": said, "jointly_certified_accuracy": said, "judgement": judgement}
+    lied = compose(
+        make_certificate("lied", **changes, clean_accuracy=1.0, abstained=0, trials=10**6, test_images=10**6)
+    )
+    text = " ".join(Parsed(lied.html).text.split())
+    assert "Certified: 68.0 % of the test images stay right under any 2 changes" in text
+    assert "50 changes" not in text and "1,000,000" not in text and "10,000" in text
+    assert lied.sections[0].verdict.headline.startswith("Certified: 68.0 %")
 
 
 def test_certificate_that_was_changed_is_refused(make_certificate: Any) -> None:

@@ -167,7 +167,7 @@ def _replay(
 ) -> Recheck:
     if c.trial_votes is None:
         raise DoorwardError(
-            "certificate: binds no file of what each trial voted; expected one of doorward 0.2 or later, to replay trials"
+            "certificate: binds no file of what each trial voted; expected one of doorward 0.2, to replay trials"
         )
     if "seed" not in c.settings or replay < 1:
         raise DoorwardError(f"replay of {replay} trials; expected 1 or more, of a certificate that says its seed")
@@ -211,4 +211,4 @@ def _compared_rows(
     other = np.flatnonzero(said != again)
     if len(other):
         told = f"trial {trial}: {len(other)} of {len(said)} votes are not what it gives, first image {other[0]}"
-        yield f"{told} (made on {show(made_on)}, replayed on {device}: other devices may round float training differently)"
+        yield f"{told} (made on {show(made_on)}, replayed on {device}; others may round float training differently)"

@@ -27,8 +27,8 @@ def verify_command(
         str | None,
         typer.Option(
             metavar="SOURCE",
-            help="What it was drawn from, or with --test its training set: draw again, compare hashes, classes and true "
-            "labels, and compute deterministic evidence again.",
+            help="What it was drawn from, or with --test its training set: draw again, compare hashes, classes and "
+            "true labels, compute deterministic evidence again.",
             rich_help_panel=_DATA,
         ),
     ] = None,

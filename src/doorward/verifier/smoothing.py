@@ -29,15 +29,16 @@ def derive(c: dict[str, Any], work: Work) -> tuple[list[int], list[int], list[in
     open_ = [0, 1]
     for t in _thresholds(groups, work):
         for which in list(open_):
-            needed = _votes(trials, t, levels[which], *tables[which][:1], work=work)
+            least = tables[which][0] if tables[which] else 0
+            needed = _votes(trials, t, levels[which], least, work)
             if needed is None or needed > most:
                 open_.remove(which)
             else:
                 tables[which].append(needed)
         if not open_:
             break
-    radii = [[bisect_right(_never_falling(table), top) - 1 for top in tops] for table in tables]
-    return [row.index(top) if r >= 0 else -1 for row, top, r in zip(votes, tops, radii[0], strict=True)], *radii
+    own, joint = ([bisect_right(_never_falling(table), top) - 1 for top in tops] for table in tables)
+    return [row.index(top) if r >= 0 else -1 for row, top, r in zip(votes, tops, own, strict=True)], own, joint
 
 
 def _never_falling(table: list[int]) -> list[int]:

@@ -1,4 +1,4 @@
-"""What each trial voted: a file beside the certificate, which binds it by a hash, so that single trials can be replayed.
+"""What each trial voted: a file that the certificate beside it binds by a hash, so that trials can be replayed.
 
 The file is gzip over uint8 rows, one row per trial in their order, one byte per test image:
 ``numpy.frombuffer(gzip.open(FILE).read(), numpy.uint8).reshape(trials, images)``.

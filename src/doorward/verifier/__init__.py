@@ -42,7 +42,7 @@ class Report:
     images: int
     method: str
     warnings: tuple[str, ...] = ()
-    meaning: dict[str, Any] = field(default_factory=dict)
+    meaning: dict[str, Any] = field(default_factory=dict, repr=False)
 
 
 def verify(path: Path | str, train_sha256: str | None = None, test_sha256: str | None = None) -> Report:

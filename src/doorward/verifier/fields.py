@@ -95,7 +95,7 @@ def check(c: Any) -> None:
     images = len(rows(c["predicted"], "predicted"))
     expect(images, "predicted", "at least one image")
     for name in ("predicted", "radii", "joint_radii"):
-        wholes(c[name], name, -1, 1 << 30)
+        wholes(c[name], name, -1, 1 << 30, images)
     if c["truth"] is not None:
         wholes(c["truth"], "truth", 0, len(classes) - 1, images)
     settings(c["settings"])

@@ -56,7 +56,20 @@ def nearest_neighbours(c: dict[str, Any]) -> None:
         field = f"distances of image {image}"
         for row, length in zip(rows(of_image, field, classes), known, strict=True):
             rising(wholes(row, field, 0, pixels, length), field)
+        _near(of_image, sums, counts, pixels, field)
     _agree(c, e, ("k", "balanced", "centre", "most"))
+
+
+def _near(of_image: list[list[int]], sums: list[list[int]], counts: list[int], pixels: int, field: str) -> None:
+    """The i-th smallest distance to a class differs by d(x, z) at most between a test image x and a training image z.
+
+    Summed over all z: n D(x) and the class's sum differ by no more than all distances of x together.
+    """
+    n = sum(counts)
+    together = sum(sum(row) + pixels * (size - len(row)) for row, size in zip(of_image, counts, strict=True))
+    for row, total in zip(of_image, sums, strict=False):
+        fits = all(abs(n * d - s) <= together for d, s in zip(row, total, strict=True))
+        expect(fits, field, "distances that fit the sums over the training images")
 
 
 def mean_distance(c: dict[str, Any]) -> None:

@@ -133,18 +133,38 @@ def test_evidence_that_no_images_can_give_is_refused(tmp_path: Path) -> None:
         assert not report.valid and "do not follow" not in report.problems[0], (place, report)
 
 
+def test_pixels_that_take_nothing_off_a_score_are_refused(tmp_path: Path) -> None:
+    """Label and radius follow from the flips of labels alone; but a score is made of what its pixels can take off."""
+
+    def content(pixel: int, score: int = 60_001) -> dict[str, Any]:
+        evidence = {
+            "most": 64, "score": [score], "label_harm": [[0, 30_000, 60_000, 90_000]],
+            "pixel_harm": [[[pixel * t for t in range(4 - f)] for f in range(4)]],
+            "training_pixel_harm": [100 * (100 + min(100, 2 * f)) + 50 for f in range(66)],
+        }  # fmt: skip
+        settings = {"blur": 0, "clip": 1, "most": 64, "shape": [1, 28, 28]}
+        fields = {"predicted": [0], "radii": [2], "joint_radii": [2], "truth": [0], "votes": [[]], "settings": settings}
+        return {**ALL["mean-distance"].json(), "evidence": evidence, **fields}
+
+    assert forged(tmp_path, content(77)).valid
+    assert "pixel_harm" in forged(tmp_path, content(76)).problems[0]  # 784 of them cannot make up 60,001
+    assert "pixel_harm" in forged(tmp_path, content(5001)).problems[0]  # a weight at its cap is worth 5,000
+
+
 def test_noise_that_is_not_of_the_three_blocks_is_refused(tmp_path: Path) -> None:
     content = ALL["smoothing"].json()
     noise = content["noise"]
+    keeps = ("1/2", "1/3", ".9", "9/10 ", "-9/-10", "1/1", "0/1", "90/1", "٩/10", "1/0", "9/10\n")
     wrong = [
         noise[:2], [*noise, noise[0]], noise[::-1], noise * 7, [noise[1]] * 3,
         [{**b, "name": "training pixels"} for b in noise],
         [{**b, "domain": 3} for b in noise], [noise[0], noise[1], {**noise[2], "domain": 256}],
         [{**b, "cells": 5} for b in noise], [{**noise[0], "cells": 0}, *noise[1:]],
-        *([{**b, "keep": k} for b in noise] for k in (".9", "9/10 ", "-9/-10", "1/1", "0/1", "90/1", "٩/10", "1/0\n")),
+        *([{**b, "keep": k} for b in noise] for k in keeps),
     ]  # fmt: skip
     for place, blocks in enumerate(wrong):
-        assert not forged(tmp_path, {**content, "noise": blocks}).valid, place
+        report = forged(tmp_path, {**content, "noise": blocks})
+        assert not report.valid and "do not follow" not in report.problems[0], (place, report)
 
 
 def test_a_weak_certificate_is_valid_and_says_so(tmp_path: Path) -> None:
@@ -194,9 +214,9 @@ def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
 def test_no_file_keeps_it_busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of these would run for hours or for ever; with a hundredth of the steps each ends within a second."""
     from doorward import verifier
-    from doorward.verifier.work import MOST, Work
+    from doorward.verifier.work import Work
 
-    monkeypatch.setattr(verifier, "Work", lambda: Work(MOST // 300))
+    monkeypatch.setattr(verifier, "Work", lambda most: Work(most // 100))
     content = ALL["smoothing"].json()
 
     def noisy(*keeps: str, **changes: Any) -> dict[str, Any]:

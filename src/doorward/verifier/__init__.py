@@ -18,7 +18,7 @@ from typing import Any
 from doorward.core.opening import parse_json, read_text
 from doorward.verifier import exact, smoothing
 from doorward.verifier.fields import SMOOTHING, check
-from doorward.verifier.work import Work
+from doorward.verifier.work import MOST, MOST_EXACT, Work
 
 MOST_BYTES = 128 << 20  # of a certificate
 _USUAL = Fraction(1, 20)  # an alpha beyond it is told loudly
@@ -71,7 +71,8 @@ def _problems(c: Any, hashes: dict[str, str | None]) -> Iterator[str]:
         yield "sha256 does not fit the content"
     yield from (f"{k} is not that of the data given" for k, v in hashes.items() if v not in (None, c["data"][k]))
     images = len(c["predicted"])
-    derived_fields = (smoothing if c["method"] == SMOOTHING else exact).derive(c, Work())
+    votes = c["method"] == SMOOTHING
+    derived_fields = (smoothing if votes else exact).derive(c, Work(MOST if votes else MOST_EXACT))
     for name, derived in zip(("predicted", "radii", "joint_radii"), derived_fields, strict=True):
         wrong = [i for i in range(max(images, len(c[name]))) if c[name][i : i + 1] != derived[i : i + 1]]
         if wrong:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-MOST = 6_000_000_000  # steps; some two minutes, where a file takes them all
+MOST = 2_000_000_000  # steps of flip smoothing; about a minute of a processor, where a file takes them all
+MOST_EXACT = 3 * MOST  # of the deterministic methods: honest certificates of many images and classes take more
 
 
 class Work:

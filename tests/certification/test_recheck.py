@@ -169,6 +169,12 @@ def _tree() -> Any:
     return DecisionTreeClassifier(max_features=5)
 
 
+def test_a_certificate_that_does_not_verify_is_not_compared(tmp_path: Path, honest: Path) -> None:
+    true = Certificate.load(honest)
+    replace(true, radii=true.radii + 1).save(tmp_path / "c.json")
+    assert "radii" in recheck(tmp_path / "c.json", TRAIN, TEST).problems[0]
+
+
 def test_other_data_are_seen(honest: Path) -> None:
     flipped = replace(TEST, labels=1 - TEST.labels)
     assert "test_sha256" in recheck(honest, TRAIN, flipped).problems[0]

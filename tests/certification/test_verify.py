@@ -231,7 +231,7 @@ def test_two_algorithms_agree_on_votes() -> None:
 def test_it_is_small_and_stands_alone() -> None:
     files = sorted(Path(checker.__file__).parent.glob("*.py"))
     lengths = [len(path.read_text().splitlines()) for path in files]
-    assert max(lengths) <= 200 and sum(lengths) <= 650
+    assert max(lengths) <= 200 and sum(lengths) <= 700
     code = "import sys, doorward.verifier; print(*sorted(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     ours = [name for name in loaded.split() if name.split(".")[0] in ("doorward", "torch", "numpy", "scipy")]

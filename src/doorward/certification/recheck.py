@@ -25,6 +25,7 @@ from doorward.certification.smoothing.trial_votes import NAME, read_trial_votes
 from doorward.core.errors import DoorwardError, show
 from doorward.core.images import ImageSet
 from doorward.core.progress import Progress
+from doorward.verifier import verify
 
 SHOWN_SHARES = (Fraction(1, 100), Fraction(1, 10), Fraction(1, 4), Fraction(1, 2))
 
@@ -68,7 +69,7 @@ def recheck(
     device: str = "auto",
     progress: Progress | None = None,
 ) -> Recheck:
-    """Compare a certificate that `doorward.verifier.verify` found valid with the data it is about.
+    """Compare a certificate with the data it is about, once `doorward.verifier.verify` has found it valid.
 
     Hashes, classes, true labels, sizes and the noisy task; of a deterministic method the whole evidence is computed
     again. ``replay`` trains that many Monte Carlo trials again and compares what they vote, bit by bit.
@@ -83,6 +84,9 @@ def recheck(
     Raises:
         DoorwardError: a replay without the file of trial votes, sets that do not belong together, an unknown learner.
     """
+    verified = verify(path)
+    if not verified.valid:
+        return Recheck(verified.problems, ("the file alone",))
     certificate = Certificate.load(path)
     problems = list(_about_other_data(certificate, train, test))
     if problems:

@@ -15,7 +15,7 @@ from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
 
-from doorward.core.errors import DoorwardError
+from doorward.core.errors import DoorwardError, show
 
 Number = int | float | str | Decimal | Fraction
 Split = tuple[int, ...]
@@ -30,7 +30,7 @@ def rational(value: Number, what: str = "number") -> Fraction:
     try:
         return value if isinstance(value, Fraction) else Fraction(_bounded(str(value)))
     except (ValueError, ZeroDivisionError):
-        raise DoorwardError(f"{what} {value!r}; expected a number such as 0.9 or 9/10") from None
+        raise DoorwardError(f"{what} {show(repr(value))}; expected a number such as 0.9 or 9/10") from None
 
 
 def _bounded(text: str) -> str:

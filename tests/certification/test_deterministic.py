@@ -333,3 +333,11 @@ def test_bad_input() -> None:
         nearest_neighbours(train, labels, test, 3, SHAPE, NearestNeighboursSettings(k=3))
     with pytest.raises(ValueError, match="odd"):
         NearestNeighboursSettings(k=4)
+
+
+def test_a_class_too_small_for_the_rank_is_never_predicted_nor_an_error() -> None:
+    """Unbalanced and centred: the rank 6 of 11 neighbours is more than the four images of the second class."""
+    train, labels, test = world(3, 16)
+    labels = np.where(np.arange(16) < 12, 0, 1)
+    s = NearestNeighboursSettings(k=11, balanced=False, centre=50)
+    assert set(nearest_neighbours(train, labels, test, 2, (1, 1, train.shape[1]), s).predicted.tolist()) <= {0, ABSTAIN}

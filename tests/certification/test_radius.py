@@ -126,3 +126,11 @@ def test_other_bad_input() -> None:
         joint_threshold(1, [])
     with pytest.raises(DoorwardError, match="cells"):
         Block("labels", Fraction(9, 10), cells=-1)
+
+
+@pytest.mark.parametrize("text", ["1e-30000000", "1E+999999999", "9" * 2000, "1/0"])
+def test_a_number_that_would_take_for_ever_is_refused_at_once(text: str) -> None:
+    start = time.perf_counter()
+    with pytest.raises(DoorwardError, match="expected a number"):
+        threshold(1, text)
+    assert time.perf_counter() - start < 1

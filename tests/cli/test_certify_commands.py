@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from doorward.certification.certificate import Certificate
 from doorward.certification.results import CertifyRecord
 from doorward.core.results import read_record
 from doorward.core.runs import Run
@@ -30,13 +33,17 @@ def test_a_certificate_is_made_verified_and_rejected_when_tampered_with(run: Pat
     assert record.model_dump(mode="json") == made.json and Run.read(run)["verdict"] == "certificate"
     file = run / "certificate.json"
     verified = call("verify", file, "--json")
-    assert verified.code == 0 and verified.json == {
+    assert verified.code == 0 and {k: verified.json[k] for k in ("valid", "problems", "images", "method")} == {
         "valid": True,
         "problems": [],
         "images": 100,
         "method": "flip-smoothing",
     }
+    meaning = verified.json["meaning"]
+    assert (meaning["alpha"], meaning["confidence"], meaning["trials"]) == ("1/1000", "99.9 %", 2000)
+    assert meaning["noise"]["training labels"]["cells"] == 60 and "training labels" in meaning["threat"]
     certificate = json.loads(file.read_text())
+    assert meaning["data"] == certificate["data"] and verified.json["warnings"] == []
     certificate["radii"][0] += 1
     (run.parent / "forged.json").write_text(json.dumps(certificate))
     forged = call("verify", run.parent / "forged.json")
@@ -51,6 +58,37 @@ def test_the_same_seed_gives_the_same_votes(run: Path, call: Call) -> None:
     call("certify", "mnist-5k", *DIGITS, "--learner", "nearest-centroid", "--trials", 2000, *workers, "-o", again)
     first, second = (json.loads((f / "certificate.json").read_text()) for f in (run, again))
     assert first["votes"] == second["votes"] and first["sha256"] == second["sha256"]
+
+
+def test_the_data_are_drawn_again_and_trials_replayed(run: Path, call: Call) -> None:
+    file, data = run / "certificate.json", ("--data", "mnist-5k")
+    checked = call("verify", file, *data, "--replay", 20, "--seed", 4, "--json")
+    found = checked.json["with_data"]
+    assert checked.code == 0 and len(found["replayed"]) == 20 and found["seed"] == 4
+    assert found["caught"]["0.1"] == pytest.approx(1 - 0.9**20)
+    told = call("verify", file, *data, "--replay", 20)
+    assert told.code == 0 and "1 - (1 - f)^20" in told.out and "confidence 99.9 %" in told.out
+    other = call("verify", file, *data, "--test", "mnist-5k")
+    assert other.code == 1 and "train_sha256" in other.err
+    for options in (("--replay", 20), ("--test", "mnist-5k")):
+        assert "expected --data" in call("verify", file, *options).err
+
+
+def test_a_certificate_of_an_older_version_needs_its_run_or_the_test_images(run: Path, call: Call) -> None:
+    true = Certificate.load(run / "certificate.json")
+    settings = {k: v for k, v in true.settings.items() if k != "draw"}
+    folder = run.parent / "older"
+    folder.mkdir()
+    replace(true, settings=settings, trial_votes=None).save(folder / "certificate.json")
+    answer = call("verify", folder / "certificate.json", "--data", "mnist-5k")
+    assert answer.code == 2 and "does not say how its images were drawn" in answer.err
+    shutil.copy(run / "run.json", folder)
+    assert call("verify", folder / "certificate.json", "--data", "mnist-5k").code == 0
+    answer = call("verify", folder / "certificate.json", "--data", "mnist-5k", "--replay", 5)
+    assert answer.code == 2 and "binds no file" in answer.err and len(answer.err.strip().splitlines()) == 1
+    replace(true, settings={**settings, "draw": {"train": -1, "test": 1}}).save(folder / "certificate.json")
+    answer = call("verify", folder / "certificate.json", "--data", "mnist-5k")
+    assert answer.code == 2 and "train" in answer.err and len(answer.err.strip().splitlines()) == 1
 
 
 def test_it_is_reported_with_what_exactly_is_guaranteed(run: Path, call: Call) -> None:

@@ -87,3 +87,11 @@ def test_a_text_of_another_encoding_is_refused(tmp_path: Path) -> None:
     file.write_bytes(b'{"a": "\xff"}')
     with pytest.raises(DoorwardError, match="expected UTF-8"):
         read_json(file)
+
+
+@pytest.mark.parametrize("text", ['"' + '\\"' * 200_000, '"' + "\\" * 399_999, '"' * 200_001])
+def test_a_text_that_does_not_end_is_refused_at_once(text: str) -> None:
+    start = time.perf_counter()
+    with pytest.raises(DoorwardError):
+        parse_json("[" * 65 + text, "x")
+    assert time.perf_counter() - start < 2

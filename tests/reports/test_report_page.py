@@ -211,15 +211,12 @@ def test_a_method_that_is_not_installed_here_is_said_to_be_unknown(make_run: Any
     assert "No description of this method is installed here." in page.html
 
 
-def test_numbers_that_are_none_or_nan(make_run: Any) -> None:
+def test_numbers_that_are_none(make_run: Any) -> None:
     run = make_run(scored=True)
     text = (run / "run.json").read_text()
     manifest = json.loads(text)
     for method in manifest["results"]["methods"].values():
         method["class_scores"] = [None] * 10
-        for group in method["groups"][5:]:
-            group["statistic"] = float("nan")
-        method["seconds"] = float("inf")
     (run / "run.json").write_text(json.dumps(manifest))
     score = json.loads((run / "score.json").read_text())
     for method in score["methods"].values():
@@ -230,6 +227,15 @@ def test_numbers_that_are_none_or_nan(make_run: Any) -> None:
     assert not re.search(r"\b(nan|inf|None)\b", page.text)
     drawn = [v or "" for tag, a in page.elements if tag in ("rect", "path", "circle") for v in a.values()]
     assert drawn and not any("nan" in v or "inf" in v for v in drawn)
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "1e999"])
+def test_numbers_that_are_none_of_json_s_are_refused(make_run: Any, value: str) -> None:
+    run = make_run()
+    text = re.sub(r'"seconds": [0-9.]+', f'"seconds": {value}', (run / "run.json").read_text())
+    (run / "run.json").write_text(text)
+    with pytest.raises(DoorwardError, match=f"run.json: the number {value}; expected JSON"):
+        compose(run)
 
 
 def test_the_same_runs_give_the_same_page(finished_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,12 +267,49 @@ def test_certificate_without_sampling(make_certificate: Any) -> None:
     assert "jointly" not in text and "random draws" not in text
 
 
-def test_certificate_claims_no_more_than_it_was_given(make_certificate: Any) -> None:
+def test_certificate_claims_nothing_where_there_is_none(make_certificate: Any) -> None:
     run = make_certificate("summary")
     (run / "certificate.json").unlink()
-    html = compose(run).html
-    assert "among the parts that certificate.json lists" in html
-    assert "with the confidence that certificate.json states" in html
+    assert_nothing_proven(run, "There is no certificate.json")
+
+
+def assert_nothing_proven(run: Path, why: str) -> None:
+    """The page says so first, and shows neither a radius nor a share."""
+    page = compose(run)
+    text = " ".join(Parsed(page.html).text.split())
+    assert "This certificate does not verify: nothing is proven" in text and why in text
+    for claim in ("Certified accuracy", "What is guaranteed", "stay right", "at radius", "68.0 %", "99.9 %", "100 %"):
+        assert claim not in text, claim
+    assert not page.has_findings and page.sections[0].verdict.level == "undecided"
+
+
+def test_certificate_that_does_not_verify_says_so_first(make_certificate: Any) -> None:
+    from doorward.certification.certificate import content_hash
+
+    path = make_certificate() / "certificate.json"
+    content = json.loads(path.read_text())
+    for changes, why in (
+        ({"radii": [50] * 200}, "do not follow"),
+        ({"alpha": "1/0"}, "Alpha: expected a rational"),
+        ({"noise": []}, "Noise: expected 3 entries"),
+    ):
+        forged = {k: v for k, v in {**content, **changes}.items() if k != "sha256"}
+        path.write_text(json.dumps({**forged, "sha256": content_hash(forged)}))
+        assert_nothing_proven(path.parent, why)
+
+
+def test_certificate_speaks_for_itself_whatever_the_summary_says(make_certificate: Any) -> None:
+    """run.json is bound by nothing: its numbers are not shown."""
+    said = {"50": 1.0}
+    judgement = {"level": "certificate", "headline": "Certified: 100.0 % of the test images under any 50 changes"}
+    changes = {"certified_accuracy": said, "jointly_certified_accuracy": said, "judgement": judgement}
+    lied = compose(
+        make_certificate("lied", **changes, clean_accuracy=1.0, abstained=0, trials=10**6, test_images=10**6)
+    )
+    text = " ".join(Parsed(lied.html).text.split())
+    assert "Certified: 68.0 % of the test images stay right under any 2 changes" in text
+    assert "50 changes" not in text and "1,000,000" not in text and "10,000" in text
+    assert lied.sections[0].verdict.headline.startswith("Certified: 68.0 %")
 
 
 def test_certificate_that_was_changed_is_refused(make_certificate: Any) -> None:

@@ -21,8 +21,11 @@ from doorward.core.opening import read_json
 from doorward.core.stats import Rate
 
 FORMAT = "doorward-certificate-1"
+MOST_BYTES = 128 << 20  # of a certificate; `doorward.verifier` reads no larger one
+_DIGITS = 100  # of the numbers of a rational
 SMOOTHING = "flip-smoothing"
 BLOCKS = ("training pixels", "training labels", "test pixels")
+BESIDE = ("binarise", "shape", "draw")  # in the settings of a deterministic method, but none of its own
 
 Labels = NDArray[np.int64]
 Withstands = Callable[[dict[str, Any], int, Split], bool]
@@ -47,6 +50,7 @@ class Certificate:
         truth: int64 ``[M]`` true labels, for scoring alone, or None.
         settings: what else repeats it (learner, seed, ...); plain JSON values.
         evidence: integers from which the radii of a deterministic method follow; plain JSON values.
+        trial_votes: SHA-256 of the file of what each trial voted, or None where none was kept.
     """
 
     method: str
@@ -63,6 +67,7 @@ class Certificate:
     truth: Labels | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     evidence: dict[str, Any] = field(default_factory=dict)
+    trial_votes: str | None = None
 
     def __len__(self) -> int:
         return len(self.predicted)
@@ -147,6 +152,8 @@ class Certificate:
             "settings": self.settings,
             "evidence": self.evidence,
         }
+        if self.trial_votes is not None:
+            content["trial_votes"] = {"sha256": self.trial_votes}
         return {**content, "sha256": content_hash(content)}
 
     def save(self, path: Path | str) -> None:
@@ -160,7 +167,7 @@ class Certificate:
         Raises:
             DoorwardError: not a certificate, or one whose content does not fit its hash.
         """
-        content = read_json(path)
+        content = read_json(path, most=MOST_BYTES)
         if content.get("format") != FORMAT:
             raise DoorwardError(f"{path}: format {content.get('format')!r}; expected {FORMAT!r}")
         if content.pop("sha256", None) != content_hash(content):
@@ -182,18 +189,36 @@ class Certificate:
             predicted=np.array(c["predicted"], dtype=np.int64),
             radii=np.array(c["radii"], dtype=np.int64),
             joint_radii=np.array(c["joint_radii"], dtype=np.int64),
-            blocks=tuple(Block(b["name"], Fraction(b["keep"]), int(b["domain"]), b["cells"]) for b in c["noise"]),
+            blocks=tuple(Block(b["name"], _rational(b["keep"]), int(b["domain"]), b["cells"]) for b in c["noise"]),
             trials=int(c["trials"]),
             votes=votes if votes.size else np.zeros((images, 0), dtype=np.int64),
-            alpha=Fraction(c["alpha"]),
+            alpha=_rational(c["alpha"]),
             truth=None if c["truth"] is None else np.array(c["truth"], dtype=np.int64),
             settings=dict(c["settings"]),
             evidence=dict(c["evidence"]),
+            trial_votes=str(c["trial_votes"]["sha256"]) if "trial_votes" in c else None,
         )
 
 
 def _text(value: Fraction) -> str:
     return f"{value.numerator}/{value.denominator}"
+
+
+def _rational(text: str) -> Fraction:
+    """What `_text` wrote; an exponent or a thousand digits would take for ever to become a rational."""
+    above, below = text.split("/")
+    if not (above.isdecimal() and below.isdecimal() and len(text) <= 2 * _DIGITS + 1 and int(below)):
+        raise ValueError(f"rational {text[:40]!r}")
+    return Fraction(int(above), int(below))
+
+
+def check_level(alpha: Number) -> Fraction:
+    """alpha as a rational, refused where it guarantees nothing or takes more digits than a certificate may hold."""
+    level = rational(alpha, "alpha")
+    check_alpha(level)
+    if max(len(str(level.numerator)), len(str(level.denominator))) > _DIGITS:
+        raise DoorwardError(f"alpha {float(level):g}; expected a rational of at most {_DIGITS} digits")
+    return level
 
 
 def content_hash(content: dict[str, Any]) -> str:
@@ -229,6 +254,7 @@ def certificate_from_votes(
     alpha: Number = Fraction(1, 1000),
     truth: Labels | None = None,
     settings: dict[str, Any] | None = None,
+    trial_votes: str | None = None,
 ) -> Certificate:
     """The certificate of flip smoothing that follows from the votes.
 
@@ -240,12 +266,12 @@ def certificate_from_votes(
         alpha: admitted failure probability. Per image it is alpha; for the joint statement each of the M images gets
             alpha / M (Bonferroni: it asks for no independence, and the images share their noisy training sets).
         truth: true labels ``[M]``, for scoring alone.
+        trial_votes: SHA-256 of the file of what each trial voted, to bind it.
 
     Raises:
         DoorwardError: votes that no such trials can give, noise that certifies nothing.
     """
-    level = rational(alpha, "alpha")
-    check_alpha(level)
+    level = check_level(alpha)
     check_trials(trials)
     if votes.ndim != 2 or votes.shape[1] < 2 or len(votes) == 0:
         raise DoorwardError(f"votes of shape {list(votes.shape)}; expected [images, classes] with at least two classes")
@@ -270,4 +296,5 @@ def certificate_from_votes(
         alpha=level,
         truth=truth,
         settings=dict(settings or {}),
+        trial_votes=trial_votes,
     )

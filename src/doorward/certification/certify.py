@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from doorward.certification.certificate import BLOCKS, Certificate, certificate_from_votes
+from doorward.certification.certificate import BLOCKS, Certificate, certificate_from_votes, check_level
 from doorward.certification.exact.parts.proof import Proof
-from doorward.certification.smoothing.montecarlo import Learner, Votes, Watch, smooth
+from doorward.certification.smoothing.montecarlo import Learner, Votes, Watch, resolve_device, smooth
 from doorward.certification.smoothing.noise import Noise
-from doorward.certification.smoothing.radius import Block, Number, rational
+from doorward.certification.smoothing.radius import Block, Number
 from doorward.certification.smoothing.task import SmoothingTask, cells_of
-from doorward.certification.smoothing.votes import check_alpha
 from doorward.core import methods
 from doorward.core.arguments import check_images
 from doorward.core.errors import DoorwardError
@@ -37,6 +36,7 @@ def certify(
     seed: int = 0,
     binarise: int | None = 128,
     store: Path | str | None = None,
+    trial_votes: Path | str | None = None,
     workers: int = 1,
     engine: EngineName = "local",
     device: str = "auto",
@@ -59,7 +59,8 @@ def certify(
         trials: N; alpha: admitted failure probability, per image and for all images jointly.
         seed: of the noise; the attacker must not know it.
         binarise: an 8-bit pixel of this value or more is 1; None keeps all 256 values (flip smoothing only).
-        store, workers, engine, device, progress, watch: see `doorward.certification.smoothing.montecarlo.smooth`.
+        store, trial_votes, workers, engine, device, progress, watch: see
+            `doorward.certification.smoothing.montecarlo.smooth`; the certificate binds the file ``trial_votes``.
 
     Raises:
         DoorwardError: sets that do not fit each other, numbers out of range, an unknown learner.
@@ -71,7 +72,7 @@ def certify(
         raise DoorwardError(f"certify: binarise = {binarise}; expected a threshold of 1 to 255")
     if isinstance(learner, str) and "noise" not in methods.get("certify", learner).given:
         return _deterministic(train, test, learner, settings, binarise)
-    check_alpha(rational(alpha, "alpha"))  # before the trials, not after them
+    check_level(alpha)  # before the trials, not after them
     chosen = Learner.named(learner, settings) if isinstance(learner, str) else learner
     noise = Noise.of(
         _number(keep),
@@ -83,9 +84,16 @@ def certify(
     task = SmoothingTask(
         cells_of(train, binarise), train.labels, cells_of(test, binarise), len(train.classes), noise, train.shape
     )
-    running: dict[str, Any] = {"store": store, "workers": workers, "engine": engine, "device": device}
+    running: dict[str, Any] = {
+        "store": store,
+        "trial_votes": trial_votes,
+        "workers": workers,
+        "engine": engine,
+        "device": device,
+    }
     votes = smooth(task, chosen, trials, seed, progress=progress, watch=watch, **running)
-    return _certificate(train, test, task, chosen, votes, alpha, {"seed": seed, "binarise": binarise})
+    about = {"seed": seed, "binarise": binarise, "device": resolve_device(device)}
+    return _certificate(train, test, task, chosen, votes, alpha, about)
 
 
 def _certificate(
@@ -109,6 +117,7 @@ def _certificate(
         alpha=alpha,
         truth=test.labels,
         settings={**about, **settings, "task_sha256": task.hash},
+        trial_votes=votes.trial_votes,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from fractions import Fraction
 from inspect import signature
 from pathlib import Path
@@ -13,11 +14,12 @@ from numpy.typing import NDArray
 
 from doorward.certification.certificate import Certificate, radii_of_votes
 from doorward.certification.certify import certify, noise_blocks
-from doorward.certification.request import CertifyRequest
+from doorward.certification.request import CertifyRequest, Draw
 from doorward.certification.results import AttackSearch, CertifyRecord, summarise
 from doorward.certification.smoothing.montecarlo import Counts
 from doorward.certification.smoothing.noise import Noise
 from doorward.certification.smoothing.task import SmoothingTask, cells_of, draw_split
+from doorward.certification.smoothing.trial_votes import NAME as TRIAL_VOTES
 from doorward.certification.smoothing.votes import trials_needed, vote_table
 from doorward.certification.tightness import attack_search
 from doorward.core import methods as registry
@@ -44,9 +46,8 @@ def certify_to_folder(
     ``draw`` decides which images are drawn, ``seed`` the noise. Finished shards stay with an interrupted run.
     """
     deterministic = "noise" not in registry.get("certify", request.learner).given
-    images = load_images(request.source, split=request.split)
-    images = images.subset(_drawable(images, request))
-    train, test = draw_split(images, request.classes, request.train, request.test, request.draw)
+    chosen = Draw(**request.model_dump(include=set(Draw.model_fields)))
+    train, test = draw_again(request.source, chosen)
     if request.radius is not None and not deterministic:
         _refuse_radius_out_of_reach(request, train)
     settings = {**request.model_dump(mode="json"), "train_sha256": train.hash, "test_sha256": test.hash}
@@ -62,19 +63,23 @@ def certify_to_folder(
                 certified = ", ".join(f"{100 * share:.0f} % at {r}" for r, share in reached) or "none"
                 progress(request.learner, done, request.trials, f"{rate:,.0f} trials/s, certified so far: {certified}")
 
-        certificate = certify(
+        made = certify(
             train,
             test,
             **request.model_dump(include=_ARGUMENTS),
             store=run.work / "shards",
+            trial_votes=None if deterministic else run.work / TRIAL_VOTES,
             workers=request.workers or _workers(request),
             watch=watch,
         )
+        certificate = replace(made, settings={**made.settings, "draw": chosen.model_dump(mode="json")})
         certificate.save(run.work / "certificate.json")
         search = _search(train, test, certificate) if deterministic and _search_pays(request) else None
         record = summarise(certificate, request.learner, rates[0] if rates else None, search)
         run.keep(record)
-        shutil.rmtree(run.work / "shards", ignore_errors=True)  # the certificate holds their sum
+        shutil.rmtree(
+            run.work / "shards", ignore_errors=True
+        )  # the certificate holds their sum, the file beside it each trial
     return record
 
 
@@ -87,11 +92,22 @@ def _search(train: ImageSet, test: ImageSet, certificate: Certificate) -> Attack
     return AttackSearch(attacked=sum(gaps.values()), gaps=gaps)
 
 
-def _drawable(images: ImageSet, request: CertifyRequest) -> NDArray[np.bool_]:
+def draw_again(source: str, chosen: Draw) -> tuple[ImageSet, ImageSet]:
+    """Training and test images that a draw takes from a source: the same ones whenever the source is the same.
+
+    Raises:
+        DoorwardError: a source that cannot be read, or too few images of the classes asked for.
+    """
+    images = load_images(source, split=chosen.split)
+    images = images.subset(_drawable(images, chosen))
+    return draw_split(images, chosen.classes, chosen.train, chosen.test, chosen.draw)
+
+
+def _drawable(images: ImageSet, chosen: Draw) -> NDArray[np.bool_]:
     """Which images may be drawn ``[N]``: all but the first ``skip`` of the classes asked for."""
-    named = [images.classes.index(c) for c in request.classes if c in images.classes]
-    chosen = np.isin(images.labels, named) if named else np.ones(len(images), bool)
-    return ~chosen | (np.cumsum(chosen) > request.skip)
+    named = [images.classes.index(c) for c in chosen.classes if c in images.classes]
+    of_named = np.isin(images.labels, named) if named else np.ones(len(images), bool)
+    return ~of_named | (np.cumsum(of_named) > chosen.skip)
 
 
 def _workers(request: CertifyRequest) -> int:

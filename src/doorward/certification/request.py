@@ -9,6 +9,17 @@ from pydantic import Field, field_validator
 from doorward.core.settings import Settings
 
 
+class Draw(Settings):
+    """Which images of a source are trained on and tested; a certificate tells it, so that it can be drawn again."""
+
+    classes: tuple[str, ...] = Field((), max_length=1 << 16)
+    train: int = Field(ge=1)
+    test: int = Field(ge=1)
+    draw: int = Field(0, ge=0)
+    skip: int = Field(0, ge=0)
+    split: Literal["train", "test"] = "train"
+
+
 class CertifyRequest(Settings):
     """What ``doorward certify`` was asked for; the descriptions are the help of its options."""
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from doorward.certification.certificate import Certificate
+from doorward.certification.certificate import BESIDE, Certificate
 from doorward.certification.exact.methods.mean_distance import MeanDistanceSettings
 from doorward.certification.exact.methods.nearest_neighbours import NearestNeighboursSettings, Rule
 from doorward.certification.exact.parts.hamming import Bits, hamming_distances
@@ -75,9 +75,8 @@ def attack_search(train: ImageSet, test: ImageSet, certificate: Certificate, bud
         raise DoorwardError(f"attack search: method {certificate.method}; expected one of {', '.join(searches)}")
     if (train.hash, test.hash) != (certificate.train_sha256, certificate.test_sha256):
         raise DoorwardError("attack search: other images than the certificate is about; expected the same two sets")
-    values = dict(certificate.settings)
-    binarise = int(values.pop("binarise"))
-    values.pop("shape")
+    values = {k: v for k, v in certificate.settings.items() if k not in BESIDE}
+    binarise = int(certificate.settings["binarise"])
     settings = methods.get("certify", certificate.method).configure(values)
     best = _Best(certificate.radii, budget)
     searches[certificate.method](

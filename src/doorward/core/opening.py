@@ -15,7 +15,8 @@ MAX_JSON = 64 * 2**20  # bytes of a JSON file; a run of a million images writes 
 _MAX_DEPTH = 64  # of lists and objects in each other
 _MAX_DIGITS = 400  # of one number; the longest float is shorter
 
-_TEXT, _BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"'), re.compile(r"[\[\]{}]")
+# A text that does not end is one match too: to try again at each of its quotes would take for ever.
+_TEXT, _BRACKET = re.compile(r'"(?:[^"\\]++|\\.)*+"?'), re.compile(r"[\[\]{}]")
 
 _KINDS = {
     stat.S_IFDIR: "a folder",

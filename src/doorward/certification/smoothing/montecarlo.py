@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,12 @@ from numpy.typing import NDArray
 
 from doorward.certification.smoothing.noise import check_seed
 from doorward.certification.smoothing.task import NoisyBlock, SmoothingTask
+from doorward.certification.smoothing.trial_votes import write_trial_votes
 from doorward.core import methods
 from doorward.core.errors import DoorwardError
 from doorward.core.methods import Settings
 from doorward.core.progress import Progress
-from doorward.jobs.tasks import Arrays, EngineName, finished, run_tasks
+from doorward.jobs.tasks import Arrays, EngineName, finished, read_result, run_tasks, task_name
 
 Counts = NDArray[np.int64]
 Predict = Callable[[NoisyBlock, Any], NDArray[np.uint8]]
@@ -68,7 +69,10 @@ class Learner:
 
 @dataclass(frozen=True, eq=False)
 class Votes:
-    """``counts`` int64 ``[m, K]``: trials in which each test image got each label; every row sums to ``trials``."""
+    """``counts`` int64 ``[m, K]``: trials in which each test image got each label; every row sums to ``trials``.
+
+    ``trial_votes``: SHA-256 of the file of what each trial voted, where one was asked for.
+    """
 
     counts: Counts
     trials: int
@@ -77,6 +81,7 @@ class Votes:
     task_hash: str
     seconds: float
     trials_per_second: float
+    trial_votes: str | None = None
 
 
 def smooth(
@@ -91,6 +96,7 @@ def smooth(
     device: str = "auto",
     batch: int | None = None,
     shard: int | None = None,
+    trial_votes: Path | str | None = None,
     progress: Progress | None = None,
     watch: Watch | None = None,
 ) -> Votes:
@@ -107,6 +113,7 @@ def smooth(
         device: ``cpu``, ``cuda`` or ``auto``; the noise is the same on all, float training may round differently.
         batch: trials computed together; chosen by memory when None. It changes speed only.
         shard: trials per shard, what a kill can lose; chosen from ``trials`` when None.
+        trial_votes: file to write what each trial voted, for a replay of single trials.
         progress: called after each shard with (learner, trials done, trials in all).
         watch: called after each shard with trials done, trials per second, votes so far.
 
@@ -119,6 +126,8 @@ def smooth(
         if value is not None and value < 1:
             raise DoorwardError(f"certify: {what} = {value}; expected 1 or more")
     items = _shards(task, learner, trials, seed, resolve_device(device), shard or default_shard(trials))
+    if trial_votes is not None:
+        items = [{**item, "kept": True} for item in items]
     shared = {"task": task, "learner": learner, "batch": batch}
 
     def told(done: int, rate: float, counts: Counts) -> None:
@@ -128,9 +137,9 @@ def smooth(
             progress(learner.name, done, trials, f"{rate:,.0f} trials/s")
 
     if store is not None:
-        return _collect(items, shared, Path(store), workers, engine, told)
+        return _collect(items, shared, Path(store), workers, engine, told, trial_votes)
     with tempfile.TemporaryDirectory() as folder:
-        return _collect(items, shared, Path(folder), workers, engine, told)
+        return _collect(items, shared, Path(folder), workers, engine, told, trial_votes)
 
 
 def default_shard(trials: int) -> int:
@@ -170,24 +179,38 @@ def _shards(
 
 
 def count_votes(item: dict[str, Any]) -> Arrays:
-    """Votes of the trials ``start..stop-1``; the task of one shard, run by `doorward.jobs.tasks`."""
+    """Votes of the trials ``start..stop-1``; the task of one shard, run by `doorward.jobs.tasks`.
+
+    Where the item says ``kept``, also what each of them voted.
+    """
+    task, about = item["task"], item["about"]
+    votes, kept = np.zeros((len(task.tests), task.classes), dtype=np.int64), []
+    trials = item["start"], item["stop"]
+    for predicted in predictions(task, item["learner"], about["seed"], *trials, about["device"], item["batch"]):
+        votes += np.stack([(predicted == label).sum(axis=0) for label in range(task.classes)], axis=1)
+        kept += [predicted] if item.get("kept") else []
+    return {"votes": votes, "predicted": np.concatenate(kept)} if kept else {"votes": votes}
+
+
+def predictions(
+    task: SmoothingTask, learner: Learner, seed: int, start: int, stop: int, device: str, batch: int | None = None
+) -> Iterator[NDArray[np.uint8]]:
+    """What the trials ``start..stop-1`` predict, a batch at a time: uint8 ``[trials, m]``."""
     import torch
 
-    task, learner = item["task"], item["learner"]
-    device, seed = item["about"]["device"], item["about"]["seed"]
-    batch = item["batch"] or default_batch(task, device)
+    batch = batch or default_batch(task, device)
     predict = learner.function()
-    votes = np.zeros((len(task.tests), task.classes), dtype=np.int64)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # sums are split by thread: with one thread they are the same for any number of workers
-    try:
-        for start in range(item["start"], item["stop"], batch):
-            block = NoisyBlock(task, seed, start, min(start + batch, item["stop"]), device)
+    for first in range(start, stop, batch):
+        block = NoisyBlock(task, seed, first, min(first + batch, stop), device)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(
+            1
+        )  # sums are split by thread: with one thread they are the same for any number of workers
+        try:
             predicted = predict(block, learner.settings)
-            votes += np.stack([(predicted == label).sum(axis=0) for label in range(task.classes)], axis=1)
-    finally:
-        torch.set_num_threads(threads)
-    return {"votes": votes}
+        finally:
+            torch.set_num_threads(threads)
+        yield predicted
 
 
 def _collect(
@@ -197,6 +220,7 @@ def _collect(
     workers: int,
     engine: EngineName,
     watch: Watch,
+    trial_votes: Path | str | None,
 ) -> Votes:
     task, learner = shared["task"], shared["learner"]
     counts = np.zeros((len(task.tests), task.classes), dtype=np.int64)
@@ -211,4 +235,9 @@ def _collect(
         watch(done, rate, counts)
     if not (counts.sum(axis=1) == done).all():
         raise DoorwardError(f"{store}: votes do not add up to {done} trials; expected shards of this run alone")
-    return Votes(counts, done, items[0]["about"]["seed"], learner, task.hash, time.monotonic() - started, rate)
+    seconds, seed, sha256 = time.monotonic() - started, items[0]["about"]["seed"], None
+    if trial_votes is not None:
+        names = (task_name(count_votes, item) for item in items)  # in the order of their trials
+        parts = (read_result(store, name)["predicted"] for name in names)
+        sha256 = write_trial_votes(trial_votes, parts, done, len(task.tests))
+    return Votes(counts, done, seed, learner, task.hash, seconds, rate, sha256)

@@ -18,6 +18,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
+from doorward.certification.smoothing.radius import rational
 from doorward.core.errors import DoorwardError
 
 Words = NDArray[np.uint64]
@@ -38,10 +39,7 @@ def dyadic(keep: float | str | Decimal | Fraction, domain: int = 2) -> Fraction:
     """
     if domain < 2 or domain > 1 << 15:
         raise DoorwardError(f"domain size {domain}; expected 2 to {1 << 15} values per cell")
-    try:
-        exact = keep if isinstance(keep, Fraction) else Fraction(str(keep))
-    except (ValueError, ZeroDivisionError):
-        raise DoorwardError(f"keep probability {keep!r}; expected a number such as 0.9") from None
+    exact = rational(keep, "keep probability")
     rounded = Fraction(round(exact * _ONE), _ONE)
     if not Fraction(1, domain) < min(exact, rounded) < 1 or rounded == 1:
         raise DoorwardError(f"keep probability {keep}; expected more than 1/{domain} and less than 1")

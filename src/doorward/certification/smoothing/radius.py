@@ -15,7 +15,7 @@ from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
 
-from doorward.core.errors import DoorwardError
+from doorward.core.errors import DoorwardError, show
 
 Number = int | float | str | Decimal | Fraction
 Split = tuple[int, ...]
@@ -28,9 +28,17 @@ _Regions = tuple[tuple[int, int], ...]
 def rational(value: Number, what: str = "number") -> Fraction:
     """An exact rational; a float is read as the decimal that it prints as, so 0.9 is 9/10."""
     try:
-        return value if isinstance(value, Fraction) else Fraction(str(value))
+        return value if isinstance(value, Fraction) else Fraction(_bounded(str(value)))
     except (ValueError, ZeroDivisionError):
-        raise DoorwardError(f"{what} {value!r}; expected a number such as 0.9 or 9/10") from None
+        raise DoorwardError(f"{what} {show(repr(value))}; expected a number such as 0.9 or 9/10") from None
+
+
+def _bounded(text: str) -> str:
+    """The text of a number, but for one so long or of such an exponent that it would take for ever to become one."""
+    _, _, exponent = text.lower().partition("e")
+    if len(text) > 1000 or len(exponent) > 5:
+        raise ValueError("too long")
+    return text
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ class Rule:
         columns = []
         for label, size in enumerate(self.counts):
             m = self.rank(size)
-            bias = self.centre * self.sums[label][m - 1] if self.centre else 0
+            bias = self.centre * self.sums[label][m - 1] if self.centre and m <= size else 0
             far = np.full(len(nearest), _NEVER, dtype=np.int64)
             columns.append(far if m > size else 100 * self.images * nearest[:, label, m - 1] - bias)
         return np.stack(columns, axis=1)

@@ -8,13 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Literal, NamedTuple
+from typing import BinaryIO, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from doorward.core.errors import show
+from doorward.core.errors import DoorwardError, show
+from doorward.core.opening import open_file
+from doorward.data.limits import MAX_ENCODED
 from doorward.data.reading import Resize
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
@@ -104,7 +106,7 @@ def _opened(data: Data) -> Iterator[Image.Image]:
         if isinstance(data, np.ndarray):
             yield Image.fromarray(data[..., 0] if data.shape[-1] == 1 else data)
             return
-        with Image.open(_source(data), formats=FORMATS) as image:
+        with _source(data) as source, Image.open(source, formats=FORMATS) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise BadPictureError(f"{width} x {height} pixels, more than {MAX_PIXELS:,}")
@@ -117,17 +119,26 @@ def _opened(data: Data) -> Iterator[Image.Image]:
         raise BadPictureError("not an image of these formats") from None
     except Exception as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        if isinstance(error, MemoryError):
+            reason = "needs more memory than there is"
         raise BadPictureError(show((reason or type(error).__name__).strip().split("\n")[0])) from error
 
 
-def _source(data: str | bytes | Slice) -> str | BytesIO:
-    if isinstance(data, str):
-        return data
+def _source(data: str | bytes | Slice) -> BinaryIO:
+    """The encoded picture; a pipe is not waited for, and a device not read."""
     if isinstance(data, bytes):
         if not data:
             raise BadPictureError("holds no image bytes")
         return BytesIO(data)
-    with open(data.path, "rb") as file:  # noqa: PTH123 (a Path costs more than the opening)
+    path = data if isinstance(data, str) else data.path
+    try:
+        file = open_file(path, most=MAX_ENCODED if isinstance(data, str) else None)
+    except DoorwardError as error:
+        told, _, expected = str(error).removeprefix(f"{show(path)}: ").partition("; expected ")
+        raise BadPictureError(f"{told}, not {expected}" if expected == "a regular file" else told) from None
+    if isinstance(data, str):
+        return file
+    with file:
         return BytesIO(os.pread(file.fileno(), data.size, data.start))
 
 

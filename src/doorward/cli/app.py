@@ -28,6 +28,7 @@ from doorward.cli.score import score_command
 from doorward.cli.screen import screen_command
 from doorward.cli.train import train_command
 from doorward.cli.verify import verify_command
+from doorward.core import memory
 from doorward.core.errors import DoorwardError
 
 
@@ -70,8 +71,15 @@ def _main(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
+    limit_memory: Annotated[
+        str,
+        typer.Option(
+            "--limit-memory", metavar="SIZE", help="Take no more memory than this, such as 4G, in each process."
+        ),
+    ] = "",
 ) -> None:
-    pass
+    if limit_memory and not memory.limit_memory(memory.parse_size(limit_memory, "--limit-memory")):
+        raise DoorwardError(f"--limit-memory {limit_memory}: this system has no such limit; expected no such option")
 
 
 app.command("audit")(audit_command)
@@ -94,7 +102,7 @@ app.command("methods")(methods_command)
 
 def _after_interrupt() -> str:
     """What there is to go on from."""
-    if sys.argv[1:2] and sys.argv[1] in ("demo", "reproduce"):  # every stage is a run
+    if {"demo", "reproduce"} & set(sys.argv[1:4]):  # every stage is a run; --limit-memory may come first
         return "the same command goes on from what is finished"
     runs = sys.modules.get("doorward.core.runs")  # not imported: nothing was begun
     return str(runs.after_interrupt()) if runs else "nothing of this call is kept"
@@ -114,7 +122,9 @@ def main() -> None:
         code = common.fail(f"{error.filename or 'disk'}: {error.strerror or f'{error} (is the disk full?)'}")
     except Exception as error:
         format_message = getattr(error, "format_message", None)  # typer's usage errors
-        if format_message is None:
+        if memory.out_of_memory(error):
+            code = common.fail("more memory was needed than there is, or than --limit-memory allows; expected enough")
+        elif format_message is None:
             traceback.print_exc()
             code = common.fail("this is a mistake of doorward, not yours; please report it with the lines above")
         else:

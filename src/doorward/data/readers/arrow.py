@@ -106,7 +106,7 @@ def _inside(folder: Path, entry: dict[str, str]) -> Path:
 def _batches(files: Sequence[Path]) -> Iterator[Any]:
     """Record batches of all files in order, checked; the bytes stay in the files until they are used.
 
-    `datasets` writes them plain. Packed ones tell how much memory they want, so a file is first looked through for some.
+    `datasets` writes them plain. Packed ones tell how much memory they want: such files are refused.
     """
     import pyarrow as pa
 

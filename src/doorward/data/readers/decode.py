@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from io import BytesIO
 from typing import BinaryIO, Literal, NamedTuple
@@ -23,6 +23,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"})
 EXPECTED = "a whole PNG, JPEG, WebP, BMP or GIF image"
 MAX_PIXELS = 64_000_000
+_LARGE = 16_000_000  # pixels; such a picture takes up to 0.4 GB while it is decoded
 
 _SIXTEEN_BITS = frozenset({"I;16", "I;16B", "I;16L", "I;16N", "I"})
 _GREY = frozenset({"1", "L", "LA", "La"}) | _SIXTEEN_BITS
@@ -50,6 +51,7 @@ class Slice(NamedTuple):
     size: int
 
 
+Alone = Callable[[], AbstractContextManager[None]]
 Data = str | bytes | Slice | NDArray[np.uint8]
 
 
@@ -157,11 +159,16 @@ def header_size(data: Data) -> tuple[int, int]:
         return image.size
 
 
-def decode(data: Data, plan: Plan) -> tuple[NDArray[np.uint8], list[str]]:
+def decode(data: Data, plan: Plan, alone: Alone = nullcontext) -> tuple[NDArray[np.uint8], list[str]]:
     """Pixels ``[H, W, C]`` of one image, and in words what was converted; call it inside `strict_pillow`.
 
     In this order: first frame, EXIF orientation, 8 bits, transparency over white, resizing (bicubic, antialiased),
     grey to RGB where the set is RGB.
+
+    Args:
+        data: the encoded picture.
+        plan: what it becomes.
+        alone: entered around the decoding of more than 16 megapixels.
 
     Raises:
         BadPictureError: the file cannot be read.
@@ -182,12 +189,13 @@ def decode(data: Data, plan: Plan) -> tuple[NDArray[np.uint8], list[str]]:
             converted.append("enlarged" if min(size) < min(plan.width, plan.height) else "resized")
         if getattr(image, "is_animated", False):
             converted.append("first of several frames")
-        plain = _eight_bits(image, converted)
-        if turn is not None:
-            plain = plain.transpose(turn)
-            converted.append("EXIF orientation applied")
-        if plan.resize is not None:
-            plain = _resized(plain, plan)
+        with alone() if image.width * image.height > _LARGE else nullcontext():
+            plain = _eight_bits(image, converted)
+            if turn is not None:
+                plain = plain.transpose(turn)
+                converted.append("EXIF orientation applied")
+            if plan.resize is not None:
+                plain = _resized(plain, plan)
         if plan.channels == 3 and plain.mode == "L":
             plain = plain.convert("RGB")
             converted.append("grey to RGB")

@@ -80,17 +80,20 @@ def read_idx(images: Path, labels: Path, names: Sequence[str] | None = None) -> 
 def _opened(path: Path, dimensions: int) -> Iterator[tuple[IO[bytes], tuple[int, ...]]]:
     """The file after its header, and the sizes that the header tells."""
     packed = path.suffix == ".gz"
-    with guarded(path, "an IDX file of bytes, whole"):
-        with open_file(path) as raw, cast("IO[bytes]", gzip.GzipFile(fileobj=raw)) if packed else raw as file:
-            held = os.fstat(raw.fileno()).st_size
-            magic = _take(file, 4, path)
-            if magic != bytes((0, 0, 8, dimensions)):
-                raise DoorwardError(f"{show(path)}: begins with {magic.hex()}; expected 000008{dimensions:02d} (IDX)")
-            sizes = struct.unpack(f">{dimensions}I", _take(file, 4 * dimensions, path))
-            promised = math.prod(sizes) + 4 + 4 * dimensions
-            if promised > held * (MAX_DEFLATE if packed else 1):
-                raise DoorwardError(f"{show(path)}: {held} bytes for sizes {list(sizes)}; expected {promised}")
-            yield file, sizes
+    with (
+        guarded(path, "an IDX file of bytes, whole"),
+        open_file(path) as raw,
+        cast("IO[bytes]", gzip.GzipFile(fileobj=raw)) if packed else raw as file,
+    ):
+        held = os.fstat(raw.fileno()).st_size
+        magic = _take(file, 4, path)
+        if magic != bytes((0, 0, 8, dimensions)):
+            raise DoorwardError(f"{show(path)}: begins with {magic.hex()}; expected 000008{dimensions:02d} (IDX)")
+        sizes = struct.unpack(f">{dimensions}I", _take(file, 4 * dimensions, path))
+        promised = math.prod(sizes) + 4 + 4 * dimensions
+        if promised > held * (MAX_DEFLATE if packed else 1):
+            raise DoorwardError(f"{show(path)}: {held} bytes for sizes {list(sizes)}; expected {promised}")
+        yield file, sizes
 
 
 def _take(file: IO[bytes], size: int, path: Path) -> bytes:

@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo test lint docs bench clean
+.PHONY: demo test lint docs bench fuzz clean
 
 demo: $(READY)
 	$(BIN)/doorward demo
@@ -24,6 +24,13 @@ docs: $(READY)
 
 bench: $(READY)
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks
+
+# Other damages with: make fuzz SEED=1 SECONDS=600
+SEED ?= 0
+SECONDS ?= 60
+
+fuzz: $(READY)
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks fuzz --seconds $(SECONDS) --seed $(SEED)
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || python3 -m venv $(VENV)

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import ForkContext, ForkProcess
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 
 from benchmarks.fuzzing import child
@@ -37,27 +37,27 @@ class _Worker:
     since: float = field(default_factory=time.monotonic)
 
 
-def _seeds(context: ForkContext) -> dict[str, Seed]:
+def _seeds(readers: str) -> dict[str, Seed]:
     """Made in a child, since what makes them starts threads, and the children that read are forked from here."""
+    context = multiprocessing.get_context("fork")
     receiving, sending = context.Pipe(False)
     process = context.Process(target=lambda: sending.send(make()))
     process.start()
     sending.close()
-    found: dict[str, Seed] = receiving.recv()
+    made: dict[str, Seed] = receiving.recv()
     process.join()
+    found = {name: seed for name, seed in made.items() if any(word in name for word in readers.split("+"))}
+    if not found:
+        raise SystemExit(f"fuzz: no reader {readers!r}; expected words of {'; '.join(made)}, with + between them")
     return found
 
 
 class Fuzz:
     """A run: which readers, how long, and what came of every case."""
 
-    def __init__(self, seed: int, jobs: int, readers: str = "") -> None:
+    def __init__(self, seeds: dict[str, Seed], seed: int, jobs: int) -> None:
         self.context = multiprocessing.get_context("fork")
-        self.seed, self.jobs = seed, jobs
-        made = _seeds(self.context)
-        self.seeds = {name: seed for name, seed in made.items() if any(word in name for word in readers.split("+"))}
-        if not self.seeds:
-            raise SystemExit(f"fuzz: no reader {readers!r}; expected words of {'; '.join(made)}, with + between them")
+        self.seeds, self.seed, self.jobs = seeds, seed, jobs
         self.counts: dict[str, Counter[str]] = {name: Counter() for name in self.seeds}
         self.workers: list[_Worker] = []
         self.begun = dict.fromkeys(self.seeds, 0)
@@ -148,7 +148,7 @@ def main(seconds: int | None = None, seed: int = 0, jobs: int = 1, readers: str 
     """Try for so many seconds, and write the table of all readers; ends with an error where a case failed."""
     seconds = SECONDS if seconds is None else seconds
     os.environ["OMP_NUM_THREADS"] = "1"
-    fuzz = Fuzz(seed, jobs, readers)
+    fuzz = Fuzz(_seeds(readers), seed, jobs)
     started = time.monotonic()
     fuzz.run(seconds)
     spent = time.monotonic() - started

@@ -120,7 +120,7 @@ def _peak(reset: bool = False) -> int:
 
 
 def _strays(place: Path, seed: Seed) -> list[str]:
-    """Files that the case has made out of its place."""
+    """Files that the case has made out of its place; they are removed."""
     top = place
     for _ in _DEEP.parts:
         top = top.parent
@@ -134,4 +134,6 @@ def _strays(place: Path, seed: Seed) -> list[str]:
     found += [str(path) for path in (place / "cache").iterdir() if path.name not in ("archives", "decoded")]
     known = {place / "case" / name for name in seed.files}
     found += [str(path) for path in (place / "case").rglob("*") if path.is_file() and path not in known]
+    for path in map(Path, found):  # the next case is not to blame
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     return found

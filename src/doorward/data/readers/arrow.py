@@ -65,17 +65,17 @@ def _read(folder: Path, reading: Reading) -> ImageSet:
     image, label = _column(_IMAGES, columns, folder), _column(_LABELS, columns, folder)
     values: list[Any] = []
     paths: list[Any] = []
-    known: dict[Any, Any] = {}
+    seen: dict[Any, Any] = {}
     for batch in _batches(files):
         if len(values) + batch.num_rows > MAX_IMAGES:
             raise DoorwardError(f"{show(folder)}: more than {MAX_IMAGES:,} rows; expected fewer")
         _check_label(batch.column(label).type, folder)
-        values += [known.setdefault(value, value) for value in batch.column(label).to_pylist()]
+        values += [seen.setdefault(value, value) for value in batch.column(label).to_pylist()]
         pictures = batch.column(image)
         paths += _field(pictures, "path", folder) or [None] * len(pictures)
-    if any(not isinstance(value, int | str) for value in known):
+    if any(not isinstance(value, int | str) for value in seen):
         raise DoorwardError(f"{show(folder)}: labels that are neither numbers nor text; expected one per image")
-    if long := next((value for value in known if isinstance(value, str) and len(value) > MAX_NAME), None):
+    if long := next((value for value in seen if isinstance(value, str) and len(value) > MAX_NAME), None):
         raise DoorwardError(f"{show(folder)}: a label of {len(long):,} characters; expected at most {MAX_NAME}")
     numbers = all(isinstance(value, int) for value in values)
     labels = np.array(values, np.int64) if numbers else text_labels([str(value) for value in values])

@@ -54,7 +54,7 @@ def read_npz(path: Path, split: Split) -> ImageSet:
         members = {Path(name).stem.lower(): name for name in archive.namelist() if name.endswith(".npy")}
         images, labels = _pick(members, split, path)
         names = next((members[n] for n in _NAMES if n in members), None)
-        with cast("zipfile.ZipExtFile", archive.open(images)) as file:
+        with archive.open(images) as file:
             header = _read_header(archive, images, file, path)
             count = header.shape[0] if header.shape else 0
             if count > MAX_IMAGES:
@@ -68,7 +68,7 @@ def read_npz(path: Path, split: Split) -> ImageSet:
 
 def _labels(archive: zipfile.ZipFile, name: str, count: int, path: Path) -> NDArray[Any]:
     """The labels, whose number and size are looked at before they are read."""
-    with cast("zipfile.ZipExtFile", archive.open(name)) as file:
+    with archive.open(name) as file:
         header = _read_header(archive, name, file, path)
         if header.shape not in ((count,), (count, 1)):
             told = f"labels of shape {list(header.shape)} for {count} images"
@@ -81,7 +81,7 @@ def _labels(archive: zipfile.ZipFile, name: str, count: int, path: Path) -> NDAr
 
 
 def _texts(archive: zipfile.ZipFile, name: str, what: str, most: int, path: Path) -> list[str]:
-    with cast("zipfile.ZipExtFile", archive.open(name)) as file:
+    with archive.open(name) as file:
         header = _read_header(archive, name, file, path)
         if len(header.shape) != 1 or header.dtype.kind != "U":
             raise DoorwardError(f"{show(path)}: {what} of type {header.dtype}; expected a list of text")
@@ -113,14 +113,14 @@ def _pick(members: dict[str, str], split: Split, path: Path) -> tuple[str, str]:
     raise DoorwardError(f"{show(path)}: arrays {found[:200]}; expected images and labels (or x_{split} and y_{split})")
 
 
-def _read_header(archive: zipfile.ZipFile, name: str, file: zipfile.ZipExtFile, path: Path) -> _Header:
+def _read_header(archive: zipfile.ZipFile, name: str, file: IO[bytes], path: Path) -> _Header:
     """The shape and type of a member, checked against the bytes that are really there."""
     where = f"{show(path)}: {show(name)}"
     with guarded(where, "a NumPy array"):
         version = np.lib.format.read_magic(file)
         if version not in ((1, 0), (2, 0)):
             raise DoorwardError(f"{where}: .npy version {version}; expected 1.0 or 2.0")
-        if version == (2, 0) and int.from_bytes(file.peek(4)[:4], "little") > _MAX_HEADER:
+        if version == (2, 0) and int.from_bytes(cast("zipfile.ZipExtFile", file).peek(4)[:4], "little") > _MAX_HEADER:
             raise DoorwardError(f"{where}: a header of more than {_MAX_HEADER:,} bytes; expected fewer")
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(file)

@@ -341,6 +341,25 @@ def test_a_process_that_hangs_dies_or_grows_is_told_with_its_pictures(monkeypatc
     assert [rows for rows, _ in decoding._in_processes(iter([task(take, "e")]), 2)] == [1]
 
 
+def nothing(*_: object) -> decoding.Outcome:
+    return decoding.Outcome()
+
+
+@pytest.mark.parametrize(("size", "most"), [(10, 7), (600, 1)])
+def test_no_more_pictures_are_handed_over_than_fit(monkeypatch, size, most):
+    monkeypatch.setattr(decoding, "_IN_FLIGHT", 1000)
+    asked: list[int] = []
+
+    def tasks():
+        for number in range(12):
+            asked.append(number)
+            yield 1, nothing, ("file", 0, [bytes(size)], number, Plan(1, 1, 1, None))
+
+    for done, _ in enumerate(decoding._in_processes(tasks(), 2), 1):
+        assert len(asked) <= done + most
+    assert len(asked) == done == 12
+
+
 def test_compressed_arrow_batches_are_refused(tmp_path):
     pa = pytest.importorskip("pyarrow", reason="pyarrow (doorward[arrow]) is not installed")
     table = pa.table({"image": pa.array([b"x"] * 4), "label": pa.array([0, 0, 1, 1])})

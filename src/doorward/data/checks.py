@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -44,7 +45,7 @@ def class_names(names: Sequence[object], where: object) -> tuple[str, ...]:
         if problem:
             raise DoorwardError(f"{show(where)}: class name {ascii(name)[:120]} {problem}")
     if len(set(found)) < len(found):
-        twice = next(name for i, name in enumerate(found) if name in found[:i])
+        twice, _ = Counter(found).most_common(1)[0]
         raise DoorwardError(f"{show(where)}: class name {twice!r} appears twice; expected different names")
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,7 +18,16 @@ from numpy.typing import NDArray
 from doorward.core.errors import DoorwardError, show
 from doorward.core.memory import limit_growth
 from doorward.core.progress import display
-from doorward.data.readers.decode import Alone, BadPictureError, Data, Plan, UnlikeError, decode, strict_pillow
+from doorward.data.readers.decode import (
+    Alone,
+    BadPictureError,
+    Data,
+    Plan,
+    Slice,
+    UnlikeError,
+    decode,
+    strict_pillow,
+)
 
 try:
     import fcntl
@@ -31,6 +40,7 @@ _MOST_PROCESSES = 8  # of some 80 MB each
 _WORTH_PROCESSES = 500  # pictures
 _SECONDS = 2.0  # of work, before processes are started, which takes half a second
 _ROOM = 3 * 2**30  # bytes that a process may take to decode; a WebP of 64 megapixels takes half
+_IN_FLIGHT = 2**30  # bytes of encoded pictures that are handed over ahead
 _PATIENCE, _PATIENCE_PER_PICTURE = 60, 20  # seconds; the largest picture takes a few, and may wait for others
 _PER_PICTURE, _PER_BYTE = 1e-4, 2e-8  # seconds, roughly: to open one, and to decode
 
@@ -133,6 +143,12 @@ def decode_all(
 Task = tuple[int, Callable[..., Outcome], tuple[Any, ...]]
 
 
+def _held(waiting: Iterable[tuple[Task, Any]]) -> int:
+    """Bytes of the encoded pictures that were handed over and are not decoded yet, where they are no files."""
+    items = (item for task, _ in waiting for item in task[2][-3] if not isinstance(item, str | Slice))
+    return sum(item.nbytes if isinstance(item, np.ndarray) else len(item) for item in items)
+
+
 def _pictures(first: Task, last: Task) -> str:
     """The pictures from one task to another, as a person finds them."""
     begin, end = first[2], last[2]
@@ -185,7 +201,7 @@ def _in_processes(tasks: Iterator[Task], processes: int) -> Iterator[tuple[int, 
     try:
         for task in tasks:
             waiting.append((task, pool.submit(task[1], *task[2])))
-            if len(waiting) > 3 * processes:
+            while len(waiting) > 3 * processes or (len(waiting) > 1 and _held(waiting) > _IN_FLIGHT):
                 yield first()
         while waiting:
             yield first()

@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo test lint docs bench supply clean
+.PHONY: demo test lint docs bench fuzz supply clean
 
 demo: $(READY)
 	$(BIN)/doorward demo
@@ -24,6 +24,13 @@ docs: $(READY)
 
 bench: $(READY)
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks
+
+# Other damages with: make fuzz SEED=1 SECONDS=600
+SEED ?= 0
+SECONDS ?= 60
+
+fuzz: $(READY)
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks fuzz --seconds $(SECONDS) --seed $(SEED)
 
 # Nothing is installed whose hash is not listed. LOCKED= (empty) takes the versions alone, for other builds of torch.
 LOCKED ?= supply/locked.txt

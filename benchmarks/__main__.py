@@ -28,6 +28,7 @@ NAMES = (
     "open_files",
     "decode_speed",
     "large",
+    "fuzz",
 )
 
 RESUMABLE = (
@@ -40,11 +41,15 @@ def main() -> None:
     """Run what was asked for, in this process, one after another."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; default all")
-    parser.add_argument("--jobs", type=int, default=1, help=f"processes, of {', '.join(RESUMABLE)}")
+    parser.add_argument("--jobs", type=int, default=1, help=f"processes, of fuzz, {', '.join(RESUMABLE)}")
     parser.add_argument("--rows", type=int, help=f"so many nets alone, of {', '.join(RESUMABLE)}")
+    parser.add_argument("--seconds", type=int, help="how long fuzz tries; 60 unless given")
+    parser.add_argument("--seed", type=int, default=0, help="of fuzz: other damages")
+    parser.add_argument("--readers", default="", help="of fuzz: those alone with this in their name; tar+zip for both")
     given = parser.parse_args()
     asked = given.names or NAMES
     own = {name: {"jobs": given.jobs, "rows": given.rows} for name in RESUMABLE}
+    own["fuzz"] = {"jobs": given.jobs, "seconds": given.seconds, "seed": given.seed, "readers": given.readers}
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for name in asked:
         if name not in NAMES:

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from doorward.core.errors import DoorwardError
-from doorward.data.readers.parquet import _locked
+from doorward.core.tables import locked
 from doorward.data.sources import load_images
 
 PIXELS = hnp.arrays(np.uint8, st.tuples(st.integers(4, 8), st.integers(1, 6), st.integers(1, 6), st.just(3)))
@@ -201,7 +201,7 @@ def test_duckdb_reaches_nothing_but_the_files_given(tmp_path):
     secret = tmp_path / "secret.csv"
     secret.write_text("a\n1\n")
     allowed = write_parquet(tmp_path / "set.parquet", "x INTEGER", [(1,)])
-    with _locked([allowed]) as connection:
+    with locked([allowed]) as connection:
         assert connection.execute("SELECT x FROM read_parquet(?)", [str(allowed)]).fetchall() == [(1,)]
         for query in (
             f"SELECT * FROM read_csv('{secret}')",

@@ -28,6 +28,7 @@ from doorward.cli.score import score_command
 from doorward.cli.screen import screen_command
 from doorward.cli.train import train_command
 from doorward.cli.verify import verify_command
+from doorward.core import memory
 from doorward.core.errors import DoorwardError
 
 
@@ -94,8 +95,15 @@ def _main(
             "exactly with the same number.",
         ),
     ] = None,
+    limit_memory: Annotated[
+        str,
+        typer.Option(
+            "--limit-memory", metavar="SIZE", help="Take no more memory than this, such as 4G, in each process."
+        ),
+    ] = "",
 ) -> None:
-    pass
+    if limit_memory and not memory.limit_memory(memory.parse_size(limit_memory, "--limit-memory")):
+        raise DoorwardError(f"--limit-memory {limit_memory}: this system has no such limit; expected no such option")
 
 
 app.command("audit")(audit_command)
@@ -118,7 +126,7 @@ app.command("methods")(methods_command)
 
 def _after_interrupt() -> str:
     """What there is to go on from."""
-    if {"demo", "reproduce"} & set(sys.argv[1:4]):  # every stage is a run; --threads N may stand before
+    if {"demo", "reproduce"} & set(sys.argv[1:6]):  # every stage is a run; --threads N and the like may stand before
         return "the same command goes on from what is finished"
     runs = sys.modules.get("doorward.core.runs")  # not imported: nothing was begun
     return str(runs.after_interrupt()) if runs else "nothing of this call is kept"
@@ -138,7 +146,9 @@ def main() -> None:
         code = common.fail(f"{error.filename or 'disk'}: {error.strerror or f'{error} (is the disk full?)'}")
     except Exception as error:
         format_message = getattr(error, "format_message", None)  # typer's usage errors
-        if format_message is None:
+        if memory.out_of_memory(error):
+            code = common.fail("more memory was needed than there is, or than --limit-memory allows; expected enough")
+        elif format_message is None:
             traceback.print_exc()
             code = common.fail("this is a mistake of doorward, not yours; please report it with the lines above")
         else:

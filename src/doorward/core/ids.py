@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, overload
 
@@ -11,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from doorward.core.files import atomic_write
+from doorward.core.opening import open_file
 
 _LONGEST = 4096  # characters, as long as a path can be
+_LONGEST_LINE = 12 * _LONGEST + 3  # bytes: a character beyond 16 bits is two escapes of six; quotes and the line's end
 _PER_STEP = 65_536
 
 
@@ -87,16 +91,27 @@ class Ids(Sequence[str]):
         """Read what `save` wrote.
 
         Raises:
-            ValueError: another number of names, or lines that are no text.
+            DoorwardError: no regular file, or a link out of its folder.
+        ValueError: another number of names, or lines that are no text.
         """
         path = Path(path)
-        if not path.exists():
+        if not os.path.lexists(path):
             return cls(count)
-        with path.open(encoding="ascii") as file:
-            names = [json.loads(line) for line in file]
-        if len(names) != count or not all(isinstance(name, str) and len(name) <= _LONGEST for name in names):
-            raise ValueError(f"{path.name}: {len(names)} names for {count} images")
+        with open_file(path, inside=path.parent) as file:
+            names = [_name(path, line) for line in islice(iter(lambda: file.readline(_LONGEST_LINE), b""), count + 1)]
+        if len(names) != count:
+            told = f"more than {count}" if len(names) > count else str(len(names))
+            raise ValueError(f"{path.name}: {told} names for {count} images")
         return cls(names)
+
+
+def _name(path: Path, line: bytes) -> str:
+    if len(line) == _LONGEST_LINE and not line.endswith(b"\n"):
+        raise ValueError(f"{path.name}: a line of more than {_LONGEST_LINE:,} bytes")
+    name = json.loads(line.decode("ascii")) if line[:1] == b'"' else None
+    if not isinstance(name, str) or len(name) > _LONGEST:
+        raise ValueError(f"{path.name}: a line that is no text of at most {_LONGEST:,} characters")
+    return name
 
 
 def _text(value: object) -> str:

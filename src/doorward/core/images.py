@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from doorward.core.errors import DoorwardError
 from doorward.core.files import write_array, write_json
 from doorward.core.ids import Ids
-from doorward.core.memmaps import create, release
+from doorward.core.memmaps import create, open_array, release
+from doorward.core.opening import read_json
 from doorward.core.progress import printable
 
 _ROWS_PER_CHUNK = 4096
@@ -204,13 +205,18 @@ class ImageSet:
         """Open a set that `save` wrote; the pixels stay on disk (memory-mapped)."""
         folder = Path(folder)
         try:
-            about = json.loads((folder / "images.json").read_text())
-            # open_memmap, not np.load: it takes the .npy format alone, never a zip file or a pickle
-            pixels = np.lib.format.open_memmap(folder / "images.npy", mode="r")
-            labels = np.array(np.lib.format.open_memmap(folder / "labels.npy", mode="r"))
+            about = read_json(folder / "images.json", inside=folder)
+            # open_array, not np.load: it takes the .npy format alone, never a zip file or a pickle
+            pixels = open_array(folder / "images.npy", inside=folder)
+            held = open_array(folder / "labels.npy", inside=folder)
+            if held.shape != pixels.shape[:1] or held.dtype != np.int64:
+                raise ValueError(f"labels of shape {held.shape} and type {held.dtype} for {len(pixels)} images")
+            labels = np.array(held)
             classes, name = tuple(map(str, about["classes"])), str(about["name"])
             provenance = dict(about.get("provenance", {}))
             ids = Ids.load(folder / "ids.jsonl", len(labels))
+        except DoorwardError:
+            raise
         except Exception as error:  # whatever NumPy and json meet in files that anyone may have written
             reason = ascii(str(error).split("\n")[0])[1:-1]
             raise DoorwardError(

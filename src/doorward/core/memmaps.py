@@ -10,6 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from doorward.core.opening import open_file
+
+_MAX_HEADER = 10_000  # bytes, as NumPy has it
+
 
 def create(path: Path | str, dtype: DTypeLike, shape: tuple[int, ...]) -> np.memmap[Any, Any]:
     """A new ``.npy`` file, mapped for writing, with its disk space reserved.
@@ -28,6 +32,22 @@ def create(path: Path | str, dtype: DTypeLike, shape: tuple[int, ...]) -> np.mem
                 path.unlink()
                 raise OSError(error.errno, error.strerror, str(path)) from None
     return array
+
+
+def open_array(path: Path | str, *, inside: Path | str | None = None) -> np.memmap[Any, Any]:
+    """Map an ``.npy`` file for reading, whoever made it; never a pickle.
+
+    Raises:
+        DoorwardError: no regular file, or one that leaves the folder ``inside``.
+        ValueError: no such array, or fewer bytes than its shape tells.
+    """
+    with open_file(path, inside=inside) as file:
+        head = file.read(12)
+    if len(head) < 12 or not head.startswith(np.lib.format.MAGIC_PREFIX):
+        raise ValueError("no .npy file")
+    if head[6] > 1 and int.from_bytes(head[8:12], "little") > _MAX_HEADER:  # which NumPy would read before it looks
+        raise ValueError(f"a header of more than {_MAX_HEADER:,} bytes")
+    return np.lib.format.open_memmap(path, mode="r")
 
 
 def release(array: NDArray[Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -11,13 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from doorward.core.errors import DoorwardError, show
+from doorward.data.limits import MAX_CLASSES, MAX_IMAGES, MAX_NAME
 
 Split = Literal["train", "test"]
-
-MAX_CLASSES = 65_536
-MAX_NAME = 100
-# Deflate cannot do better than 1032 : 1 (zlib's own documentation), so a header that promises more is a bomb.
-MAX_DEFLATE = 1032
 
 _REFUSED_CATEGORIES = {"Cc", "Cs", "Zl", "Zp"}
 _TURNS_TEXT_ROUND = set("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -32,6 +29,8 @@ def guarded(where: object, expected: str) -> Iterator[None]:
         raise
     except Exception as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        if isinstance(error, MemoryError):
+            reason = "more than the memory there is"
         first = show((reason or type(error).__name__).strip().split("\n")[0])
         raise DoorwardError(f"{show(where)}: {first}; expected {expected}") from error
 
@@ -46,7 +45,7 @@ def class_names(names: Sequence[object], where: object) -> tuple[str, ...]:
         if problem:
             raise DoorwardError(f"{show(where)}: class name {ascii(name)[:120]} {problem}")
     if len(set(found)) < len(found):
-        twice = next(name for i, name in enumerate(found) if name in found[:i])
+        twice, _ = Counter(found).most_common(1)[0]
         raise DoorwardError(f"{show(where)}: class name {twice!r} appears twice; expected different names")
     return found
 
@@ -84,27 +83,26 @@ def name_labels(
         raise DoorwardError(f"{show(where)}: labels of shape {shape} for {count} images; expected one label per image")
     if count == 0:
         raise DoorwardError(f"{show(where)}: holds no images; expected at least two classes of two images")
-    if labels.dtype.kind == "U":
-        found, numbers = np.unique(labels, return_inverse=True)
-        if names is not None:
-            return _look_up(found, numbers, names, where)
-        return numbers.reshape(-1).astype(np.int64), class_names(list(found), where)
+    if count > MAX_IMAGES:
+        raise DoorwardError(f"{show(where)}: {count:,} images; expected at most {MAX_IMAGES:,}")
+    if labels.dtype.kind in "UT":
+        texts = labels.tolist()
+        known = sorted(set(texts)) if names is None else list(names)
+        classes = class_names(known, where)
+        return _numbered(texts, classes, where), classes
     if labels.dtype.kind not in "iu":
         raise DoorwardError(f"{show(where)}: labels of type {labels.dtype}; expected integers or text")
     return _check_range(labels, names, where)
 
 
-def _look_up(
-    found: NDArray[Any], numbers: NDArray[Any], names: Sequence[object], where: object
-) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Text labels against given class names: the given order decides the numbers."""
-    known = class_names(names, where)
-    place = {name: i for i, name in enumerate(known)}
-    strange = [str(name) for name in found if str(name) not in place]
-    if strange:
-        raise DoorwardError(f"{show(where)}: label {ascii(strange[0])[:120]}; expected one of {len(known)} class names")
-    to_number = np.array([place[str(name)] for name in found], dtype=np.int64)
-    return to_number[numbers.reshape(-1)], known
+def _numbered(texts: Sequence[str], classes: Sequence[str], where: object) -> NDArray[np.int64]:
+    """Text labels as numbers of the classes, whose order decides them."""
+    place = {name: i for i, name in enumerate(classes)}
+    try:
+        return np.fromiter((place[text] for text in texts), np.int64, len(texts))
+    except KeyError as error:
+        told = ascii(error.args[0])[:120]
+        raise DoorwardError(f"{show(where)}: label {told}; expected one of {len(classes)} class names") from None
 
 
 def _check_range(
@@ -120,11 +118,14 @@ def _check_range(
 
 
 def text_labels(labels: Sequence[str]) -> NDArray[Any]:
-    """Labels written as text: integers when every one is a plain non-negative integer, else text."""
-    numeric = {t for t in set(labels) if t.isascii() and t.isdigit() and len(t) < 10 and str(int(t)) == t}
-    if labels and numeric >= set(labels):
+    """Labels written as text: integers when every one is a plain non-negative integer, else text of its own length.
+
+    NumPy's own text is padded to the longest, so that one long label among many short ones would fill the memory.
+    """
+    known = set(labels)
+    if known and all(t.isascii() and t.isdigit() and len(t) < 10 and str(int(t)) == t for t in known):
         return np.array([int(t) for t in labels], dtype=np.int64)
-    return np.array(labels, dtype=np.str_)
+    return np.array(labels, dtype=np.dtypes.StringDType())
 
 
 def check_auditable(labels: NDArray[np.int64], classes: Sequence[str], where: object) -> None:

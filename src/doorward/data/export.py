@@ -19,7 +19,9 @@ from PIL import Image
 from doorward.core.errors import DoorwardError, OutputExistsError, show
 from doorward.core.images import ImageSet
 from doorward.core.memmaps import release
+from doorward.core.opening import open_file
 from doorward.core.progress import display
+from doorward.data.limits import MAX_ENCODED
 from doorward.data.readers.decode import ENDINGS
 
 Format = Literal["folder", "csv", "parquet", "npz", "ids"]
@@ -148,7 +150,8 @@ class _Export:
     def encoded(self, index: int, original: Path | None) -> bytes:
         """The file of an image: the original one, else a PNG of its pixels."""
         if original is not None:
-            return original.read_bytes()
+            with open_file(original, most=MAX_ENCODED, inside=self.root) as file:
+                return file.read()
         buffer, pixels = io.BytesIO(), self.images.pixels[index]
         Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(buffer, "PNG")
         return buffer.getvalue()

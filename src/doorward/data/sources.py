@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from doorward.core.errors import DoorwardError, NoSplitError, show
 from doorward.core.images import ImageSet
-from doorward.core.opening import read_json
+from doorward.core.opening import check_file, read_json
 from doorward.core.settings import build_settings
 from doorward.data.checks import Split, class_names, guarded
 from doorward.data.named import catalogue, find, load_named
@@ -171,16 +172,18 @@ def _from_folder(path: Path, reading: Reading, base: Path) -> tuple[ImageSet, st
         raise DoorwardError(f"{show(path)}: an empty folder; expected {_KINDS}")
     if "images.npy" in names:
         _only_train(path, split)
+        _check_inside(path, path, ("images.npy", "labels.npy", "images.json", "ids.jsonl"))
         saved = _saved(path)
         return saved, saved.name
     if "run.json" in names:
-        verb = show(read_json(path / "run.json").get("verb"))
+        verb = show(read_json(path / "run.json", inside=path).get("verb"))
         raise DoorwardError(f"{show(path)}: a run of 'doorward {verb}' without images; expected one with images.npy")
     for folder in (path, *(path / known for known in _KNOWN_FOLDERS)):
         if folder.is_dir():
-            images = _raw(folder, [entry.name for entry in visible(folder)], reading)
+            images = _raw(path, folder, [entry.name for entry in visible(folder)], reading)
             if images is not None:
                 return images, f"{called}-{split}"
+    _check_inside(path, path, [name for name in names if name.lower().endswith(".tar")])
     if shards := shards_in(path, names, split):
         if split == "test" and not all(shard.name.startswith("test") for shard in shards):
             _only_train(path, split)
@@ -199,18 +202,28 @@ def _holds_class_folders(path: Path) -> bool:
     return path.is_dir() and all(entry.is_dir() for entry in visible(path))
 
 
-def _raw(path: Path, names: list[str], reading: Reading) -> ImageSet | None:
-    """The set in a folder of raw files, or None for a folder of another kind."""
+def _check_inside(root: Path, folder: Path, names: Sequence[str]) -> None:
+    """Refuse pipes, devices and links out of the folder that the user named; a file named itself may be a link."""
+    for name in names:
+        if os.path.lexists(folder / name):
+            check_file(folder / name, inside=root)
+
+
+def _raw(root: Path, path: Path, names: list[str], reading: Reading) -> ImageSet | None:
+    """The set in a folder of raw files below the one that the user named, or None for a folder of another kind."""
     split = reading.split
     if is_saved_dataset(names):
         return read_saved_dataset(path, names, reading)
     if found := find_idx(names, split):
+        _check_inside(root, path, found)
         return read_idx(path / found[0], path / found[1])
     if files := find_binary(names, split):
+        _check_inside(root, path, files)
         return read_binary(path, files)
     refuse_python_version(path, names)
     tables = [name for name in names if name.lower().endswith(".parquet") and name != "truth.parquet"]
     if parts := [name for name in tables if name.startswith(f"{split}-") or name == f"{split}.parquet"]:
+        _check_inside(root, path, parts)
         return read_parquet([path / name for name in parts], path, reading)
     if tables or any(is_idx(name) for name in names):
         raise NoSplitError(f"{show(path)}: holds no files of the {split} split; expected names that begin with it")
@@ -220,7 +233,7 @@ def _raw(path: Path, names: list[str], reading: Reading) -> ImageSet | None:
 def _saved(path: Path) -> ImageSet:
     """A set that doorward wrote, checked against the hash that it wrote beside it."""
     images = ImageSet.load(path)
-    expected = read_json(path / "images.json").get("sha256")
+    expected = read_json(path / "images.json", inside=path).get("sha256")
     if images.hash != expected:
         raise DoorwardError(
             f"{show(path)}: content hashes to {images.hash[:16]}..., images.json says {show(expected)[:16]}...; "

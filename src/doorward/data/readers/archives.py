@@ -8,18 +8,18 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-import tarfile
 import zipfile
 from pathlib import Path, PurePosixPath
 from typing import IO
 
 from doorward.core.errors import DoorwardError, show
+from doorward.core.opening import open_file
 from doorward.data.cache import cache_root, file_state, fingerprint, need_space, new_folder, touch_and_prune
-from doorward.data.checks import MAX_DEFLATE, guarded
+from doorward.data.checks import guarded
+from doorward.data.limits import MAX_DEFLATE, MAX_ENTRIES, most_unpacked
+from doorward.data.readers.tars import STEP, entry_name, expect_end, members, opened_tar
 
 ENDINGS = (".tar", ".tar.gz", ".tgz", ".zip")
-MAX_ENTRIES = 5_000_000
-_MAX_PADDING = 16 * 2**20
 _MAX_NAME = 255  # bytes of one component, as file systems have it
 _MAX_DEPTH = 64
 
@@ -71,27 +71,21 @@ def untar(path: Path, folder: Path, only: str = "") -> None:
     Raises:
         DoorwardError: an entry that is a link, a device or sparse, leaves the folder, or comes twice; a bomb.
     """
-    with tarfile.open(path, "r:*") as archive:
-        written, most = 0, MAX_DEFLATE * (path.stat().st_size + _MAX_PADDING)
-        for number, member in enumerate(archive):
-            if number >= MAX_ENTRIES:
-                raise DoorwardError(f"{show(path)}: more than {MAX_ENTRIES} entries; expected fewer")
+    with opened_tar(path) as archive:
+        written, most = 0, most_unpacked(path.stat().st_size)
+        for member in members(archive, path, MAX_ENTRIES):
             if not member.name.startswith(only):
                 continue
             written += member.size
             where = entry_name(path, member.name)
             if written > most:
-                raise DoorwardError(f"{where}: {path.stat().st_size} bytes cannot unpack to {written}; a bomb")
+                raise DoorwardError(f"{where}: {written:,} bytes so far; expected at most {most:,} in all, a bomb")
             if written > 2**30:
                 need_space(folder, member.size, path)
             if not (member.isdir() or member.isreg()) or member.issparse():
                 raise DoorwardError(f"{where} is a link or a device; expected files and folders")
             _write(archive.extractfile(member), folder, _components(member.name, where), where)
         expect_end(archive, path)
-
-
-def entry_name(path: Path, name: str) -> str:
-    return f"{show(path)}: entry {ascii(name)[:200]}"
 
 
 def _components(name: str, where: str) -> tuple[str, ...]:
@@ -118,28 +112,20 @@ def _write(source: IO[bytes] | None, folder: Path, parts: tuple[str, ...], where
     except (FileExistsError, IndexError):
         raise DoorwardError(f"{where} is there already; expected every file once") from None
     with source, os.fdopen(made, "wb") as out:
-        shutil.copyfileobj(source, out, 2**20)
-
-
-def expect_end(archive: tarfile.TarFile, path: Path) -> None:
-    """A file cut between two entries lacks the block of zeros; reading on to the end checks gzip's own checksum."""
-    if archive.fileobj is None:
-        return
-    archive.fileobj.seek(archive.offset)
-    if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-        raise DoorwardError(f"{show(path)}: ends without an end mark; expected a whole archive")
-    if len(archive.fileobj.read(_MAX_PADDING)) == _MAX_PADDING:
-        raise DoorwardError(f"{show(path)}: goes on after its end mark; expected a whole archive")
+        shutil.copyfileobj(source, out, STEP)
 
 
 def _unzip(path: Path, folder: Path) -> None:
-    with zipfile.ZipFile(path) as archive:
-        infos = archive.infolist()
+    with open_file(path) as raw, zipfile.ZipFile(raw) as archive:
+        infos, most = archive.infolist(), most_unpacked(os.fstat(raw.fileno()).st_size)
         if len(infos) > MAX_ENTRIES:
             raise DoorwardError(f"{show(path)}: {len(infos)} entries; expected at most {MAX_ENTRIES}")
         for info in infos:
             _check_entry(path, info)
-        need_space(folder, sum(info.file_size for info in infos), path)
+        room = sum(info.file_size for info in infos)
+        if room > most:
+            raise DoorwardError(f"{show(path)}: unpacks to {room:,} bytes; expected at most {most:,}, a bomb")
+        need_space(folder, room, path)
         for info in infos:
             where = entry_name(path, info.orig_filename)
             source = None if info.is_dir() else archive.open(info)
@@ -152,5 +138,7 @@ def _check_entry(path: Path, info: zipfile.ZipInfo) -> None:
     _components(info.orig_filename, where)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         raise DoorwardError(f"{where} is a link or a device; expected files and folders")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise DoorwardError(f"{where} is compressed by method {info.compress_type}; expected deflate")
     if info.file_size > MAX_DEFLATE * (info.compress_size + 1024):
         raise DoorwardError(f"{where}: {info.compress_size} bytes cannot unpack to {info.file_size}; a bomb")

@@ -11,12 +11,15 @@ from numpy.typing import NDArray
 
 from doorward.core.errors import DoorwardError, show
 from doorward.core.images import ImageSet
+from doorward.core.opening import check_file, read_text
 from doorward.data.assemble import assemble
 from doorward.data.cache import file_state
 from doorward.data.checks import Split, guarded, name_labels
+from doorward.data.limits import MAX_IMAGES
 
 _SIDE = 32
 _BYTES = 3 * _SIDE * _SIDE
+_MAX_NAMES = 2**20  # bytes
 _BATCHES = tuple(f"data_batch_{i}.bin" for i in range(1, 100))
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -69,10 +72,12 @@ def read_binary(folder: Path, files: Sequence[str]) -> ImageSet:
     maps = []
     for path in (folder / name for name in files):
         with guarded(path, f"a CIFAR binary file of records of {record} bytes"):
-            size = path.stat().st_size
+            size = check_file(path)
             if size == 0 or size % record:
                 raise DoorwardError(f"{show(path)}: {size} bytes; expected a multiple of {record}")
             maps.append(np.memmap(path, np.uint8, "r").reshape(-1, record))
+    if sum(map(len, maps)) > MAX_IMAGES:
+        raise DoorwardError(f"{show(folder)}: {sum(map(len, maps)):,} images; expected at most {MAX_IMAGES:,}")
     names = _text_names(folder / ("batches.meta.txt" if extra == 1 else "fine_label_names.txt"), extra)
     targets = np.concatenate([found[:, extra - 1] for found in maps])
     return _assembled(folder, files, [found[:, extra:] for found in maps], targets, names)
@@ -82,7 +87,7 @@ def _text_names(path: Path, extra: int) -> list[str]:
     if not path.exists():
         return list(CIFAR10) if extra == 1 else [str(k) for k in range(100)]
     with guarded(path, "class names, one per line"):
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = read_text(path, most=_MAX_NAMES, inside=path.parent).split("\n")
     return [line.strip() for line in lines if line.strip()]
 
 

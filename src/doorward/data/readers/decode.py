@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Literal, NamedTuple
+from typing import BinaryIO, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from doorward.core.errors import show
+from doorward.core.errors import DoorwardError, show
+from doorward.core.opening import open_file
+from doorward.data.limits import MAX_ENCODED
 from doorward.data.reading import Resize
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"})
 EXPECTED = "a whole PNG, JPEG, WebP, BMP or GIF image"
 MAX_PIXELS = 64_000_000
+_LARGE = 16_000_000  # pixels; such a picture takes up to 0.4 GB while it is decoded
 
 _SIXTEEN_BITS = frozenset({"I;16", "I;16B", "I;16L", "I;16N", "I"})
 _GREY = frozenset({"1", "L", "LA", "La"}) | _SIXTEEN_BITS
@@ -48,6 +51,7 @@ class Slice(NamedTuple):
     size: int
 
 
+Alone = Callable[[], AbstractContextManager[None]]
 Data = str | bytes | Slice | NDArray[np.uint8]
 
 
@@ -104,7 +108,7 @@ def _opened(data: Data) -> Iterator[Image.Image]:
         if isinstance(data, np.ndarray):
             yield Image.fromarray(data[..., 0] if data.shape[-1] == 1 else data)
             return
-        with Image.open(_source(data), formats=FORMATS) as image:
+        with _source(data) as source, Image.open(source, formats=FORMATS) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise BadPictureError(f"{width} x {height} pixels, more than {MAX_PIXELS:,}")
@@ -117,17 +121,26 @@ def _opened(data: Data) -> Iterator[Image.Image]:
         raise BadPictureError("not an image of these formats") from None
     except Exception as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        if isinstance(error, MemoryError):
+            reason = "needs more memory than there is"
         raise BadPictureError(show((reason or type(error).__name__).strip().split("\n")[0])) from error
 
 
-def _source(data: str | bytes | Slice) -> str | BytesIO:
-    if isinstance(data, str):
-        return data
+def _source(data: str | bytes | Slice) -> BinaryIO:
+    """The encoded picture; a pipe is not waited for, and a device not read."""
     if isinstance(data, bytes):
         if not data:
             raise BadPictureError("holds no image bytes")
         return BytesIO(data)
-    with open(data.path, "rb") as file:  # noqa: PTH123 (a Path costs more than the opening)
+    path = data if isinstance(data, str) else data.path
+    try:
+        file = open_file(path, most=MAX_ENCODED if isinstance(data, str) else None)
+    except DoorwardError as error:
+        told, _, expected = str(error).removeprefix(f"{show(path)}: ").partition("; expected ")
+        raise BadPictureError(f"{told}, not {expected}" if expected == "a regular file" else told) from None
+    if isinstance(data, str):
+        return file
+    with file:
         return BytesIO(os.pread(file.fileno(), data.size, data.start))
 
 
@@ -146,11 +159,16 @@ def header_size(data: Data) -> tuple[int, int]:
         return image.size
 
 
-def decode(data: Data, plan: Plan) -> tuple[NDArray[np.uint8], list[str]]:
+def decode(data: Data, plan: Plan, alone: Alone = nullcontext) -> tuple[NDArray[np.uint8], list[str]]:
     """Pixels ``[H, W, C]`` of one image, and in words what was converted; call it inside `strict_pillow`.
 
     In this order: first frame, EXIF orientation, 8 bits, transparency over white, resizing (bicubic, antialiased),
     grey to RGB where the set is RGB.
+
+    Args:
+        data: the encoded picture.
+        plan: what it becomes.
+        alone: entered around the decoding of more than 16 megapixels.
 
     Raises:
         BadPictureError: the file cannot be read.
@@ -171,12 +189,13 @@ def decode(data: Data, plan: Plan) -> tuple[NDArray[np.uint8], list[str]]:
             converted.append("enlarged" if min(size) < min(plan.width, plan.height) else "resized")
         if getattr(image, "is_animated", False):
             converted.append("first of several frames")
-        plain = _eight_bits(image, converted)
-        if turn is not None:
-            plain = plain.transpose(turn)
-            converted.append("EXIF orientation applied")
-        if plan.resize is not None:
-            plain = _resized(plain, plan)
+        with alone() if image.width * image.height > _LARGE else nullcontext():
+            plain = _eight_bits(image, converted)
+            if turn is not None:
+                plain = plain.transpose(turn)
+                converted.append("EXIF orientation applied")
+            if plan.resize is not None:
+                plain = _resized(plain, plan)
         if plan.channels == 3 and plain.mode == "L":
             plain = plain.convert("RGB")
             converted.append("grey to RGB")

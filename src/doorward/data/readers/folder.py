@@ -57,7 +57,7 @@ def read_class_folders(root: Path, reading: Reading, base: Path | None = None) -
         before = len(names)
         for path in _files(folder, root):
             relative = path[len(str(base)) :].lstrip("/").replace(os.sep, "/")
-            (names if path[path.rfind(".") :].lower() in ENDINGS else left_out).append(relative)
+            (names if _is_picture(path) else left_out).append(relative)
         sizes.append(len(names) - before)
         if sizes[-1] == 0:
             raise DoorwardError(
@@ -94,15 +94,19 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     return entry.is_dir()
 
 
+def _is_picture(path: str) -> bool:
+    return path[path.rfind(".") :].lower() in ENDINGS
+
+
 def _files(folder: str, root: Path) -> Iterator[str]:
-    """Every visible file below a class folder, in order of name."""
+    """Every visible file below a class folder, in order of name; pipes with a picture's name are told as bad ones."""
     for entry in visible(Path(folder)):
         if _is_folder(entry):
             yield from _files(entry.path, root)
             continue
         if entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(root):
             raise DoorwardError(f"{show(entry.path)}: a symbolic link that leaves {show(root)}; expected files inside")
-        if not entry.is_file():
+        if not entry.is_file() and (entry.is_symlink() or not _is_picture(entry.path)):
             raise DoorwardError(f"{show(entry.path)}: not a regular file; expected an image")
         yield entry.path
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import os
 import re
 import struct
 from collections.abc import Iterator, Sequence
@@ -17,9 +18,11 @@ from numpy.typing import NDArray
 from doorward.core.errors import DoorwardError, show
 from doorward.core.images import ImageSet
 from doorward.core.memmaps import release
+from doorward.core.opening import open_file
 from doorward.data.assemble import assemble
 from doorward.data.cache import file_state
-from doorward.data.checks import MAX_DEFLATE, Split, guarded, name_labels
+from doorward.data.checks import Split, guarded, name_labels
+from doorward.data.limits import MAX_DEFLATE, MAX_IMAGES
 
 _NAME = re.compile(r"(?P<set>.*?)(?P<split>train|t10k|test)[-_.](?P<what>images|labels)[-_.]idx[13][-_.]ubyte(\.gz)?")
 _SPLITS: dict[Split, tuple[str, ...]] = {"train": ("train",), "test": ("t10k", "test")}
@@ -48,12 +51,14 @@ def read_idx(images: Path, labels: Path, names: Sequence[str] | None = None) -> 
     Raises:
         DoorwardError: another magic number, sizes that the file does not hold, different N in the two files.
     """
-    with _opened(labels, 1) as (file, (count,)):
-        targets = np.frombuffer(_take(file, count, labels), np.uint8)
-        _expect_end(file, labels)
     with _opened(images, 3) as (file, (found, height, width)):
-        if found != count:
-            raise DoorwardError(f"{show(images)}: {found} images, but {show(labels)} has {count} labels")
+        with _opened(labels, 1) as (label_file, (count,)):
+            if found != count:
+                raise DoorwardError(f"{show(images)}: {found} images, but {show(labels)} has {count} labels")
+            if count > MAX_IMAGES:
+                raise DoorwardError(f"{show(images)}: {count:,} images; expected at most {MAX_IMAGES:,}")
+            targets = np.frombuffer(_take(label_file, count, labels), np.uint8)
+            _expect_end(label_file, labels)
         numbers, classes = name_labels(targets, count, names, labels)
 
         def fill(target: NDArray[np.uint8]) -> None:
@@ -75,21 +80,20 @@ def read_idx(images: Path, labels: Path, names: Sequence[str] | None = None) -> 
 def _opened(path: Path, dimensions: int) -> Iterator[tuple[IO[bytes], tuple[int, ...]]]:
     """The file after its header, and the sizes that the header tells."""
     packed = path.suffix == ".gz"
-    with guarded(path, "an IDX file of bytes, whole"):
-        held = path.stat().st_size
-        with _open(path) as file:
-            magic = _take(file, 4, path)
-            if magic != bytes((0, 0, 8, dimensions)):
-                raise DoorwardError(f"{show(path)}: begins with {magic.hex()}; expected 000008{dimensions:02d} (IDX)")
-            sizes = struct.unpack(f">{dimensions}I", _take(file, 4 * dimensions, path))
-            promised = math.prod(sizes) + 4 + 4 * dimensions
-            if promised > held * (MAX_DEFLATE if packed else 1):
-                raise DoorwardError(f"{show(path)}: {held} bytes for sizes {list(sizes)}; expected {promised}")
-            yield file, sizes
-
-
-def _open(path: Path) -> IO[bytes]:
-    return cast("IO[bytes]", gzip.open(path)) if path.suffix == ".gz" else path.open("rb")
+    with (
+        guarded(path, "an IDX file of bytes, whole"),
+        open_file(path) as raw,
+        cast("IO[bytes]", gzip.GzipFile(fileobj=raw)) if packed else raw as file,
+    ):
+        held = os.fstat(raw.fileno()).st_size
+        magic = _take(file, 4, path)
+        if magic != bytes((0, 0, 8, dimensions)):
+            raise DoorwardError(f"{show(path)}: begins with {magic.hex()}; expected 000008{dimensions:02d} (IDX)")
+        sizes = struct.unpack(f">{dimensions}I", _take(file, 4 * dimensions, path))
+        promised = math.prod(sizes) + 4 + 4 * dimensions
+        if promised > held * (MAX_DEFLATE if packed else 1):
+            raise DoorwardError(f"{show(path)}: {held} bytes for sizes {list(sizes)}; expected {promised}")
+        yield file, sizes
 
 
 def _take(file: IO[bytes], size: int, path: Path) -> bytes:

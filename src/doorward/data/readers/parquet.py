@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from doorward.core.errors import DoorwardError, show
 from doorward.core.images import ImageSet
+from doorward.core.tables import locked, longest
 from doorward.data.cache import file_state, fingerprint
 from doorward.data.checks import guarded, name_labels, text_labels
+from doorward.data.limits import MAX_CLASSES, MAX_ENCODED, MAX_NAME, MAX_PATH, MAX_TOGETHER, most_unpacked
 from doorward.data.pictures import Pictures, read_pictures
 from doorward.data.readers.decode import Data
 from doorward.data.readers.tables import read_rows
@@ -26,23 +28,10 @@ if TYPE_CHECKING:
 _EXPECTED = "Parquet with columns path and label, or image (bytes) and label"
 _IMAGES = ("image", "img")
 _LABELS = ("label", "fine_label", "labels")
+_TOLD = {"FLOAT": "float", "DOUBLE": "float"}
+_VECTOR = 2048  # rows that DuckDB hands over at once
+_ROWS = 65_536
 _KEYS = ("id", "key", "name", "file_name", "filename", "path")
-
-
-@contextmanager
-def _locked(files: Sequence[Path]) -> Iterator[DuckDBPyConnection]:
-    """A connection that can open these files and nothing else: no network, no other path, no extension."""
-    import duckdb
-
-    allowed = ", ".join("'" + str(file).replace("'", "''") + "'" for file in files)
-    with duckdb.connect(
-        ":memory:", config={"autoinstall_known_extensions": False, "autoload_known_extensions": False}
-    ) as connection:
-        connection.execute("SET enable_progress_bar = false")
-        connection.execute(f"SET allowed_paths = [{allowed}]")
-        connection.execute("SET enable_external_access = false")
-        connection.execute("SET lock_configuration = true")
-        yield connection
 
 
 def read_parquet(files: Sequence[Path], where: Path, reading: Reading) -> ImageSet:
@@ -56,10 +45,7 @@ def read_parquet(files: Sequence[Path], where: Path, reading: Reading) -> ImageS
         DoorwardError: other columns, missing values, images that cannot be decoded or differ in size or mode.
     """
     files = [file.absolute() for file in files]
-    strange = next((file for file in files if any(c in str(file) for c in "*?[]{}")), None)
-    if strange:
-        raise DoorwardError(f"{show(strange)}: a name with one of * ? [ ] {{ }}; expected a name without (rename it)")
-    with guarded(where, _EXPECTED), _locked(files) as connection:
+    with guarded(where, _EXPECTED), locked(files) as connection:
         names = [str(file) for file in files]
         columns = {
             str(row[0]): str(row[1])
@@ -73,7 +59,7 @@ def read_parquet(files: Sequence[Path], where: Path, reading: Reading) -> ImageS
             return read_rows(files[0], paths, labels, reading, _class_names(connection, names[0], label))
         image = _image_bytes(columns, where)
         targets, classes = name_labels(
-            *_labels(connection, names, label, where), _class_names(connection, names[0], label), where
+            *_labels(connection, names, label, columns[label], where), _class_names(connection, names[0], label), where
         )
         return read_pictures(_pictures(connection, names, columns, image, targets, classes, where), reading)
 
@@ -106,23 +92,51 @@ def _fetch(connection: DuckDBPyConnection, expression: str, names: list[str], mo
     return connection.execute(f"SELECT {expression} FROM read_parquet($files) {more}", {"files": names})
 
 
+def _rows(connection: DuckDBPyConnection, expressions: Sequence[str], names: list[str]) -> Iterator[tuple[Any, ...]]:
+    """The rows of these columns, so many at a time, for a table of Python's own would take ten times its memory."""
+    cursor = _fetch(connection.cursor(), ", ".join(expressions), names)
+    while rows := cursor.fetchmany(_ROWS):
+        yield from rows
+
+
+def _check_text(connection: DuckDBPyConnection, expression: str, names: list[str], what: str, most: int) -> None:
+    """Refuse long cells before any is copied: a column of one long value takes no room in the file."""
+    found, _ = longest(connection, [expression], names)
+    if found > most:
+        raise DoorwardError(f"{show(names[0])}: a {what} of {found:,} characters; expected at most {most:,}")
+
+
 def _manifest(connection: DuckDBPyConnection, names: list[str], label: str) -> tuple[list[str], list[str]]:
-    rows = _fetch(connection, f'"path"::VARCHAR, {_quoted(label)}::VARCHAR', names).fetchall()
-    for index, row in enumerate(rows):
+    columns = ('"path"', _quoted(label))
+    _check_text(connection, columns[0], names, "path", MAX_PATH)
+    _check_text(connection, columns[1], names, "label", MAX_NAME)
+    paths, labels, known = [], [], dict[str, str]()
+    for index, row in enumerate(_rows(connection, [f"{c}::VARCHAR" for c in columns], names)):
         if None in row:
             raise DoorwardError(f"{show(names[0])}: row {index} has no path or no label; expected both")
-    return [row[0] for row in rows], [row[1] for row in rows]
+        paths.append(row[0])
+        labels.append(known.setdefault(row[1], row[1]))  # every class name once
+    return paths, labels
 
 
-def _labels(connection: DuckDBPyConnection, names: list[str], label: str, where: Path) -> tuple[NDArray[Any], int]:
-    values = [row[0] for row in _fetch(connection, _quoted(label), names).fetchall()]
-    if None in values:
+def _labels(
+    connection: DuckDBPyConnection, names: list[str], label: str, kind: str, where: Path
+) -> tuple[NDArray[Any], int]:
+    text = kind == "VARCHAR"
+    if not text and not (kind.endswith(("INT", "INTEGER")) or kind == "BOOLEAN"):
+        raise DoorwardError(f"{show(where)}: labels of type {_TOLD.get(kind, show(kind))}; expected integers or text")
+    if text:
+        _check_text(connection, _quoted(label), names, "label", MAX_NAME)
+    known: dict[Any, Any] = {}
+    values = [known.setdefault(row[0], row[0]) for row in _rows(connection, [_quoted(label)], names)]
+    if None in known:
         raise DoorwardError(f"{show(where)}: row {values.index(None)} has no label; expected one per image")
-    if values and all(isinstance(value, str) for value in values):
+    if text:
         return text_labels(values), len(values)
-    if not all(isinstance(value, int) for value in values):
-        raise DoorwardError(f"{show(where)}: labels of type {type(values[0]).__name__}; expected integers or text")
-    return np.array(values or [], dtype=np.int64), len(values)
+    if known and not 0 <= min(known) <= max(known) < MAX_CLASSES:
+        wrong = min(known) if min(known) < 0 else max(known)
+        raise DoorwardError(f"{show(where)}: label {wrong}; expected labels from 0 to {MAX_CLASSES - 1}")
+    return np.array(values, dtype=np.int64), len(values)
 
 
 def _class_names(connection: DuckDBPyConnection, file: str, label: str) -> list[str] | None:
@@ -145,6 +159,7 @@ def _pictures(
     where: Path,
 ) -> Pictures:
     def items(many: int) -> Iterator[Sequence[Data]]:
+        _check_pictures(connection, image, names)
         cursor = _fetch(connection.cursor(), image, names)
         while rows := cursor.fetchmany(many):
             yield [_some(row[0]) for row in rows]
@@ -154,6 +169,27 @@ def _pictures(
         return fingerprint(found), sum(size for _, size, _, _ in found)
 
     return Pictures(where, labels, classes, _ids(connection, names, columns, image), items, state)
+
+
+def _check_pictures(connection: DuckDBPyConnection, image: str, names: list[str]) -> None:
+    """Refuse pictures that unpack to far more than the files hold: DuckDB copies 2,048 rows at once, however large."""
+    most = most_unpacked(sum(Path(name).stat().st_size for name in names))
+    found = connection.execute(
+        "SELECT max(largest), sum(held), max(held) FROM (SELECT max(octet_length(i)) AS largest, sum(octet_length(i)) "
+        f"AS held FROM (SELECT {image} AS i, filename AS f, file_row_number // {_VECTOR} AS part FROM "
+        "read_parquet($files, file_row_number = true, filename = true)) GROUP BY f, part)",
+        {"files": names},
+    )
+    largest, held, together = (int(n or 0) for n in found.fetchall()[0])
+    if largest > MAX_ENCODED:
+        raise DoorwardError(f"{show(names[0])}: a picture of {largest:,} bytes; expected at most {MAX_ENCODED:,}")
+    if held > most:
+        raise DoorwardError(f"{show(names[0])}: pictures of {held:,} bytes in all; expected at most {most:,}, a bomb")
+    if together > MAX_TOGETHER:
+        raise DoorwardError(
+            f"{show(names[0])}: {_VECTOR} rows with pictures of {together:,} bytes; expected at most {MAX_TOGETHER:,} "
+            "(a folder of files, or WebDataset shards, may hold them)"
+        )
 
 
 def _ids(connection: DuckDBPyConnection, names: list[str], columns: dict[str, str], image: str) -> Sequence[str]:
@@ -166,7 +202,8 @@ def _ids(connection: DuckDBPyConnection, names: list[str], columns: dict[str, st
     elif columns.get("image.path") == "VARCHAR":
         known.append('"image.path"')
     for expression in known:
-        found = [row[0] for row in _fetch(connection, f"{expression}::VARCHAR", names).fetchall()]
+        _check_text(connection, expression, names, "name of an image", MAX_PATH)
+        found = [row[0] for row in _rows(connection, [f"{expression}::VARCHAR"], names)]
         if None not in found and "" not in found and len(set(found)) == len(found):
             return found
     return ()

@@ -14,9 +14,10 @@ from doorward.core.ids import distinct
 from doorward.core.images import ImageSet
 from doorward.core.progress import display
 from doorward.data.checks import Split, guarded, name_labels, text_labels
+from doorward.data.limits import MAX_ENCODED, MAX_ENTRIES, MAX_NAME
 from doorward.data.pictures import Pictures, files_state, read_pictures
-from doorward.data.readers.archives import MAX_ENTRIES, entry_name, expect_end
 from doorward.data.readers.decode import ENDINGS, Data, Slice
+from doorward.data.readers.tars import entry_name, expect_end, members, opened_tar
 from doorward.data.reading import Reading
 
 _LABELS = ("cls", "json", "txt")  # the first that a sample has counts
@@ -66,8 +67,8 @@ def is_shard(path: Path) -> bool:
         return False
     images, labels = set(), set()
     try:
-        with tarfile.open(path, "r:") as archive:
-            for number, member in enumerate(archive):
+        with opened_tar(path, packed=False) as archive:
+            for number, member in enumerate(members(archive, path, MAX_ENTRIES)):
                 key, ending = _key(member.name)
                 if f".{ending}" in ENDINGS:
                     images.add(key)
@@ -75,7 +76,7 @@ def is_shard(path: Path) -> bool:
                     labels.add(key)
                 if images & labels or number >= _LOOKED_AT:
                     break
-    except (tarfile.TarError, OSError, ValueError):
+    except (tarfile.TarError, OSError, ValueError, RecursionError):
         return False
     return bool(images & labels)
 
@@ -117,9 +118,8 @@ def read_shards(shards: Sequence[Path], where: Path, reading: Reading) -> ImageS
 def _scan(shard: Path, samples: _Samples) -> None:
     """Where the images of one shard lie, and their labels; the entries of one sample follow each other."""
     key, image, labels, seen = "", None, dict[str, str](), 0
-    with tarfile.open(shard, "r:") as archive:
-        for member in archive:
-            archive.members = []  # type: ignore[attr-defined]  # which tarfile would keep, all of them
+    with opened_tar(shard, packed=False) as archive:
+        for member in members(archive, shard, 2 * MAX_ENTRIES):
             seen += 1
             if len(samples.ids) + seen > 2 * MAX_ENTRIES:
                 raise DoorwardError(f"{show(shard)}: more than {MAX_ENTRIES} entries; expected fewer")
@@ -133,6 +133,8 @@ def _scan(shard: Path, samples: _Samples) -> None:
                 _add(shard, key, image, labels, samples)
                 key, image, labels = name, None, {}
             if f".{ending}" in ENDINGS and image is None:
+                if member.size > MAX_ENCODED:
+                    raise DoorwardError(f"{told}: {member.size:,} bytes; expected at most {MAX_ENCODED:,}")
                 image = Slice(str(shard), member.offset_data, member.size)
             elif ending in _LABELS:
                 labels[ending] = _label(archive, member, ending, told)
@@ -158,7 +160,7 @@ def _label(archive: tarfile.TarFile, member: tarfile.TarInfo, ending: str, told:
     source = archive.extractfile(member)
     content = source.read().decode("utf-8").strip() if source else ""
     if ending != "json":
-        return content
+        return _short(content, told)
     try:
         found = json.loads(content)
     except (ValueError, RecursionError):
@@ -166,4 +168,10 @@ def _label(archive: tarfile.TarFile, member: tarfile.TarInfo, ending: str, told:
     value = next((found[name] for name in _FIELDS if name in found), None) if isinstance(found, dict) else found
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise DoorwardError(f"{told}: no label; expected a number or text in one of {', '.join(_FIELDS)}")
-    return str(value)
+    return _short(str(value), told)
+
+
+def _short(label: str, told: str) -> str:
+    if len(label) > MAX_NAME:
+        raise DoorwardError(f"{told}: a label of {len(label):,} characters; expected at most {MAX_NAME}")
+    return label

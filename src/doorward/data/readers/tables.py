@@ -5,11 +5,14 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Sequence
+from io import TextIOWrapper
 from pathlib import Path
 
 from doorward.core.errors import DoorwardError, show
 from doorward.core.images import ImageSet
+from doorward.core.opening import open_file
 from doorward.data.checks import guarded, name_labels, text_labels
+from doorward.data.limits import MAX_IMAGES, MAX_NAME, MAX_PATH
 from doorward.data.pictures import read_pictures
 from doorward.data.readers.folder import of_files
 from doorward.data.reading import Reading
@@ -25,8 +28,9 @@ def read_csv(path: Path, reading: Reading) -> ImageSet:
     """
     paths: list[str] = []
     labels: list[str] = []
-    with guarded(path, _EXPECTED), path.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.reader(file, strict=True)
+    known: dict[str, str] = {}
+    with guarded(path, _EXPECTED), open_file(path) as raw:
+        rows = csv.reader(TextIOWrapper(raw, "utf-8-sig", newline=""), strict=True)
         header = [name.strip().lower() for name in next(rows, [])]
         if "path" not in header or "label" not in header:
             raise DoorwardError(f"{show(path)}: columns {show(', '.join(header)) or 'none'}; expected {_EXPECTED}")
@@ -38,9 +42,20 @@ def read_csv(path: Path, reading: Reading) -> ImageSet:
                 raise DoorwardError(
                     f"{show(path)}: line {rows.line_num} has {len(row)} fields; expected {len(header)} as in the header"
                 )
-            paths.append(row[at_path].strip())
-            labels.append(row[at_label].strip())
+            name, label = row[at_path].strip(), row[at_label].strip()
+            if len(name) > MAX_PATH or len(label) > MAX_NAME or len(paths) >= MAX_IMAGES:
+                raise DoorwardError(f"{show(path)}: line {rows.line_num} {_too_much(name, label)}")
+            paths.append(name)
+            labels.append(known.setdefault(label, label))  # every class name once
     return read_rows(path, paths, labels, reading)
+
+
+def _too_much(name: str, label: str) -> str:
+    if len(label) > MAX_NAME:
+        return f"has a label of {len(label):,} characters; expected at most {MAX_NAME}"
+    if len(name) > MAX_PATH:
+        return f"has a path of {len(name):,} characters; expected at most {MAX_PATH:,}"
+    return f"goes on after {MAX_IMAGES:,} images; expected at most as many"
 
 
 def read_rows(

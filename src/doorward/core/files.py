@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -37,12 +39,37 @@ def atomic_write(path: Path | str, content: str | bytes | Callable[[Path], objec
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+        if (path.parent / "run.json").exists():  # nobody sweeps a finished run
+            drop_abandoned(path)
     except OSError as error:
         told = error.strerror or error
         raise CannotWriteError(f"{path}: cannot be written ({told}); expected a writable place") from None
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def drop_abandoned(path: Path | str) -> None:
+    """Remove what processes that were killed began to write in place of a file."""
+    path = Path(path)
+    ours = re.compile(rf"{re.escape(path.name)}\.(\d{{1,9}})\.tmp")
+    with suppress(OSError):
+        for name in os.listdir(path.parent):
+            match = ours.fullmatch(name)
+            if match is not None and not _is_running(int(match[1])):
+                (path.parent / name).unlink(missing_ok=True)
+
+
+def _is_running(number: int) -> bool:
+    if sys.platform == "win32":  # there the question would end the process
+        return True
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def write_json(path: Path | str, value: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +17,7 @@ from doorward.core.classifier import Classifier
 from doorward.core.errors import DoorwardError
 from doorward.core.files import write_json
 from doorward.core.images import ImageSet, few
+from doorward.core.leftovers import drop
 from doorward.core.plan import Plan
 from doorward.core.progress import Progress
 from doorward.core.runs import Run
@@ -83,7 +83,7 @@ def audit_to_folder(
         found = replace(found, facts=record.model_copy(update=about), folder=Path(output))
         write_json(run.work / "audit.json", summary(found.facts))
         run.keep(found.record)
-        shutil.rmtree(run.work / STEPS, ignore_errors=True)
+        drop(run.work / STEPS)
     return found
 
 

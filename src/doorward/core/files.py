@@ -54,10 +54,10 @@ def drop_abandoned(path: Path | str) -> None:
     path = Path(path)
     ours = re.compile(rf"{re.escape(path.name)}\.(\d{{1,9}})\.tmp")
     with suppress(OSError):
-        for name in os.listdir(path.parent):
-            match = ours.fullmatch(name)
+        for found in path.parent.iterdir():
+            match = ours.fullmatch(found.name)
             if match is not None and not _is_running(int(match[1])):
-                (path.parent / name).unlink(missing_ok=True)
+                found.unlink(missing_ok=True)
 
 
 def _is_running(number: int) -> bool:

@@ -141,6 +141,14 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def drop(folder: Path) -> None:
+    """Remove a folder within an unfinished run, where there is one: it is whole or gone for whoever goes on."""
+    if folder.is_dir():
+        gone = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
+        folder.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
+
+
 def sweep(folder: Path) -> None:
     """Remove temporary files and folders of processes that are gone; nobody but the caller writes there."""
     for place, folders, files in os.walk(folder):

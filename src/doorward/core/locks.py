@@ -11,7 +11,8 @@ import platform
 import re
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from doorward.core.errors import DoorwardError, OutputExistsError, show
@@ -69,6 +70,33 @@ class Lock:
         os.close(number)
 
 
+@contextmanager
+def held(output: Path) -> Iterator[None]:
+    """Be the only one who writes into ``output`` for a while; errors as of `Lock`."""
+    output = output.absolute()
+    output.parent.mkdir(parents=True, exist_ok=True)
+    lock = Lock(output)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def hold_folder(folder: Path) -> int | None:
+    """Lock a folder itself: a number to be closed, which its process does at its death.
+
+    None where somebody else holds it, where it is gone, and where folders cannot be locked.
+    """
+    try:
+        number = os.open(folder, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+    except OSError:  # on Windows always
+        return None
+    if _take(number, without=False) and _lies_at(number, folder):
+        return number
+    os.close(number)
+    return None
+
+
 def lock_path(output: Path) -> Path:
     """The file that is locked while ``output`` is written."""
     return output.with_name(f"{output.name}.partial.lock")
@@ -121,7 +149,7 @@ def _remove(path: Path) -> None:
 if sys.platform == "win32":
     import msvcrt
 
-    def _take(number: int) -> bool:
+    def _take(number: int, *, without: bool = True) -> bool:
         os.lseek(number, _BEYOND, os.SEEK_SET)
         try:
             msvcrt.locking(number, msvcrt.LK_NBLCK, 1)
@@ -132,11 +160,11 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-    def _take(number: int) -> bool:
+    def _take(number: int, *, without: bool = True) -> bool:
         try:
             fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         except OSError:
-            return True  # a file system without locks
+            return without  # a file system that knows no locks
         return True

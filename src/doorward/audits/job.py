@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -56,8 +57,12 @@ def audit_to_folder(
     overwrite: bool = False,
     command: str = "",
     progress: Progress | None = None,
+    page: Callable[[Path], object] | None = None,
 ) -> Audit:
     """Audit and write the run: record, ``audit.json``, suspects, triggers, and ``model/`` where one was retrained.
+
+    Args:
+        page: writes more about the run into its folder before that has its name; reports stand above audits.
 
     A killed run goes on with the step it was in.
     """
@@ -83,6 +88,9 @@ def audit_to_folder(
         found = replace(found, facts=record.model_copy(update=about), folder=Path(output))
         write_json(run.work / "audit.json", summary(found.facts))
         run.keep(found.record)
+        if page:
+            run.write_manifest()
+            page(run.work)
         drop(run.work / STEPS)
     return found
 

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from doorward.core.errors import CannotWriteError
 
+_synced: set[tuple[int, ...]] = set()  # files whose content was waited for; a second wait costs milliseconds
+
 
 def atomic_write(path: Path | str, content: str | bytes | Callable[[Path], object]) -> None:
     """Write a file under a temporary name beside it, flush it to disk, rename: the file is whole or absent.
@@ -38,6 +40,7 @@ def atomic_write(path: Path | str, content: str | bytes | Callable[[Path], objec
             temporary.write_bytes(content.encode() if isinstance(content, str) else content)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
+            _synced.add(_state(os.fstat(file.fileno())))
         temporary.replace(path)
         if (path.parent / "run.json").exists():  # nobody sweeps a finished run
             drop_abandoned(path)
@@ -47,6 +50,15 @@ def atomic_write(path: Path | str, content: str | bytes | Callable[[Path], objec
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def is_synced(path: Path) -> bool:
+    """Whether the disk is known to hold the content of a file, since `atomic_write` wrote it in this process."""
+    return _state(path.stat()) in _synced
+
+
+def _state(found: os.stat_result) -> tuple[int, ...]:
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def drop_abandoned(path: Path | str) -> None:

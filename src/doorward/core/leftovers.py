@@ -16,16 +16,18 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from doorward.core.errors import show
+from doorward.core.errors import OutputExistsError, show
+from doorward.core.files import is_synced
 from doorward.core.locks import Lock, lock_path
 
 FINISHED, UNFINISHED = "run.json", "partial.json"
+PARTIAL = ".partial"  # ends the name of the folder of a run that is being written
 _TEMPORARY = re.compile(r".*\.\d+\.tmp", re.DOTALL)  # of `doorward.core.files`, in no finished run
 
 
 def work_path(path: Path) -> Path:
     """Where a run is written before it has its name."""
-    return path.with_name(f"{path.name}.partial")
+    return path.with_name(f"{path.name}{PARTIAL}")
 
 
 def old_path(path: Path) -> Path:
@@ -42,17 +44,25 @@ def has_its_name(path: Path) -> bool:
     """Whether something has the name; a whole run that a killed process left without is given it first.
 
     Raises:
-        OutputExistsError: another process is at it.
+        OutputExistsError: it has not, and another process is at it.
     """
     path = path.absolute()
-    if not os.path.lexists(path) and (is_complete(work_path(path)) or (old_path(path) / FINISHED).is_file()):
-        with suppress(OSError):
-            lock = Lock(path)
-            try:
-                settle(path)
-            finally:
-                lock.release()
+    if not os.path.lexists(path):
+        if is_complete(work_path(path)) or (old_path(path) / FINISHED).is_file():
+            with suppress(OSError):
+                _settle_locked(path)
+    elif os.path.lexists(lock_path(path)) and (path / FINISHED).is_file():
+        with suppress(OSError, OutputExistsError):  # it is whole, whoever is about to replace it
+            _settle_locked(path)
     return path.exists()
+
+
+def _settle_locked(path: Path) -> None:
+    lock = Lock(path)
+    try:
+        settle(path)
+    finally:
+        lock.release()
 
 
 def hint(path: Path) -> str:
@@ -166,7 +176,7 @@ def sync(folder: Path, *, below: bool = False) -> None:
         for place, folders, files in os.walk(folder):
             paths += [Path(place, name) for name in (*files, *folders)]
     for path in paths:
-        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+        if path.is_symlink() or not (path.is_dir() or (path.is_file() and not is_synced(path))):
             continue
         number = os.open(path, os.O_RDONLY)
         try:

@@ -98,6 +98,10 @@ class Run:
         """The folder to write into until the run is complete."""
         return leftovers.work_path(self.path)
 
+    @property
+    def _seconds(self) -> float:
+        return self._earlier + time.monotonic() - self._started
+
     def __enter__(self) -> Run:
         self.path = self.path.absolute()
         if not leftovers.leftovers(self.path):  # a name that is taken is told without writing anything
@@ -172,18 +176,17 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        seconds = self._earlier + time.monotonic() - self._started
         try:
             if error is None:
                 try:
-                    self._finish(seconds)
+                    self._finish()
                     return
                 except (OSError, CannotWriteError) as failed:
                     error = failed
                 except KeyboardInterrupt:
                     (_left if self.work.exists() else _whole).append(self.path)
                     raise
-            kept = "; what was finished is kept for a resume" if self._keep_or_drop(seconds) else ""
+            kept = "; what was finished is kept for a resume" if self._keep_or_drop() else ""
             if isinstance(error, OSError):
                 told = f"{error.filename or self.work}: {error.strerror or f'{error} (is the disk full?)'}"
                 raise DoorwardError(f"{told}{kept}") from None
@@ -192,18 +195,18 @@ class Run:
         finally:
             self._unlock()
 
-    def _finish(self, seconds: float) -> None:
+    def _finish(self) -> None:
         """From an unfinished run to one that has its name; every step leaves something that is whole."""
         leftovers.sweep(self.work)
         leftovers.sync(self.work, below=True)
-        self.write_manifest(seconds)
+        self.write_manifest()
         (self.work / UNFINISHED).unlink()
         leftovers.sync(self.work)
         self._refuse_if_taken(f"made meanwhile; this run is complete in {show(self.work)}")
         leftovers.publish(self.path)
         _whole.append(self.path)
 
-    def write_manifest(self, seconds: float = 0.0) -> None:
+    def write_manifest(self) -> None:
         """Write ``run.json``; the run is not complete before its block ends."""
         write_json(
             self.work / FINISHED,
@@ -217,7 +220,7 @@ class Run:
                 "versions": versions(),
                 "platform": platform.platform(),
                 "threads": _threads(),
-                "seconds": round(seconds, 3),
+                "seconds": round(self._seconds, 3),
             },
         )
 
@@ -228,7 +231,7 @@ class Run:
         self.verdict = judgement["level"] if isinstance(judgement, dict) else None
         return self.results
 
-    def _keep_or_drop(self, seconds: float) -> bool:
+    def _keep_or_drop(self) -> bool:
         """Keep finished work for a resume; leave no trace when there is none. Whether there is."""
         if leftovers.is_complete(self.work):  # all but its name
             return True
@@ -241,7 +244,7 @@ class Run:
         with suppress(OSError, CannotWriteError):
             if left:
                 manifest = self.work / UNFINISHED
-                write_json(manifest, {**read_json(manifest), "seconds": seconds, "threads": _threads()})
+                write_json(manifest, {**read_json(manifest), "seconds": self._seconds, "threads": _threads()})
             else:
                 leftovers.discard(self.work)
         return left

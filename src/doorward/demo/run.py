@@ -16,7 +16,7 @@ from doorward.certification.request import CertifyRequest
 from doorward.cleansers.job import CleanseRequest, cleanse_to_folder
 from doorward.cleansers.results import Cleansing
 from doorward.core.errors import OutputExistsError
-from doorward.core.files import write_json
+from doorward.core.files import drop_abandoned, write_json
 from doorward.core.leftovers import is_blank, remove
 from doorward.core.opening import read_json
 from doorward.core.progress import Progress
@@ -145,4 +145,5 @@ def prepare(folder: Path, seeds: Sequence[int], overwrite: bool) -> None:
             if path != manifest:  # by which the folder is known, up to the last
                 remove(path)
     folder.mkdir(parents=True, exist_ok=True)
+    drop_abandoned(manifest)
     write_json(manifest, asked)

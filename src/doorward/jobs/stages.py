@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from doorward.core.errors import DoorwardError, OutputExistsError
-from doorward.core.files import write_json
+from doorward.core.files import drop_abandoned, write_json
 from doorward.core.leftovers import has_its_name, is_blank
 from doorward.core.opening import read_json
 from doorward.jobs.processes import Told, run_side_by_side
@@ -74,6 +74,7 @@ def claim_folder(folder: Path, asked: dict[str, Any], cases: Mapping[str, Any] |
         if name in listed:
             refuse_other(f"{folder}: holds runs with {name}:", listed[name], about, otherwise)
     folder.mkdir(parents=True, exist_ok=True)
+    drop_abandoned(manifest)
     write_json(manifest, asked if cases is None else {**asked, "cases": {**listed, **cases}})
 
 

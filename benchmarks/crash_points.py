@@ -1,7 +1,7 @@
 """Kills every command at every operation on files, and looks at what is left and at what the next command makes of it.
 
 A case: the command is killed before operation k. Then the named output is the old one, the new one, or absent; and the
-same command, with and without --overwrite, ends well with the files of a command that nobody killed, and nothing beside.
+same command, without or with --overwrite, ends well with the files of a command that nobody killed, and nothing beside.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import crashing
 from benchmarks.crashing import KILLED, call, contents, fresh, strays, warm
 
 
@@ -53,7 +52,8 @@ def _verbs() -> tuple[Verb, ...]:
                                     "--train-references", "2", "-o", "out")),
         Verb("repair", ("repair", model, "--images", images, "--method", "fine-tune", "--method", "refresh",
                         "--set", "fine-tune.epochs=1", "--set", "refresh.passes=1", "--no-controls", "-o", "out")),
-        Verb("screen", ("screen", model, "--images", images, "--clean", "../world/clean", "--rate", "0.2", "-o", "out")),
+        Verb("screen", ("screen", model, "--images", images, "--clean", "../world/clean", "--rate", "0.2",
+                        "-o", "out")),
         Verb("certify", ("certify", "mnist-5k", "--classes", "1,7", "--train", "20", "--test", "10", "--keep", "0.9",
                          "--trials", "200", "--workers", "1", "-o", "out")),
         Verb("audit", ("audit", images, "--model", model, "-o", "out")),
@@ -201,8 +201,8 @@ def lighten() -> None:
     trainer._STEPS, audit.MOST_ROUNDS, rounds.MOST = 6, 1, 1
     short = {name: {"steps": 12, "batch": 8} for name in ("mask", "universal")}
     gathering.invert = partial(invert, settings=short)  # type: ignore[attr-defined]
-    look = proof.look
-    proof.look = lambda model, images, seed, _: look(model, images, seed, short)  # type: ignore[attr-defined]
+    look: Any = vars(proof)["look"]
+    vars(proof)["look"] = lambda model, images, seed, _: look(model, images, seed, short)
     images = ImageSet(np.zeros((4, 6, 6, 1), np.uint8), np.arange(4, dtype=np.int64) % 2, ("a", "b"))
 
     def takes(entry: Any, source: Any, scratch: Path) -> Any:
@@ -213,11 +213,11 @@ def lighten() -> None:
     download._first_that_works, download.checked = takes, lambda entry, split, given: given  # type: ignore[assignment]
 
 
-def try_verb(verb: Verb, place: Path, *, most: int = 0, full: int = 0, both: bool = True, seed: int = 0) -> Tally:
+def try_verb(verb: Verb, place: Path, *, most: int = 0, full: int = 0, both: bool = False, seed: int = 0) -> Tally:
     """Kill a verb at all points, or at so many drawn ones; without and with something to be replaced.
 
     Args:
-        most: points per case; 0 takes all. ``full``: of them, with a full disk.
+        most: points per case; 0 takes all. ``full``: the same for a full disk.
         both: whether every kill is followed by a command with and one without ``--overwrite``, else by turns.
     """
     tally, rng = Tally(0, 0, []), random.Random(seed)
@@ -227,7 +227,7 @@ def try_verb(verb: Verb, place: Path, *, most: int = 0, full: int = 0, both: boo
         for number, point in enumerate(_drawn(range(1, trial.operations + 1), most, rng)):
             ways = (False,) if replace or verb.other is None else (False, True) if both else (number % 2 == 1,)
             _count(tally, verb, replace, (trial.kill(point, overwrite=way) for way in ways))
-        for point in _drawn(range(1, trial.operations + 1), full if most else 0, rng):
+        for point in _drawn(range(1, trial.operations + 1), full, rng):
             _count(tally, verb, replace, [trial.fill(point)])
     return tally
 
@@ -244,12 +244,11 @@ def _count(tally: Tally, verb: Verb, replace: bool, wrong: Iterable[str]) -> Non
 
 
 def main(names: Sequence[str] = (), most: int = 0) -> None:
-    """Kill all verbs, or those named, at all points or at most so many each; all at all points write the table."""
-    from benchmarks.table import write
-
+    """Kill all verbs, or those named, at all points or at most so many each, and print a table."""
     warm()
     lighten()
-    rows, wrong = [], list[str]()
+    wrong = list[str]()
+    print("| command | operations | cases | failures | seconds |\n|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory(prefix="doorward-crash-") as scratch:
         place = Path(scratch)
         make_world(place)
@@ -257,27 +256,16 @@ def main(names: Sequence[str] = (), most: int = 0) -> None:
             if names and verb.name not in names:
                 continue
             started = time.monotonic()
-            tally = try_verb(verb, place, most=most, full=most // 2)
-            rows.append([verb.name, *(f"{n:,}" for n in (tally.operations, tally.cases, len(tally.failures)))])
-            print("  ".join(rows[-1]), f"{time.monotonic() - started:.0f} s", flush=True)
+            tally = try_verb(verb, place, most=most, full=(most + 1) // 2)
+            figures = tally.operations, tally.cases, len(tally.failures), round(time.monotonic() - started)
+            print(f"| {verb.name} | {' | '.join(f'{n:,}' for n in figures)} |", flush=True)
             wrong += tally.failures
-    told = (
-        "Every command is killed before every operation on files, alone and while it replaces another run, and meets a "
-        "full disk from every operation on. Afterwards the old or the new output is whole, and the same command ends "
-        "well with the same files, byte for byte except for times. Failures: what did not."
-    )
-    if not names and not most:
-        write("crash_points", "Killed at every operation", told, ["command", "operations", "cases", "failures"], rows)
     if wrong:
         raise SystemExit("\n".join(wrong))
 
 
-__all__ = ["VERBS", "crashing", "main"]
-
 if __name__ == "__main__":
     import sys
 
-    main(
-        [name for name in sys.argv[1:] if not name.isdigit()],
-        max((int(n) for n in sys.argv[1:] if n.isdigit()), default=0),
-    )
+    given = sys.argv[1:]
+    main([name for name in given if not name.isdigit()], max((int(n) for n in given if n.isdigit()), default=0))

@@ -29,6 +29,7 @@ _NEEDS_ROOM = {"os.mkdir", "os.link", "fsync"}
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _TIMES = {"seconds", "images_per_second", "trials_per_second", "command", "threads", "took", "rate"}  # not the results'
 _TIMES |= {"loss"}  # a training that goes on after its last epoch knows none
+_CLOCK = rb"\d[\d.]* (?:s|ms|seconds?)\b|\d\d:\d\d(?::\d\d)?|\d[\d,]* images/s|>[\d.]+(?=</td)|doorward [^<]*"
 KILLED = -signal.SIGKILL
 
 
@@ -61,7 +62,7 @@ class _Watch:
         if isinstance(told[0], int):
             return True
         path = os.fsdecode(told[0])
-        return not os.path.isabs(path) or path.startswith(self.root)
+        return not path.startswith(os.sep) or path.startswith(self.root)
 
 
 _watch = _Watch()
@@ -95,7 +96,7 @@ def warm() -> None:
 
 def install() -> None:
     """Put the hook in place; once per process."""
-    os.fsync = lambda number: _watch("fsync", (number,))  # nobody cuts the power here
+    os.fsync = lambda fd: _watch("fsync", (fd,))  # nobody cuts the power here
     gc.freeze()
     sys.addaudithook(_watch)
 
@@ -105,7 +106,7 @@ def _command(*arguments: str) -> int:
     from doorward.cli import common
     from doorward.cli.app import main
 
-    common.out.file = common.err.file = None  # those of this process
+    common.out.file = common.err.file = None  # type: ignore[assignment]  # those of this process
     common.err.stderr = True
     sys.argv = ["doorward", *arguments]
     try:
@@ -187,11 +188,7 @@ def contents(path: Path) -> Any:
         end = 8 + int.from_bytes(data[:8], "little")
         return json.loads(data[8:end]), data[end:]
     if path.suffix == ".html":
-        return re.sub(
-            rb"\d[\d.]* (?:s|ms|seconds?)\b|\d\d:\d\d(?::\d\d)?|\d[\d,]* images/s|>[\d.]+(?=</td)|doorward [^<]*",
-            b"",
-            data,
-        )
+        return re.sub(_CLOCK, b"", data)
     if path.suffix == ".sarif":
         return re.sub(rb'"commandLine": "[^\n]*|\d\d:\d\d:\d\d', b"", data)
     return data
@@ -206,9 +203,8 @@ def _timeless(value: Any) -> Any:
 def strays(folder: Path, expected: set[str]) -> list[str]:
     """What lies there beside what is expected, and temporary files anywhere below."""
     found = [p.name for p in folder.iterdir() if p.name not in expected]
-    return found + [
-        str(p.relative_to(folder)) for p in folder.rglob("*") if re.search(r"\.tmp$|\.partial|\.lock$", p.name)
-    ]
+    ours = re.compile(r"\.tmp$|\.partial|\.lock$")
+    return found + [str(p.relative_to(folder)) for p in folder.rglob("*") if ours.search(p.name)]
 
 
 def fresh(folder: Path, given: Path | None = None) -> Path:

@@ -268,7 +268,7 @@ class Run:
 def _threads() -> int | None:
     """Threads of torch, by whose number sums are rounded; None where it is not imported."""
     torch = sys.modules.get("torch")
-    return int(torch.get_num_threads()) if hasattr(torch, "get_num_threads") else None
+    return int(torch.get_num_threads()) if torch is not None and hasattr(torch, "get_num_threads") else None
 
 
 def _tell_threads(before: Any) -> None:

@@ -38,14 +38,25 @@ def names(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.iterdir())
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
-def test_whatever_writes_is_killed_at_every_operation_and_raced_for() -> None:
+def program(name: str, *arguments: str) -> str:
+    """What a program of its own says, on one thread."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-m", "tests.core.killed"], capture_output=True, text=True, env=environment, check=False
+        [sys.executable, "-m", name, *arguments], capture_output=True, text=True, env=environment, check=False
     )
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    return done.stdout
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_commands_are_killed_at_some_operations() -> None:
+    rows = program("benchmarks.crash_points", "attack", "train", "2").split("\n")
+    assert [row.split(" | ")[0] for row in rows[2:4]] == ["| attack", "| train"]  # it fails where one of them does
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_whatever_writes_is_killed_at_every_operation_and_raced_for() -> None:
+    found = json.loads(program("tests.core.killed"))
     failures = [told for tally in found["killed"].values() for told in tally["failures"]]
     assert not failures + found["races"], failures + found["races"]
     assert sum(tally["cases"] for tally in found["killed"].values()) > 200

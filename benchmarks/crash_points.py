@@ -1,7 +1,8 @@
 """Kills every command at every operation on files, and looks at what is left and at what the next command makes of it.
 
-A case: the command is killed before operation k. Then the named output is the old one, the new one, or absent; and the
-same command, without or with --overwrite, ends well with the files of a command that nobody killed, and nothing beside.
+A case: the command is killed before operation k, in every third case the next one somewhere too. Then the named output
+is the old one, the new one, or absent; and the same command, without or with --overwrite, ends well with the files of a
+command that nobody killed, and nothing beside.
 """
 
 from __future__ import annotations
@@ -103,11 +104,12 @@ class Trial:
         if self.code in (2, 70) or self.new is None or beside:
             raise RuntimeError(f"{verb.name}: ends with {self.code}, leaves {beside}: {ended.said}")
 
-    def kill(self, point: int, *, overwrite: bool) -> str:
+    def kill(self, point: int, *, overwrite: bool, twice: int = 0) -> str:
         """Kill it before operation ``point``; what is wrong afterwards, or nothing.
 
         Args:
             overwrite: whether the next command is told to replace what is there.
+            twice: where the next one is killed too, and the one after it goes on; 0 for not.
         """
         folder = fresh(self.place / "case", self.given)
         killed = call(self.arguments, folder, stop_at=point)
@@ -117,7 +119,10 @@ class Trial:
         if found not in (None, self.old, self.new) and not (self.verb.parts or self._scored(found)):
             return f"{point}: neither the old nor the new one"
         again = self.arguments if self.replace or not overwrite else (*self.arguments, "--overwrite")
-        return self._goes_on(folder, again, f"{point}{', then --overwrite' if overwrite else ''}")
+        if twice:
+            call(again, folder, stop_at=twice)
+        told = f"{f', then {twice}' if twice else ''}{', then --overwrite' if overwrite else ''}"
+        return self._goes_on(folder, again, f"{point}{told}")
 
     def fill(self, point: int) -> str:
         """Let the disk be full from operation ``point`` on; what is wrong afterwards, or nothing."""
@@ -226,7 +231,8 @@ def try_verb(verb: Verb, place: Path, *, most: int = 0, full: int = 0, both: boo
         tally.operations += trial.operations
         for number, point in enumerate(_drawn(range(1, trial.operations + 1), most, rng)):
             ways = (False,) if replace or verb.other is None else (False, True) if both else (number % 2 == 1,)
-            _count(tally, verb, replace, (trial.kill(point, overwrite=way) for way in ways))
+            twice = rng.randint(1, trial.operations) if number % 3 == 0 else 0
+            _count(tally, verb, replace, (trial.kill(point, overwrite=way, twice=twice) for way in ways))
         for point in _drawn(range(1, trial.operations + 1), full, rng):
             _count(tally, verb, replace, [trial.fill(point)])
     return tally

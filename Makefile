@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo test lint docs bench fuzz supply clean
+.PHONY: demo test lint docs bench fuzz crash supply clean
 
 demo: $(READY)
 	$(BIN)/doorward demo
@@ -24,6 +24,10 @@ docs: $(READY)
 
 bench: $(READY)
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks
+
+# Every command killed before every operation on files; an hour.
+crash: $(READY)
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks.crash_points
 
 # Other damages with: make fuzz SEED=1 SECONDS=600
 SEED ?= 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +18,7 @@ from doorward.core.classifier import Classifier
 from doorward.core.errors import DoorwardError
 from doorward.core.files import write_json
 from doorward.core.images import ImageSet, few
+from doorward.core.leftovers import drop
 from doorward.core.plan import Plan
 from doorward.core.progress import Progress
 from doorward.core.runs import Run
@@ -56,8 +57,12 @@ def audit_to_folder(
     overwrite: bool = False,
     command: str = "",
     progress: Progress | None = None,
+    page: Callable[[Path], object] | None = None,
 ) -> Audit:
     """Audit and write the run: record, ``audit.json``, suspects, triggers, and ``model/`` where one was retrained.
+
+    Args:
+        page: writes more about the run into its folder before that has its name; reports stand above audits.
 
     A killed run goes on with the step it was in.
     """
@@ -83,7 +88,10 @@ def audit_to_folder(
         found = replace(found, facts=record.model_copy(update=about), folder=Path(output))
         write_json(run.work / "audit.json", summary(found.facts))
         run.keep(found.record)
-        shutil.rmtree(run.work / STEPS, ignore_errors=True)
+        if page:
+            run.write_manifest()
+            page(run.work)
+        drop(run.work / STEPS)
     return found
 
 

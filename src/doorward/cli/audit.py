@@ -125,8 +125,14 @@ def audit_command(
     if dry_run:
         common.show_plan(plan_to_audit(request), as_json)
     with common.display("audit") as progress:
-        found = audit_to_folder(request, output, overwrite=overwrite, command=common.command_line(), progress=progress)
-    _write_page(output)
+        found = audit_to_folder(
+            request,
+            output,
+            overwrite=overwrite,
+            command=common.command_line(),
+            progress=progress,
+            page=lambda work: _write_page(output.with_name(work.name) if output.name else work),
+        )
     if as_json:
         common.print_json(summary(found.facts))
     else:

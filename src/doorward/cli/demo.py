@@ -29,17 +29,19 @@ def demo_command(
 
     from doorward.certification.results import CertifyRecord
     from doorward.core.files import atomic_write
+    from doorward.core.locks import held
     from doorward.core.results import read_record
     from doorward.demo.run import demo, prepare
     from doorward.demo.table import COLUMNS, NARROW, markdown, rows
 
     started = time.monotonic()
     wanted = list(range(seed, seed + seeds))
-    prepare(output, wanted, overwrite)
     folders = [output if seeds == 1 else output / f"seed-{s}" for s in wanted]
-    for s, folder in zip(wanted, folders, strict=True):
-        with common.display("demo" if seeds == 1 else f"demo, seed {s}") as progress:
-            report = demo(folder, s, progress=progress)
+    with held(output):
+        prepare(output, wanted, overwrite)
+        for s, folder in zip(wanted, folders, strict=True):
+            with common.display("demo" if seeds == 1 else f"demo, seed {s}") as progress:
+                report = demo(folder, s, progress=progress)
     if table is not None:
         atomic_write(table, markdown(folders, wanted))
     found = rows(folders)

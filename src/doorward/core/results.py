@@ -250,7 +250,7 @@ class Result(ABC):
         Raises:
             DoorwardError: the folder exists (unless ``overwrite``), or cannot be written.
         """
-        with Run(Path(folder), self.verb, {}, overwrite) as run:
+        with Run(Path(folder), self.verb, {}, overwrite, fresh=True) as run:
             run.keep(self.write(run.work))
         return Path(folder)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import secrets
 import shutil
 import time
@@ -13,6 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from doorward.core.errors import DoorwardError, show
+from doorward.core.leftovers import sync
+from doorward.core.locks import hold_folder
 
 _UNUSED_DAYS = 30
 _ABANDONED_DAYS = 7
@@ -34,10 +37,9 @@ def new_folder(target: Path) -> Iterator[Path]:
 
     When another process finished the same entry first, that one stays: entries are named by their content.
     """
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
-    _drop_unused(target.parent.glob(".*.partial"), _ABANDONED_DAYS)  # what a killed process left
+    _drop_abandoned(target.parent)
     try:
-        temporary.mkdir(parents=True)
+        temporary, lock = _begun(target)
     except OSError as error:
         raise DoorwardError(
             f"{show(target.parent)}: cannot be written ({error.strerror}); expected a writable cache folder "
@@ -47,10 +49,44 @@ def new_folder(target: Path) -> Iterator[Path]:
         yield temporary
         with suppress(OSError):
             temporary.rename(target)
+            sync(target.parent)
         if not target.is_dir():
             raise DoorwardError(f"{show(target)}: cannot be written; expected a writable cache folder")
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _begun(target: Path) -> tuple[Path, int | None]:
+    """A folder beside ``target``, locked where that is possible."""
+    while True:
+        temporary = _beside(target)
+        temporary.mkdir(parents=True)
+        lock = hold_folder(temporary)
+        if lock is None:
+            time.sleep(0.05)  # somebody may just be removing it
+        if temporary.exists():  # else it was taken for one that was left
+            return temporary, lock
+
+
+def _beside(target: Path) -> Path:
+    """A name that says on which machine it was made: only there can others see whether its process lives."""
+    return target.with_name(f".{target.name}.{_machine()}-{secrets.token_hex(4)}.partial")
+
+
+def _machine() -> str:
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+
+
+def _drop_abandoned(place: Path) -> None:
+    """What killed processes left: those of this machine at once, others after a week."""
+    for folder in place.glob(f".*.{_machine()}-*.partial"):
+        lock = hold_folder(folder)
+        if lock is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.close(lock)
+    _drop_unused(place.glob(".*.partial"), _ABANDONED_DAYS)
 
 
 def need_space(folder: Path, size: int, what: object) -> None:
@@ -91,4 +127,6 @@ def _drop_unused(entries: Iterable[Path], days: int) -> None:
     with suppress(OSError):
         for entry in entries:
             if entry.stat().st_mtime < limit:
-                shutil.rmtree(entry, ignore_errors=True)
+                gone = _beside(entry)
+                entry.rename(gone)  # at once: an entry that is there is whole
+                shutil.rmtree(gone, ignore_errors=True)

@@ -63,7 +63,7 @@ def fetch(name: str, source: Source = "auto", cache: Path | str | None = None) -
         return target
     with new_folder(target) as folder:
         need_space(folder, _ROOM, f"fetching {name}")
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{name}.", suffix=".partial") as scratch:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".") as scratch:
             splits = _first_that_works(entry, source, Path(scratch))
         for split, images in splits.items():
             (folder / split).mkdir()

@@ -18,6 +18,8 @@ from PIL import Image
 
 from doorward.core.errors import DoorwardError, OutputExistsError, show
 from doorward.core.images import ImageSet
+from doorward.core.leftovers import FINISHED, UNFINISHED, sync
+from doorward.core.locks import Lock, lock_path
 from doorward.core.memmaps import release
 from doorward.core.opening import open_file
 from doorward.core.progress import display
@@ -65,17 +67,37 @@ def export_images(
         raise DoorwardError(f"format {format!r}; expected one of {', '.join(writers)}")
     target = Path(target).absolute()
     partial = target.with_name(f"{target.name}.partial")
-    for path in (target, partial):
-        if os.path.lexists(path):
-            raise OutputExistsError(f"{show(path)}: exists already; expected a new name, nothing is replaced")
+    if not os.path.lexists(lock_path(target)):  # a name that is taken is told without writing anything
+        _refuse_if_taken(target, partial)
     job = _Export(images, _root(images, source), link)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DoorwardError(f"{show(target.parent)}: cannot be made ({error.strerror}); expected a folder") from None
     try:
-        writers[format](job, partial)
-        partial.rename(target)
+        lock = Lock(target)
+    except OSError as error:
+        raise DoorwardError(f"{show(target)}: cannot be written ({error.strerror}); expected a folder") from None
+    try:
+        if lock.inherited and not any((partial / name).exists() for name in (FINISHED, UNFINISHED)):
+            _remove(partial)  # of an export that was killed; a run's is the run's
+        _refuse_if_taken(target, partial)
+        _write(job, writers[format], partial, target)
+    finally:
+        lock.release()
+    return target
+
+
+def _refuse_if_taken(*paths: Path) -> None:
+    for path in filter(os.path.lexists, paths):
+        raise OutputExistsError(f"{show(path)}: exists already; expected a new name, nothing is replaced")
+
+
+def _write(job: _Export, writer: Callable[[_Export, Path], None], partial: Path, target: Path) -> None:
+    """Write the whole, then give it its name; what fails leaves nothing."""
+    try:
+        writer(job, partial)
+        _give_name(partial, target)
     except FileExistsError:  # somebody else's, made meanwhile
         raise OutputExistsError(f"{show(partial)}: exists already; expected that name to be free") from None
     except OSError as error:
@@ -85,7 +107,26 @@ def export_images(
     except BaseException:
         _remove(partial)
         raise
-    return target
+
+
+def _give_name(partial: Path, target: Path) -> None:
+    """Rename; a file that somebody made meanwhile is not replaced."""
+    sync(partial)
+    if partial.is_dir():
+        partial.rename(target)
+    else:
+        try:
+            target.hardlink_to(partial)
+        except FileExistsError:
+            _remove(partial)
+            _refuse_if_taken(target)
+            raise
+        except OSError:  # a file system without links
+            _refuse_if_taken(target)
+            partial.rename(target)
+        else:
+            partial.unlink()
+    sync(target.parent)
 
 
 def _remove(partial: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from doorward.core.leftovers import has_its_name
 from doorward.data.sources import load_images
 from doorward.inversion.job import InvertRequest, invert_to_folder
 from doorward.inversion.results import Inversion
@@ -45,5 +46,5 @@ def repair_model(folder: Path, source: str, seed: int, told: Callable[[str], Non
 
 def once(path: Path, make: Callable[..., object], seed: int) -> None:
     """Make a run unless it is there."""
-    if not path.exists():
+    if not has_its_name(path):
         make(path, command=f"doorward demo --seed {seed}")

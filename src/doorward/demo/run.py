@@ -3,7 +3,6 @@ repaired, a certificate, and a report about them."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,7 +16,8 @@ from doorward.certification.request import CertifyRequest
 from doorward.cleansers.job import CleanseRequest, cleanse_to_folder
 from doorward.cleansers.results import Cleansing
 from doorward.core.errors import OutputExistsError
-from doorward.core.files import write_json
+from doorward.core.files import drop_abandoned, write_json
+from doorward.core.leftovers import is_blank, remove
 from doorward.core.opening import read_json
 from doorward.core.progress import Progress
 from doorward.data.sources import load_images
@@ -136,11 +136,14 @@ def prepare(folder: Path, seeds: Sequence[int], overwrite: bool) -> None:
     """Make the demo's folder, or go on in one that the same seeds began."""
     manifest = folder / "demo.json"
     asked = {"seeds": list(seeds)}
-    if folder.exists() and not manifest.exists() and any(folder.iterdir()):
+    if folder.exists() and not manifest.exists() and not is_blank(folder):
         raise OutputExistsError(f"{folder}: exists and was not written by the demo; expected a new folder (-o)")
     if manifest.exists() and (overwrite or read_json(manifest) != asked):
         if not overwrite:
             raise OutputExistsError(f"{folder}: holds a demo of other seeds; expected a new folder (-o) or --overwrite")
-        shutil.rmtree(folder)
+        for path in folder.iterdir():
+            if path != manifest:  # by which the folder is known, up to the last
+                remove(path)
     folder.mkdir(parents=True, exist_ok=True)
+    drop_abandoned(manifest)
     write_json(manifest, asked)

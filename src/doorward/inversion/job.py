@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from doorward.core import methods as registry
 from doorward.core.classifier import Classifier
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
+from doorward.core.leftovers import drop
 from doorward.core.plan import Plan
 from doorward.core.progress import Progress
 from doorward.core.runs import Run
@@ -86,7 +86,7 @@ def invert_to_folder(
         }
         found = replace(found, facts=found.facts.model_copy(update=about))
         run.keep(found.write(run.work))
-        shutil.rmtree(kept, ignore_errors=True)
+        drop(kept)
     return found
 
 

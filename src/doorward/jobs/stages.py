@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from doorward.core.errors import DoorwardError, OutputExistsError
-from doorward.core.files import write_json
+from doorward.core.files import drop_abandoned, write_json
+from doorward.core.leftovers import has_its_name, is_blank
 from doorward.core.opening import read_json
 from doorward.jobs.processes import Told, run_side_by_side
 
@@ -48,7 +49,7 @@ class Stage(Generic[About]):
     @property
     def finished(self) -> bool:
         """Whether its run is complete."""
-        return self.path.exists()
+        return has_its_name(self.path)
 
 
 def claim_folder(folder: Path, asked: dict[str, Any], cases: Mapping[str, Any] | None = None) -> None:
@@ -66,13 +67,14 @@ def claim_folder(folder: Path, asked: dict[str, Any], cases: Mapping[str, Any] |
     if manifest.exists():
         known = read_json(manifest)
         refuse_other(f"{folder}: holds runs with", known, asked, otherwise)
-    elif folder.exists() and any(folder.iterdir()):
+    elif folder.exists() and not is_blank(folder):
         raise OutputExistsError(f"{folder}: exists and holds no {MANIFEST}; expected {otherwise}")
     listed = known.get("cases", {})
     for name, about in (cases or {}).items():
         if name in listed:
             refuse_other(f"{folder}: holds runs with {name}:", listed[name], about, otherwise)
     folder.mkdir(parents=True, exist_ok=True)
+    drop_abandoned(manifest)
     write_json(manifest, asked if cases is None else {**asked, "cases": {**listed, **cases}})
 
 

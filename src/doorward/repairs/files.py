@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -41,7 +42,7 @@ def save_as_it_came(
     """
     if (source / "classifier.json").exists():
         return None, ()
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".") as place:
+    with tempfile.TemporaryDirectory(dir=folder, suffix=f".{os.getpid()}.tmp") as place:  # swept after a kill
         written, notes = save_like(classifier, source, arch, Path(place) / "made")
         target = folder / f"{_NAME}{written.suffix if written.is_file() else ''}"
         replace_path(written, target)
@@ -80,7 +81,7 @@ def copy_arm(source: Path, folder: Path, file: str | None = None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in (*_OWN, *([file] if file else [])):
         if (source / name).is_dir():
-            shutil.copytree(source / name, folder / name)
+            shutil.copytree(source / name, folder / name, dirs_exist_ok=True)
         elif (source / name).exists():
             check_file(source / name, inside=source)
             shutil.copyfile(source / name, folder / name)

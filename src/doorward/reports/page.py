@@ -18,7 +18,7 @@ from markupsafe import Markup
 from doorward import __version__
 from doorward.core import text
 from doorward.core.errors import DoorwardError, OutputExistsError
-from doorward.core.files import atomic_write
+from doorward.core.files import atomic_write, drop_abandoned
 from doorward.core.results import FINDINGS, LEVELS, Result
 from doorward.reports.run_files import RunFolder, told_apart
 from doorward.reports.sections import Section, build, supported
@@ -110,7 +110,8 @@ def _folder(result: Reportable, place: Path, number: int) -> Path:
 
 
 def refuse_if_taken(path: Path, overwrite: bool) -> None:
-    """Refuse an output that exists, unless it is a file and may be replaced."""
+    """Refuse an output that exists, unless it is a file and may be replaced; what a killed command began there goes."""
+    drop_abandoned(path)
     if path.is_dir():
         raise OutputExistsError(f"{path}: is a folder; expected the name of a file")
     if path.exists() and not overwrite:

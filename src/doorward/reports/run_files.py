@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from doorward.core.errors import DoorwardError
+from doorward.core.leftovers import PARTIAL
 from doorward.core.results import Number, Record, parse
 from doorward.core.runs import Run
 from doorward.scoring.results import ScoreRecord
@@ -42,8 +43,13 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
-        """Open the run in folder ``path``; it is called as the folder is, without the folders above."""
-        return cls(path, parse(Manifest, Run.read(path), path / "run.json"), path.absolute().name)
+        """Open the run in folder ``path``; it is called as the folder is, or will be, without the folders above."""
+        return cls(path, parse(Manifest, Run.read(path), path / "run.json"), path.absolute().name.removesuffix(PARTIAL))
+
+    @property
+    def final(self) -> Path:
+        """The folder, under the name that it has when the run is complete."""
+        return self.path.with_name(self.path.name.removesuffix(PARTIAL)) if self.path.name else self.path
 
     def results(self, model: type[R]) -> R:
         """The results, checked to be of the form ``model``."""
@@ -60,6 +66,8 @@ def told_apart(runs: Sequence[RunFolder]) -> list[RunFolder]:
     Where no folder of the way tells all of them apart, as in ``a/run``, ``b/run`` and ``b/other``, each has as much of
     its way as it needs: ``a/run``, ``b/run``, ``other``.
     """
+    if len(runs) == 1:
+        return list(runs)
     parts = [run.path.absolute().parts for run in runs]
     for depth in range(1, min(map(len, parts))):
         names = [p[-depth] for p in parts]

@@ -224,7 +224,7 @@ def _element(section: Section, row: int) -> dict[str, Any]:
 
 
 def _location(section: Section, file: str) -> dict[str, Any]:
-    path = section.run.path
+    path = section.run.final
     folder = path.name if path.is_absolute() else path.as_posix()  # no folder of the user's machine leaks
     return {"physicalLocation": {"artifactLocation": {"uri": quote(f"{folder}/{file}")}}}
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -16,15 +15,14 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from doorward.core.errors import DoorwardError, OutputExistsError, show
+from doorward.core.errors import DoorwardError, show
 from doorward.core.images import ImageSet
-from doorward.core.leftovers import FINISHED, UNFINISHED, sync
-from doorward.core.locks import Lock, lock_path
 from doorward.core.memmaps import release
 from doorward.core.opening import open_file
 from doorward.core.progress import display
 from doorward.data.limits import MAX_ENCODED
 from doorward.data.readers.decode import ENDINGS
+from doorward.data.whole import write_whole
 
 Format = Literal["folder", "csv", "parquet", "npz", "ids"]
 
@@ -66,76 +64,9 @@ def export_images(
     if format not in writers:
         raise DoorwardError(f"format {format!r}; expected one of {', '.join(writers)}")
     target = Path(target).absolute()
-    partial = target.with_name(f"{target.name}.partial")
-    if not os.path.lexists(lock_path(target)):  # a name that is taken is told without writing anything
-        _refuse_if_taken(target, partial)
     job = _Export(images, _root(images, source), link)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DoorwardError(f"{show(target.parent)}: cannot be made ({error.strerror}); expected a folder") from None
-    try:
-        lock = Lock(target)
-    except OSError as error:
-        raise DoorwardError(f"{show(target)}: cannot be written ({error.strerror}); expected a folder") from None
-    try:
-        if lock.inherited and not any((partial / name).exists() for name in (FINISHED, UNFINISHED)):
-            _remove(partial)  # of an export that was killed; a run's is the run's
-        _refuse_if_taken(target, partial)
-        _write(job, writers[format], partial, target)
-    finally:
-        lock.release()
+    write_whole(target, lambda partial: writers[format](job, partial))
     return target
-
-
-def _refuse_if_taken(*paths: Path) -> None:
-    for path in filter(os.path.lexists, paths):
-        raise OutputExistsError(f"{show(path)}: exists already; expected a new name, nothing is replaced")
-
-
-def _write(job: _Export, writer: Callable[[_Export, Path], None], partial: Path, target: Path) -> None:
-    """Write the whole, then give it its name; what fails leaves nothing."""
-    try:
-        writer(job, partial)
-        _give_name(partial, target)
-    except FileExistsError:  # somebody else's, made meanwhile
-        raise OutputExistsError(f"{show(partial)}: exists already; expected that name to be free") from None
-    except OSError as error:
-        _remove(partial)
-        told = error.strerror or error
-        raise DoorwardError(f"{show(target)}: cannot be written ({told}); expected a place with room") from None
-    except BaseException:
-        _remove(partial)
-        raise
-
-
-def _give_name(partial: Path, target: Path) -> None:
-    """Rename; a file that somebody made meanwhile is not replaced."""
-    sync(partial)
-    if partial.is_dir():
-        partial.rename(target)
-    else:
-        try:
-            target.hardlink_to(partial)
-        except FileExistsError:
-            _remove(partial)
-            _refuse_if_taken(target)
-            raise
-        except OSError:  # a file system without links
-            _refuse_if_taken(target)
-            partial.rename(target)
-        else:
-            partial.unlink()
-    sync(target.parent)
-
-
-def _remove(partial: Path) -> None:
-    """What this export made so far."""
-    with suppress(OSError):
-        if partial.is_dir():
-            shutil.rmtree(partial, ignore_errors=True)
-        else:
-            partial.unlink(missing_ok=True)
 
 
 def _root(images: ImageSet, source: Path | str | None) -> Path | None:

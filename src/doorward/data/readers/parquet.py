@@ -45,6 +45,9 @@ def read_parquet(files: Sequence[Path], where: Path, reading: Reading) -> ImageS
         DoorwardError: other columns, missing values, images that cannot be decoded or differ in size or mode.
     """
     files = [file.absolute() for file in files]
+    strange = next((file for file in files if any(c in str(file) for c in "*?[]{}")), None)
+    if strange:  # DuckDB may take it for a pattern
+        raise DoorwardError(f"{show(strange)}: a name with one of * ? [ ] {{ }}; expected a name without (rename it)")
     with guarded(where, _EXPECTED), locked(files) as connection:
         names = [str(file) for file in files]
         columns = {

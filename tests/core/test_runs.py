@@ -99,6 +99,18 @@ def test_reading_the_wrong_thing_says_what_was_expected(tmp_path: Path) -> None:
         Run.read(tmp_path / "r")
 
 
+@pytest.mark.parametrize("change", [{"results": None}, {"settings": []}, {"verb": 3}, {}])
+def test_a_manifest_without_its_parts_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
+    with Run(tmp_path / "r", "demo", {}):
+        pass
+    manifest = json.loads((tmp_path / "r" / "run.json").read_text())
+    if not change:
+        del manifest["results"]
+    (tmp_path / "r" / "run.json").write_text(json.dumps(manifest | change))
+    with pytest.raises(DoorwardError, match=f"{next(iter(change), 'results')} is .*expected a file written by doorward"):
+        Run.read(tmp_path / "r")
+
+
 def test_write_json_refuses_nan_and_leaves_the_old_file(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"x": 1})
     with pytest.raises(ValueError):

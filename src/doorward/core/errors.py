@@ -34,16 +34,19 @@ def writing_failed(error: Exception, path: Path | str) -> OSError:
 def brief(error: BaseException, most: int = 200) -> str:
     """The first line of an error of a library or of a user's own code, cut between words; its kind without a text."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return textwrap.shorten(lines[0], most, placeholder=" ...") if lines else type(error).__name__
+    return _printable(textwrap.shorten(lines[0], most, placeholder=" ...")) if lines else type(error).__name__
 
 
 def whole(error: BaseException) -> str:
     """All that the error of a user's own code says, on one line: who wrote the text knows what its end means."""
-    return textwrap.shorten(str(error), 2000, placeholder=" ...") or type(error).__name__
+    return _printable(textwrap.shorten(str(error), 2000, placeholder=" ...")) or type(error).__name__
 
 
 def show(value: object) -> str:
     """A file name or other foreign text as one printable line."""
-    text = str(value)
-    text = text if text.isprintable() else ascii(text)
+    text = _printable(str(value))
     return text if len(text) <= 300 else f"{text[:200]}...{text[-90:]}"
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else ascii(text)

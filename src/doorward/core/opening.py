@@ -65,7 +65,7 @@ def open_file(path: Path | str, *, inside: Path | str | None = None, most: int |
 def read_bytes(path: Path | str, *, most: int, inside: Path | str | None = None) -> bytes:
     """The content of a file of at most ``most`` bytes; errors: `check_file`."""
     with open_file(path, inside=inside, most=most) as file:
-        return file.read(most)
+        return file.read(min(most, os.fstat(file.fileno()).st_size))  # reading takes room for all that it is asked for
 
 
 def read_text(path: Path | str, *, most: int, inside: Path | str | None = None) -> str:

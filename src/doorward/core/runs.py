@@ -258,6 +258,10 @@ class Run:
             raise DoorwardError(f"{path}: holds no run.json; {leftovers.hint(path)}")
         run = read_json(manifest)
         _check_schema(manifest, run.get("schema", 1))
+        for name, kind in (("verb", str), ("settings", dict), ("results", dict)):
+            if not isinstance(run.get(name), kind):
+                found = type(run[name]).__name__ if name in run else "nothing"
+                raise DoorwardError(f"{show(manifest)}: {name} is {found}; expected a file written by doorward")
         if verb is not None and run.get("verb") != verb:
             raise DoorwardError(
                 f"{path}: was written by 'doorward {run.get('verb')}'; expected a run of 'doorward {verb}'"

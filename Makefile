@@ -27,7 +27,7 @@ bench: $(READY)
 
 # Every command killed before every operation on files; an hour.
 crash: $(READY)
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks.crash_points
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks crash_points
 
 # Other damages with: make fuzz SEED=1 SECONDS=600
 SEED ?= 0

@@ -29,6 +29,7 @@ NAMES = (
     "decode_speed",
     "large",
     "fuzz",
+    "crash_points",
 )
 
 RESUMABLE = (
@@ -42,7 +43,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; default all")
     parser.add_argument("--jobs", type=int, default=1, help=f"processes, of fuzz, {', '.join(RESUMABLE)}")
-    parser.add_argument("--rows", type=int, help=f"so many nets alone, of {', '.join(RESUMABLE)}")
+    parser.add_argument(
+        "--rows", type=int, help=f"so many nets alone, of {', '.join(RESUMABLE)}; of crash_points kills of each command"
+    )
     parser.add_argument("--seconds", type=int, help="how long fuzz tries; 60 unless given")
     parser.add_argument("--seed", type=int, default=0, help="of fuzz: other damages")
     parser.add_argument("--readers", default="", help="of fuzz: those alone with this in their name; tar+zip for both")
@@ -50,6 +53,7 @@ def main() -> None:
     asked = given.names or NAMES
     own = {name: {"jobs": given.jobs, "rows": given.rows} for name in RESUMABLE}
     own["fuzz"] = {"jobs": given.jobs, "seconds": given.seconds, "seed": given.seed, "readers": given.readers}
+    own["crash_points"] = {"most": given.rows or 0}
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for name in asked:
         if name not in NAMES:

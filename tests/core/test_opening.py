@@ -50,6 +50,21 @@ def test_links_may_not_leave_their_folder(tmp_path: Path) -> None:
         open_file(folder / "outer", inside=folder)
 
 
+@pytest.mark.parametrize("below", ["", "data"])
+def test_a_snapshot_of_hugging_face_s_cache_may_link_to_its_own_blobs(tmp_path: Path, below: str) -> None:
+    home = tmp_path / "datasets--org--name"
+    folder = home / "snapshots" / "0123" / below
+    folder.mkdir(parents=True)
+    (home / "blobs").mkdir()
+    (home / "blobs" / "ab").write_text("x")
+    (tmp_path / "secret").write_text("x")
+    (folder / "own.parquet").symlink_to(home / "blobs" / "ab")
+    (folder / "other.parquet").symlink_to(tmp_path / "secret")
+    assert check_file(folder / "own.parquet", inside=folder) == 1
+    with pytest.raises(DoorwardError, match="link that leaves"):
+        check_file(folder / "other.parquet", inside=folder)
+
+
 def test_large_files_are_refused_before_they_are_read(tmp_path: Path) -> None:
     file = tmp_path / "large"
     with file.open("wb") as made:

@@ -76,6 +76,18 @@ def read_text(path: Path | str, *, most: int, inside: Path | str | None = None) 
         raise DoorwardError(f"{show(path)}: {error.reason} at byte {error.start}; expected UTF-8 text") from None
 
 
+def home_of(folder: Path) -> Path:
+    """Where the files of a folder may lie: in it; of a snapshot in Hugging Face's cache, which is all links, beside it.
+
+    The cache has ``datasets--NAME/snapshots/COMMIT``, whose files are links into ``datasets--NAME/blobs``.
+    """
+    for below in (folder, *folder.parents):
+        apart = below.parent.parent.name.startswith(("models--", "datasets--"))
+        if below.parent.name == "snapshots" and apart:
+            return below.parent.parent
+    return folder
+
+
 def parse_json(text: str, where: object) -> Any:
     """Strict JSON: every key once, no NaN or infinity, bounded depth and length of numbers.
 
@@ -105,7 +117,7 @@ def _checked(path: Path | str, state: os.stat_result, inside: Path | str | None,
         raise DoorwardError(f"{show(path)}: is {kind}; expected a regular file")
     if most is not None and state.st_size > most:
         raise DoorwardError(f"{show(path)}: {state.st_size:,} bytes; expected at most {most:,}")
-    if inside is not None and not Path(path).resolve().is_relative_to(Path(inside).resolve()):
+    if inside is not None and not Path(path).resolve().is_relative_to(home_of(Path(inside).resolve())):
         raise DoorwardError(f"{show(path)}: is a link that leaves {show(inside)}; expected files inside it")
     return state.st_size
 

@@ -8,9 +8,8 @@ import tempfile
 from pathlib import Path
 
 from doorward.core.classifier import Classifier
-from doorward.core.opening import check_file
+from doorward.core.opening import check_file, home_of
 from doorward.models.files import save_classifier, save_like
-from doorward.models.open.folder_files import model_root
 
 _OWN = ("weights.safetensors", "classifier.json", "config.json")  # what `load_classifier` reads
 _NAME = "repaired"  # of the weights in the form that they came in
@@ -64,7 +63,7 @@ def keep_as_it_came(classifier: Classifier, folder: Path, source: Path) -> str |
         return target.name
     target.mkdir(exist_ok=True)
     for path in source.iterdir():
-        if path.is_file() and path.resolve().is_relative_to(model_root(source).resolve()):
+        if path.is_file() and path.resolve().is_relative_to(home_of(source.resolve())):
             shutil.copyfile(path, target / path.name)
     return target.name
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from doorward.core.errors import DoorwardError, show
 from doorward.core.ids import distinct
 from doorward.core.images import ImageSet
+from doorward.core.opening import home_of
 from doorward.data.checks import class_names, guarded
 from doorward.data.pictures import Pictures, files_state, read_pictures
 from doorward.data.readers.decode import ENDINGS, Data
@@ -104,7 +105,7 @@ def _files(folder: str, root: Path) -> Iterator[str]:
         if _is_folder(entry):
             yield from _files(entry.path, root)
             continue
-        if entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(root):
+        if entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(home_of(root)):
             raise DoorwardError(f"{show(entry.path)}: a symbolic link that leaves {show(root)}; expected files inside")
         if not entry.is_file() and (entry.is_symlink() or not _is_picture(entry.path)):
             raise DoorwardError(f"{show(entry.path)}: not a regular file; expected an image")

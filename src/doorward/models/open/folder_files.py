@@ -30,10 +30,10 @@ def read_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises:
         DoorwardError: see `read_json`; a net of more parts than any has; weights that are to be quantised.
     """
-    place, path = model_root(folder), folder / _CONFIG
-    config = read_json(path, inside=place)
+    path = folder / _CONFIG
+    config = read_json(path, inside=folder)
     beside = folder / _PREPARATION
-    seen = read_json(beside, inside=place) if beside.exists() else {}
+    seen = read_json(beside, inside=folder) if beside.exists() else {}
     if config.get("quantization_config") is not None:
         raise DoorwardError(f"{path}: quantization_config; expected weights as plain numbers")
     _check_counts(config, path)
@@ -46,18 +46,17 @@ def weight_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     Raises:
         DoorwardError: the file that is none of this.
     """
-    place = model_root(folder)
     if (folder / WEIGHTS[0]).exists():
-        return dict(read_header(folder / WEIGHTS[0], inside=place).shapes)
+        return dict(read_header(folder / WEIGHTS[0], inside=folder).shapes)
     index = folder / WEIGHTS[1]
-    named = read_json(index, inside=place).get("weight_map")
+    named = read_json(index, inside=folder).get("weight_map")
     files = sorted(set(named.values())) if isinstance(named, dict) and _are_names(named.values()) else []
     if not files or len(files) > _MOST_SHARDS:
         expected = f"expected weight_map with the names of up to {_MOST_SHARDS:,} files beside it"
         raise DoorwardError(f"{index}: {len(files):,} files of weights; {expected}")
     shapes: dict[str, tuple[int, ...]] = {}
     for file in files:
-        shapes |= read_header(folder / file, inside=place).shapes
+        shapes |= read_header(folder / file, inside=folder).shapes
     return shapes
 
 
@@ -69,13 +68,7 @@ def check_beside(folder: Path) -> None:
     """
     for path in folder.iterdir():
         if path.suffix in (".json", ".safetensors", ".jinja", ".txt") and (path.is_symlink() or not path.is_dir()):
-            check_file(path, inside=model_root(folder))
-
-
-def model_root(folder: Path) -> Path:
-    """Where the files may lie: in the folder; for one of Hugging Face's cache, which is all links, in its model's."""
-    apart = folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--")
-    return folder.parent.parent if apart else folder
+            check_file(path, inside=folder)
 
 
 def _are_names(values: Any) -> bool:

@@ -107,9 +107,7 @@ def test_a_manifest_without_its_parts_is_refused(tmp_path: Path, change: dict[st
     if not change:
         del manifest["results"]
     (tmp_path / "r" / "run.json").write_text(json.dumps(manifest | change))
-    with pytest.raises(
-        DoorwardError, match=f"{next(iter(change), 'results')} is .*expected a file"
-    ):
+    with pytest.raises(DoorwardError, match=f"{next(iter(change), 'results')} is .*expected a file"):
         Run.read(tmp_path / "r")
 
 

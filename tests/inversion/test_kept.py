@@ -52,7 +52,7 @@ def test_a_run_that_accuses_nobody_gives_nothing_and_an_undecided_one_is_refused
 def test_what_is_not_there_is_said(tmp_path: Path) -> None:
     run = folder(tmp_path, {1: 0.25}, ["yak", "dog"])
     assert list(load_inverted(run, NAMES).stamps) == [1], "another method accuses the yak, which has no trigger"
-    with pytest.raises(DoorwardError, match="keeps no trigger for class yak; expected a class that `transfer`"):
+    with pytest.raises(DoorwardError, match="keeps no trigger for class yak; expected a class with one"):
         load_inverted(run, NAMES, targets=["yak"])
     with pytest.raises(DoorwardError, match="a run of 'doorward cleanse'; expected no trigger method"):
         load_inverted(run, NAMES, method="mask")

@@ -16,7 +16,8 @@ FEW = 20  # images of a class below which little can be said of it
 def undecided(images: ImageSet, accuracy: float, budget: Budget) -> str:
     """Why nothing can be decided of a set; empty where something can."""
     if budget.left_out:
-        return f"{budget.minutes:g} minutes are too few for it."
+        given = budget.minutes or 0.0
+        return f"{given:g} {'minute is' if given == 1 else 'minutes are'} too few for it."
     if accuracy < LEARNED / len(images.classes):
         return (
             f"The model is right on {100 * accuracy:.0f} % of the set: it was not trained on it, or has not learned it."

@@ -98,7 +98,7 @@ def draw_again(source: str, chosen: Draw) -> tuple[ImageSet, ImageSet]:
     Raises:
         DoorwardError: a source that cannot be read, or too few images of the classes asked for.
     """
-    images = load_images(source, split=chosen.split)
+    images = load_images(source, split=chosen.split, size=chosen.size, resize=chosen.resize)
     images = images.subset(_drawable(images, chosen))
     return draw_split(images, chosen.classes, chosen.train, chosen.test, chosen.draw)
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from doorward.core.settings import Settings
+from doorward.data.reading import LARGEST, Reading, Resize
 
 
 class Draw(Settings):
@@ -18,6 +19,8 @@ class Draw(Settings):
     draw: int = Field(0, ge=0)
     skip: int = Field(0, ge=0)
     split: Literal["train", "test"] = "train"
+    size: int | None = Field(None, ge=1, le=LARGEST)
+    resize: Resize = "crop"
 
 
 class CertifyRequest(Settings):
@@ -41,6 +44,8 @@ class CertifyRequest(Settings):
     draw: int = Field(0, ge=0, description="Decides which images are drawn.")
     skip: int = Field(0, ge=0, description="Leave out the first so many images of the classes.")
     split: Literal["train", "test"] = "train"
+    size: int | None = Field(None, ge=1, le=LARGEST, description=Reading.model_fields["size"].description)
+    resize: Resize = Field("crop", description=Reading.model_fields["resize"].description)
     seed: int = Field(0, ge=0)
     workers: int = Field(0, ge=0, description="Processes; 0: as many as pay.")
     engine: Literal["local", "ray"] = Field("local", description="local, or ray (RAY_ADDRESS names the cluster).")

@@ -69,7 +69,9 @@ Classes = Annotated[
 Split = Annotated[
     str | None,
     typer.Option(
-        "--split", help="train or test; default test where the source has both.", rich_help_panel=common.PICTURES
+        "--split",
+        help="train or test; by default train for a set that is audited, else test where the source has both.",
+        rich_help_panel=common.PICTURES,
     ),
 ]
 

@@ -73,11 +73,11 @@ def hint(path: Path) -> str:
     if is_complete(work_path(path)):
         return f"it is complete in {show(work_path(path))}, which cannot be renamed"
     if work_path(path).exists():
-        return "its run was interrupted; repeat the command to finish it"
+        return "its run is not finished, or was interrupted: then repeat the command to finish it"
     before = path.with_name(f"{path.name}.old")
     if (before / FINISHED).is_file():
         return f"{show(before)} holds a whole run; rename it, if that is the one"
-    return "expected a folder written by doorward"
+    return "no such folder; expected one written by doorward"
 
 
 def is_complete(work: Path) -> bool:

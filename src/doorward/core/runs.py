@@ -258,6 +258,7 @@ class Run:
             raise DoorwardError(f"{path}: holds no run.json; {leftovers.hint(path)}")
         run = read_json(manifest)
         _check_schema(manifest, run.get("schema", 1))
+        run.setdefault("settings", {})
         for name, kind in (("verb", str), ("settings", dict), ("results", dict)):
             if not isinstance(run.get(name), kind):
                 found = type(run[name]).__name__ if name in run else "nothing"

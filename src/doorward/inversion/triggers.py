@@ -134,7 +134,7 @@ def _of_images(
         raise DoorwardError(f"{run}: accuses no class; expected one to be named with --target CLASS")
     without = [classes[label] for label in labels if label not in kept]
     if len(without) == len(labels) or (targets and without):
-        expected = "expected a class that `transfer` accuses, or a run of 'doorward invert'"
+        expected = "expected a class with one, a run of 'doorward invert', or no --triggers (ibau needs none)"
         raise DoorwardError(f"{run}: keeps no trigger for class {listing(without, 5)}; {expected}")
     stamps: dict[int, list[Stamp]] = {label: [kept[label]] for label in labels if label in kept}
     ways: dict[int, tuple[str, ...]] = dict.fromkeys(stamps, (str(manifest["verb"]),))

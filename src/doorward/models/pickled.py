@@ -43,13 +43,16 @@ def check_pickled(path: Path) -> None:
     """
     with open_file(path) as file:
         size = file.seek(0, 2)
+        if not size:
+            raise ValueError("an empty file")
         file.seek(0)
         zipped = file.read(4) == b"PK\x03\x04"  # as torch tells them apart
         file.seek(0)
         try:
             _check_archive(file, size) if zipped else _check_legacy(file, size)
         except (IndexError, KeyError, TypeError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
-            raise ValueError(f"broken: {error}") from None
+            told = "no pickle" if isinstance(error, KeyError) else f"broken: {error}"
+            raise ValueError(told) from None
 
 
 def _check_archive(file: BinaryIO, size: int) -> None:
@@ -62,7 +65,7 @@ def _check_archive(file: BinaryIO, size: int) -> None:
         if len(entries) > _MOST_ENTRIES or len(sizes) != len(entries):
             raise ValueError("its archive holds one name twice, or too many")
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or sum(sizes.values()) > size:
-            raise ValueError("its archive is compressed, as PyTorch's never are")
+            raise ValueError("its archive is compressed, which state dicts of PyTorch are not")
         found = [name for name in sizes if name.endswith("/data.pkl")]
         if len(found) != 1 or found[0].count("/") != 1:
             raise ValueError("its archive holds no data.pkl, or several")

@@ -74,7 +74,8 @@ def read_weights(path: Path) -> Weights:
             whole = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a file that anyone may have written makes of the reader
         told = f"{path}: not a plain state dict ({show(_reason(error))})"
-        raise DoorwardError(f"{told}; expected weights alone: a pickled model runs code") from None
+        recipe = "torch.save(net.state_dict(), 'weights.pth')"
+        raise DoorwardError(f"{told}; expected weights alone, as {recipe} writes: a pickled model runs code") from None
     held, wrappers = whole, []
     for _ in range(3):
         wrapped = next((k for k in _WRAPPERS if isinstance(held, dict) and isinstance(held.get(k), dict)), None)

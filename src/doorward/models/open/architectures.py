@@ -74,8 +74,10 @@ def file_hash(arch: str) -> str | None:
 
 
 def _factory(file: Path, name: str) -> Callable[..., Any]:
-    if file.suffix != ".py" or not file.is_file() or not name:
+    if file.suffix != ".py" or not file.is_file():
         raise DoorwardError(f"{file}: no such Python file; expected --arch FILE.py:factory")
+    if not name:
+        raise DoorwardError(f"{file}: names no factory in it; expected --arch {file}:factory")
     spec = importlib.util.spec_from_file_location(f"doorward_user_{file.stem}", file)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

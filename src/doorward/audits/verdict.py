@@ -24,6 +24,10 @@ RULE = (
 )
 LEANS = 0.1  # p-value of all tests together, up to which suspects that teach each other's label are worth a word
 LIKE_OTHERS = 0.5  # p-value of all tests together, above which nothing speaks against a class
+UNSEEN = (
+    "An audit does not see true labels under a trigger, a handful of images (--power says how many it would have "
+    "found), or a small trigger at changing places where nets hardly learn the set."
+)
 
 
 def level_of(evidence: dict[str, float | None], together: float | None, arms: ArmsRecord | None, level: float) -> Level:
@@ -139,7 +143,8 @@ def judge(
     }[level]
     if suspects and accused:
         headline += f": {plural(suspects, 'image')} to leave out"
-    reasons = (*((undecided,) if undecided else ()), *told, *rest)
+    unseen = (UNSEEN,) if level == "nothing found" else ()
+    reasons = (*((undecided,) if undecided else ()), *told, *unseen, *rest)
     return Judgement(level=level, p_value=p, targets=names, headline=headline, reasons=reasons)
 
 

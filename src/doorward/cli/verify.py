@@ -136,6 +136,8 @@ def _pair(certificate: Path, report: Report, data: str, test: str | None) -> tup
 
 def _show(report: Report, checked: Recheck | None) -> None:
     """What a valid file means."""
+    from fractions import Fraction  # brings decimal with it, which no other command needs
+
     m = report.meaning
     say = common.out.print
     say(f"valid: {report.method}, {report.images:,} images, every radius derived again")
@@ -145,7 +147,7 @@ def _show(report: Report, checked: Recheck | None) -> None:
         say(f"confidence {m['confidence']} (alpha {m['alpha']}), {m['trials']:,} trials", soft_wrap=True)
         for name, block in m["noise"].items():
             cells = "" if block["cells"] is None else f", {block['cells']:,} cells"
-            kept = float(_fraction(block["keep"]))
+            kept = float(Fraction(block["keep"]))
             say(
                 f"noise on {name}: each kept with probability {kept:.6g} of {block['domain']} values{cells}",
                 soft_wrap=True,
@@ -171,12 +173,6 @@ def _show(report: Report, checked: Recheck | None) -> None:
         say(f"a share f of false trials is caught with probability 1 - (1 - f)^{count}: {odds}", soft_wrap=True)
     elif m["trials"]:
         say("no trial was replayed: votes may be made up; give --replay", soft_wrap=True)
-
-
-def _fraction(text: str) -> Any:
-    from fractions import Fraction
-
-    return Fraction(text)
 
 
 def _cut(percent: float) -> str:

@@ -50,12 +50,15 @@ def test_a_control_leaves_out_as_many_images_of_the_class_as_the_other_arm() -> 
 
 
 def test_the_experiment_and_the_tests_together_decide() -> None:
-    stops, teaches = ArmsRecord(size=9, stops=True), ArmsRecord(size=9, teaches=True)
+    stops, teaches = ArmsRecord(size=9, stops=True, plain=True), ArmsRecord(size=9, teaches=True)
+    natural = ArmsRecord(size=9, stops=True)  # of a trigger that works on less than half of all pictures
     none, both = ArmsRecord(size=9), ArmsRecord(size=9, stops=True, teaches=True)
     weak, strong = {"a": 0.5, "b": 0.6}, {"a": 0.001, "b": 0.002}
     assert level_of(weak, 0.8, both, 0.05) == "planted"
     assert level_of({"a": 0.01, "b": 0.6}, 0.02, stops, 0.05) == "planted"
     assert level_of(weak, 0.4, stops, 0.05) == level_of(weak, None, stops, 0.05) == "evidence"
+    assert level_of({"a": 0.01, "b": 0.6}, 0.02, natural, 0.05) == "suspicious"
+    assert level_of(weak, 0.4, natural, 0.05) == "nothing found"
     assert level_of(weak, 0.8, stops, 0.05) == "nothing found", "hard images of a class that is like the others"
     assert level_of(strong, 0.002, none, 0.05) == "evidence"
     assert level_of({"a": 0.01, "b": 0.6}, 0.02, teaches, 0.05) == "evidence"

@@ -17,7 +17,8 @@ CLUSTERS = {"clusters": 1e-4, "transfer": 1.0, "inversion": 0.4}
 
 
 def arms(as_labelled: float, *, stops: bool = False) -> ArmsRecord:
-    return ArmsRecord(size=80, unseen_without=(as_labelled,) * 3, unseen_control=(0.97,) * 3, p_value=0.5, stops=stops)
+    unseen = {"unseen_without": (as_labelled,) * 3, "unseen_control": (0.97,) * 3}
+    return ArmsRecord(size=80, **unseen, p_value=0.5, stops=stops, plain=stops)
 
 
 def test_a_natural_kind_that_shows_what_its_label_says_is_no_finding() -> None:
@@ -43,11 +44,16 @@ def test_what_was_seen_of_triggers_stays() -> None:
 def test_the_p_value_of_the_audit_follows() -> None:
     together = OrderTest(3e-4, np.array([3e-4, 0.6, 0.9, 1.0]))
 
-    def row(p: float) -> TargetRecord:
-        return TargetRecord(label=0, class_name="cup", level="nothing found", p_value=p, experiment=arms(0.9))
+    def row(p: float, made: ArmsRecord) -> TargetRecord:
+        return TargetRecord(label=0, class_name="cup", level="nothing found", p_value=p, experiment=made)
 
-    assert judge([row(0.8)], together, suspects=0).p_value == pytest.approx(1 - 0.4**2)
-    assert judge([row(3e-4)], together, suspects=0).p_value == pytest.approx(1 - (1 - 3e-4) ** 2)
+    assert judge([row(0.8, arms(0.9))], together, suspects=0).p_value == pytest.approx(1 - 0.4**2)
+    assert judge([row(3e-4, arms(0.9))], together, suspects=0).p_value == pytest.approx(1 - (1 - 3e-4) ** 2)
+    stopped = arms(0.4, stops=True).model_copy(update={"p_value": 1e-5})
+    assert judge([row(0.4, stopped)], together, suspects=0).p_value == pytest.approx(2e-5, rel=1e-3)
+    for told in (row(0.8, stopped), row(0.4, stopped.model_copy(update={"plain": False}))):
+        p = judge([told], together, suspects=0).p_value
+        assert p is not None and p > 0.5, "an experiment that convicts nobody is no evidence in the p-value either"
 
 
 def test_a_model_that_has_hardly_learned_the_set_accuses_nobody_by_its_features_alone() -> None:

@@ -20,7 +20,15 @@ from doorward.repairs.parts.channels import find_channels
 from tests.conftest import make_images
 
 SHAPES = {"deepid": (55, 47, 3)}
-CHANNELS = {"two-layer": 128, "small-cnn": 32, "pooled-cnn": 32, "resnet20": 64, "resnet18": 512, "deepid": 80}
+CHANNELS = {
+    "two-layer": 128,
+    "small-cnn": 32,
+    "pooled-cnn": 32,
+    "conv4": 64,
+    "resnet20": 64,
+    "resnet18": 512,
+    "deepid": 80,
+}
 
 
 def fresh(net: str, images: ImageSet) -> Classifier:

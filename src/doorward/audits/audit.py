@@ -9,13 +9,14 @@ from typing import NamedTuple
 import numpy as np
 
 from doorward.audits.alone import audit_model
-from doorward.audits.doubts import doubts, no_witness, undecided
+from doorward.audits.doubts import beside_nothing, doubts, no_witness, undecided
 from doorward.audits.gathering import Budget
 from doorward.audits.parts.afterwards import joined, unlearned
 from doorward.audits.parts.anew import Anew, nets_like
 from doorward.audits.parts.elsewhere import STAGE as ELSEWHERE
 from doorward.audits.parts.elsewhere import Places, elsewhere, shown_groups
 from doorward.audits.parts.kept import Kept
+from doorward.audits.parts.suited import Suited, suited
 from doorward.audits.parts.trainer import Rows, Trainer, make_trainer
 from doorward.audits.plan import measure_costs
 from doorward.audits.power import power_of
@@ -98,6 +99,7 @@ def audit(
     kept = Kept(None if folder is None else Path(folder), progress)
     budget = Budget(minutes)
     trainer = make_trainer(images, net, device if model is None else str(model.device))
+    trainer, unseen = suited(images, trainer, seed, kept)
     suspect = model
     if model is None:
         suspect = Anew(trainer, net).kept(kept, "train", "model", images, seed)
@@ -109,8 +111,8 @@ def audit(
             budget.training, budget.inversion = costs.training, costs.inversion
     anew = nets_like(model, net, trainer)
     looked = _rounds(images, suspect, trainer, anew, clean, level, seed, budget, kept)
-    given = model is not None
-    result = _result(images, suspect, looked, trainer, budget, kept, anew, level=level, seed=seed, given=given)
+    given, nets = model is not None, Suited(trainer, unseen)
+    result = _result(images, suspect, looked, nets, budget, kept, anew, level=level, seed=seed, given=given)
     if not power:
         return result
     planted = power_of(images, ~result.suspected(), trainer, anew, level=level, seed=seed, budget=budget, kept=kept)
@@ -194,7 +196,7 @@ def _result(
     images: ImageSet,
     model: Classifier,
     looked: _Looked,
-    trainer: Trainer,
+    nets: Suited,
     budget: Budget,
     kept: Kept,
     anew: Anew | None,
@@ -228,6 +230,7 @@ def _result(
         undecided=undecided(images, accuracy.value, budget),
         doubted=no_witness(accuracy.value),
         left_out=budget.left_out,
+        beside=beside_nothing(nets, rounds[0].evidence.together, images.classes),
     )
     repaired, how = last, "" if last is None else "anew"
     if suspects.any() and repaired is None:
@@ -247,7 +250,8 @@ def _result(
         images=ImagesRecord.of(images),
         classifier=ClassifierRecord(arch=model.arch, accuracy_on_images=RateRecord.of(accuracy)),
         trained=not given,
-        net=str(trainer.net),
+        net=str(nets.trainer.net),
+        unseen=nets.unseen,
         handed_on=how,
         seed=seed,
         level=level,

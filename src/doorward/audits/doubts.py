@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from doorward.audits.gathering import Budget
+from doorward.audits.parts.suited import Suited
 from doorward.core.images import ImageSet
-from doorward.core.order_test import FEWEST_CLASSES
+from doorward.core.order_test import FEWEST_CLASSES, OrderTest
+from doorward.core.text import percent, quoted
 
 LEARNED = 2.0  # times chance: a net below that has not learned the set
 HARDLY = 0.5  # share of the set that a model decides as labelled, below which its features alone accuse nobody
+WELL = 0.65  # share of images that nets of the audit decide as labelled unseen, below which they hardly know the set
 FEW = 20  # images of a class below which little can be said of it
 
 
@@ -36,6 +41,19 @@ def no_witness(accuracy: float) -> str:
         f"The model is right on {100 * accuracy:.0f} % of the set: it has hardly learned it, and what lies apart in "
         "its features alone is no evidence."
     )
+
+
+def beside_nothing(nets: Suited, together: OrderTest | None, classes: Sequence[str]) -> tuple[str, ...]:
+    """What "nothing found" rests on: how well the nets know the set, and which class is closest."""
+    told = (
+        f"The nets that the audit trains ({nets.trainer.net}) decide {percent(nets.unseen)} of images as labelled that "
+        "they never saw"
+    )
+    told += "." if nets.unseen >= WELL else ": they hardly know the set, and see less for that."
+    if together is None:
+        return (told,)
+    first = int(np.argmin(together.classes))
+    return told, f"Closest to a finding is {quoted(classes[first])}, p = {together.classes[first]:.2g}."
 
 
 def doubts(images: ImageSet, accuracy: float, given: bool) -> list[str]:

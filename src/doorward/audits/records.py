@@ -28,6 +28,8 @@ class ArmsRecord(Record):
         unseen_control, unseen_without: share of suspects that those nets decide as labelled, none of which they saw.
         p_value, p_unseen: that there is no difference.
         stops: whether the trigger works with the suspects alone.
+        plain: whether it works on the model that is audited on half of all pictures at least, or an earlier round has
+            shown it to be planted.
         teaches: whether suspects teach each other's label, and nothing else does; never said of a group where nets do
             not learn the set well: any natural kind of its own does that there.
         trained: ``anew``, or ``on`` from a copy of the model that had unlearnt the trigger.
@@ -42,6 +44,7 @@ class ArmsRecord(Record):
     p_value: Number = None
     p_unseen: Number = None
     stops: bool = False
+    plain: bool = False
     teaches: bool = False
     trained: str = "anew"
 
@@ -139,6 +142,7 @@ class AuditRecord(Judged):
     Args:
         trained: whether the model is one that the audit trained.
         net: architecture of the nets that the experiment trains.
+        unseen: share of images that such a net decides as labelled which it never saw: it knew the other half.
         handed_on: what the model of the run's folder is: ``anew``, trained without the suspects; ``on``, a copy of the
             given one trained on without them; empty where there is none.
         rounds: how often the set was looked at, each time without what was found before.
@@ -151,6 +155,7 @@ class AuditRecord(Judged):
     classifier: ClassifierRecord = ClassifierRecord()
     trained: bool = False
     net: str = ""
+    unseen: Number = None
     handed_on: str = ""
     seed: int = 0
     level: float = 0.05

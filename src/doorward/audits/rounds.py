@@ -111,6 +111,7 @@ def look_once(
         record = None
         if arms is not None:
             record = _record(arms, level / len(chosen), "on" if k in tried.copied else how, works, single=single)
+            record = record.model_copy(update={"plain": bool(known) or (works or 0.0) >= PLAIN})
         row = _target(k, number, images, evidence, which, trigger, works, record, level)
         if not _shown(row, level):
             out = out & ~own

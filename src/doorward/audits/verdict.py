@@ -14,8 +14,9 @@ from doorward.core.text import listing, percent, plural, quoted
 RULE = (
     "Planted: trained again without the suspects, the trigger loses its success, and trained without as many images "
     "of the class (a third of the suspects among them, the others random) it keeps it; and either the tests accuse "
-    "the class or suspects teach each other's label. Evidence: the experiment alone, unless all tests together say "
-    "that the class is like the others (p above 0.5); or two kinds of evidence that each accuse the class, or one "
+    "the class and the trigger works on half of all pictures, or suspects teach each other's label. Evidence: the "
+    "experiment alone, with such a trigger, unless all tests together say that the class is like the others (p above "
+    "0.5); or two kinds of evidence that each accuse the class, or one "
     "with suspects that teach each other's label. Suspicious: all tests together accuse the class (an experiment "
     "counts as one more), or suspects teach each other's label and the tests lean that way (p up to 0.1); teaching "
     "does not count where nets do not learn the set well. Suspects of which nets that know none of them decide more "
@@ -72,11 +73,13 @@ def leans(together: float | None) -> bool:
 
 
 def confirmed(arms: ArmsRecord, together: float | None) -> bool:
-    """Whether a trigger that stops counts: not where every test says that the class is like the others.
+    """Whether a trigger that stops counts, of suspects that do not teach each other's label.
 
-    Without its hard images a class's natural trigger loses much of its success, too.
+    Without its hard images a class's natural trigger loses much of its success, too. So it has to work on most
+    pictures, and not every test may say that the class is like the others.
     """
-    return arms.stops and (arms.teaches or together is None or together <= LIKE_OTHERS)
+    like_others = together is not None and together > LIKE_OTHERS
+    return arms.stops and (arms.teaches or (arms.plain and not like_others))
 
 
 def sentence(target: TargetRecord) -> str:
@@ -115,6 +118,7 @@ def judge(
     undecided: str = "",
     doubted: str = "",
     left_out: Sequence[str] = (),
+    beside: Sequence[str] = (),
 ) -> Judgement:
     """The verdict with its reasons: that of the worst class.
 
@@ -122,6 +126,7 @@ def judge(
         together: all kinds of the first round as one test; the experiments' p-values count as one kind more.
         undecided: why nothing can be decided; empty where it can.
         doubted: why the tests alone accuse nobody; empty where they may.
+        beside: what has to be known where nothing is found.
     """
     p = None if together is None else _whole(together, targets)
     worst = min((LEVELS.index(t.level) for t in targets), default=LEVELS.index("nothing found"))  # type: ignore[arg-type]
@@ -143,7 +148,7 @@ def judge(
     }[level]
     if suspects and accused:
         headline += f": {plural(suspects, 'image')} to leave out"
-    unseen = (UNSEEN,) if level == "nothing found" else ()
+    unseen = (*beside, UNSEEN) if level == "nothing found" else ()
     reasons = (*((undecided,) if undecided else ()), *told, *unseen, *rest)
     return Judgement(level=level, p_value=p, targets=names, headline=headline, reasons=reasons)
 
@@ -181,10 +186,10 @@ def findings(targets: Sequence[TargetRecord], images: dict[int, list[int]], ids:
 def _whole(together: OrderTest, targets: Sequence[TargetRecord]) -> float:
     """Tests and experiments as one p-value: the smaller of the two, corrected for being two.
 
-    A test counts as the experiment leaves it (`told_otherwise`), and an experiment that shows nothing as none.
+    A test counts as the experiment leaves it (`told_otherwise`), and an experiment as far as it is `confirmed`.
     """
     tried = [t for t in targets if t.experiment is not None and t.experiment.p_value is not None]
-    shown = [t.experiment.p_value for t in tried if t.experiment is not None and t.experiment.stops]
+    shown = [t.experiment.p_value for t in tried if t.experiment and confirmed(t.experiment, t.p_value)]
     first = {t.label: t.p_value for t in targets if t.round == 1 and t.p_value is not None}
     classes = [max(float(p), first.get(label, 0.0)) for label, p in enumerate(together.classes)]
     tested = max(together.p_value, min(classes))

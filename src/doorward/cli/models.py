@@ -13,7 +13,10 @@ from doorward.cli import common
 from doorward.cli.options import add_options
 from doorward.core.errors import DoorwardError
 
-FORMS = "two-layer, small-cnn, pooled-cnn, resnet20, resnet18, deepid, FILE.py:factory (is run), timm:NAME, hf:FOLDER"
+FORMS = (
+    "two-layer, small-cnn, pooled-cnn, conv4, resnet20, resnet18, deepid, FILE.py:factory (is run), timm:NAME, "
+    "hf:FOLDER"
+)
 
 _MODEL = (
     "Folder written by 'doorward train', a folder of transformers, or a file of weights (safetensors, .pth, .h5) "

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from doorward.audits.parts.kept import Kept
-from doorward.audits.parts.trainer import Trainer
+from doorward.audits.parts.suited import CONV4
+from doorward.audits.parts.trainer import Trainer, make_trainer
 from doorward.core.classifier import Classifier
 from doorward.core.images import ImageSet
 from doorward.models.nets.catalogue import NETS
@@ -17,7 +18,7 @@ DEFAULT_NET = "small-cnn"
 
 @dataclass(frozen=True)
 class Anew:
-    """Trains the architecture that was asked for, or small-cnn."""
+    """Trains the architecture that was asked for, or small-cnn; conv4 where that is what learns the set."""
 
     trainer: Trainer
     net: Named | None
@@ -29,10 +30,13 @@ class Anew:
 
     def train(self, images: ImageSet, seed: int) -> Classifier:
         """A net that knows these images."""
-        device, longer = self.trainer.device, self.trainer.longer().settings
-        if self.net is None or self.net in (DEFAULT_NET, self.trainer.net):
-            return train(images, self.net or DEFAULT_NET, longer, seed=seed, device=device)
-        return train(images, self.net, seed=seed, device=device)
+        trainer, device = self.trainer, self.trainer.device
+        net = self.net or (CONV4 if trainer.net == CONV4 else DEFAULT_NET)
+        if net not in (DEFAULT_NET, trainer.net):
+            return train(images, net, seed=seed, device=device)
+        if net != trainer.net == CONV4:  # its rate is no other's
+            trainer = make_trainer(images, None, device)
+        return train(images, net, trainer.longer().settings, seed=seed, device=device)
 
 
 def nets_like(model: Classifier | None, net: Named | None, trainer: Trainer) -> Anew | None:

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from doorward.audits.parts.kept import Arrays, Kept
-from doorward.audits.parts.trainer import Fits, Labels, Rows
+from doorward.audits.parts.suited import unseen_right
+from doorward.audits.parts.trainer import Fits, Labels, Rows, Trainer
 from doorward.cleansers.parts.clusters import CLUSTERS
 from doorward.core.images import ImageSet
 
@@ -105,20 +106,13 @@ def emptied(out: Rows, labels: Labels) -> Rows:
     return np.asarray((left < np.maximum(_LEFT, _LEFT_SHARE * counts))[labels])
 
 
-def learns(images: ImageSet, out: Rows, trainer: Fits, seed: int, kept: Kept) -> bool:
+def learns(images: ImageSet, out: Rows, trainer: Trainer, seed: int, kept: Kept) -> bool:
     """Whether nets that are trained anew learn the set: one that knows half of it decides the other half.
 
     Args:
         out: images ``[N]`` that are left out of both halves.
     """
-    half = np.random.default_rng(seed).permutation(len(images)) % 2 == 0
-
-    def make() -> Arrays:
-        asked = ~half & ~out
-        decided = trainer.fit(images, half & ~out, seed).decide(images.pixels[asked])
-        return {"right": np.array((decided == images.labels[asked]).mean())}
-
-    return bool(float(kept.arrays(STAGE, "half of the set", make)["right"]) >= _SURELY)
+    return unseen_right(images, out, trainer, seed, kept, STAGE, "half of the set") >= _SURELY
 
 
 def cores(cluster: Labels, otherwise: Rows, labels: Labels, classes: int) -> Rows:

@@ -22,6 +22,7 @@ from doorward.models.train.settings import TrainSettings, default_recipe
 Labels = NDArray[np.int64]
 Pixels = NDArray[np.uint8]
 Rows = NDArray[np.bool_]
+CHEAPEST = "pooled-cnn"
 _STEPS = 300  # of one training at least; more where that is less than three epochs
 _EPOCHS = (3, 20)
 _SIDE = 48  # pixels of the shorter side at most, of nets that are not of the suspect's kind
@@ -131,7 +132,7 @@ def make_trainer(images: ImageSet, net: Named | None, device: str) -> Trainer:
     Whether an image contradicts its label is asked of nets that never saw it; they need not be of the suspect's kind.
     Pictures are shrunk for them to 48 pixels.
     """
-    own = "two-layer" if net == "two-layer" else "pooled-cnn"
+    own = "two-layer" if net == "two-layer" else CHEAPEST
     batch = int(np.clip(len(images) // 8, 8, 64))
     epochs = int(np.clip(-(-_STEPS * batch // len(images)), *_EPOCHS))
     recipe = {"lr": 0.05} if own in NETS else default_recipe(own)

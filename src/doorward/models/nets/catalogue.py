@@ -12,7 +12,7 @@ from torch import nn
 from doorward.core.errors import DoorwardError
 from doorward.models.nets.deepid import deepid
 from doorward.models.nets.resnet import resnet18, resnet20
-from doorward.models.nets.small import pooled_cnn, small_cnn, two_layer
+from doorward.models.nets.small import conv4, pooled_cnn, small_cnn, two_layer
 
 Shape = tuple[int, int, int]
 Factory = Callable[[Shape, int], nn.Module]
@@ -21,6 +21,7 @@ NETS: dict[str, Factory] = {
     "two-layer": two_layer,
     "small-cnn": small_cnn,
     "pooled-cnn": pooled_cnn,
+    "conv4": conv4,
     "resnet20": resnet20,
     "resnet18": resnet18,
     "deepid": deepid,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from doorward.core.errors import DoorwardError
 
@@ -67,3 +68,33 @@ def _two_blocks(
             output=nn.Linear(64, classes),
         )
     )
+
+
+def conv4(shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """Four 3x3 convolutions (16, 32, 64, 64 channels, batch norm, pooling), then mean and maximum over all places.
+
+    What an image shows may lie anywhere, unlike with `small_cnn`; sets of a few hundred photographs are learned in
+    seconds. Images of 8x8 or more.
+    """
+    channels, height, width = shape
+    if min(height, width) < 8:
+        raise DoorwardError(f"conv4: images of {height} x {width}; expected at least 8 x 8")
+    return nn.Sequential(
+        OrderedDict(
+            block1=_block(channels, 16),
+            block2=_block(16, 32),
+            block3=_block(32, 64),
+            block4=nn.Sequential(
+                nn.Conv2d(64, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True)
+            ),
+            places=_Places(),
+            output=nn.Linear(128, classes),
+        )
+    )
+
+
+class _Places(nn.Module):
+    """Mean and maximum of every channel, ``[N, 2 C]``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x.mean((2, 3)), x.amax((2, 3))], dim=1)

@@ -60,5 +60,6 @@ def default_recipe(net: object, *, given_weights: bool = False) -> dict[str, Any
     """
     if net in ("resnet20", "resnet18") and not given_weights:
         return {}
-    rate = 3e-4 if given_weights else 2e-3 if net in ("small-cnn", "pooled-cnn", "two-layer", "deepid") else 1e-3
+    small = net in ("small-cnn", "pooled-cnn", "conv4", "two-layer", "deepid")
+    rate = 3e-4 if given_weights else 2e-3 if small else 1e-3
     return {"optimiser": "adam", "lr": rate, "weight_decay": 0.01}

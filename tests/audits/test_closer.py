@@ -70,3 +70,11 @@ def test_copies_are_asked_where_nets_made_anew_did_not_learn_what_works_on_the_m
             0.77 if again_asked else control[k]
         )
         assert np.allclose(found.score[own], 0.9 if again_asked else 0.1)
+
+
+def test_no_copy_is_asked_of_a_class_that_nets_made_anew_have_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(closer, "success", lambda *_: 0.9)
+    monkeypatch.setattr(closer, "experiment", lambda *_: pytest.fail("copies were trained"))
+    monkeypatch.setattr(closer, "unlearned", lambda *_: pytest.fail("a copy was made to forget"))
+    tried = Experiment({0: arms(0, 0.05)}, np.zeros(COUNT, np.float32), np.zeros(COUNT, bool))
+    assert closer._on_copies(case((0, 1, 2)), SUSPECTS, tried, {0}) is tried

@@ -107,6 +107,7 @@ def audit(
     check_model("audit", suspect)
     if minutes is not None:
         with kept.timed("plan"):
+            kept.tell("plan", "a part of every stage is tried")
             costs = measure_costs(images, suspect, trainer, clean, seed)
             budget.training, budget.inversion = costs.training, costs.inversion
     anew = nets_like(model, net, trainer)

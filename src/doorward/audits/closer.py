@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +28,7 @@ OTHERWISE = 0.5  # probability that an image is not what its label says, of thos
 UNSURE = 0.2  # the same of an image of a group that an experiment shows to be poisoned
 _ASKED = 300  # pictures that a trigger is tried on
 _WORKS = 0.4  # success on the model from which nets should learn a trigger
+_LEVEL = 0.05  # p-value from which an arm shows nothing
 _LEARNT = 0.5  # share of that, from which they have
 Named = dict[str, Stamp]
 
@@ -84,21 +85,27 @@ def looked_into(case: Case) -> tuple[Experiment, Rows]:
     if not found.learned:
         nets = _forgetting(case, found.suspects, stamps_of(triggers))
     tried = experiment(images, found.suspects, stamps_of(triggers), owned, nets, seed + 20, kept, again)
+    if found.learned:
+        shown = {k for k, arms in tried.arms.items() if arms.trigger_stops(_LEVEL) or arms.suspects_teach(_LEVEL)}
+        tried = _on_copies(case, found.suspects, tried, shown)
     counted = {k: stamps_of(triggers)[k][arms.trigger :][:1] for k, arms in tried.arms.items()}
     marked = as_stamped(images, model, features, found.suspects, counted, seed + 30)
     return tried, shown_poisoned(features, tried, marked, images.labels, owned)
 
 
-def _on_copies(case: Case, suspects: Rows, tried: Experiment) -> Experiment:
+def _on_copies(case: Case, suspects: Rows, tried: Experiment, shown: Collection[int] = ()) -> Experiment:
     """The same with copies of the model, for classes whose trigger works on it and was not learnt by nets made anew.
 
-    Small nets that see a large set a few times learn a patch, and not a faint picture over the whole image: what they
-    do without the suspects then says nothing. The model has learnt it. Copies that were made to forget it are trained
-    on with the suspects, and without them.
+    Small nets that see a large set a few times learn a patch, and not a faint picture over the whole image, nor a patch
+    that moves on a dozen images of a small set: what they do without the suspects then says nothing. The model has
+    learnt it. Copies that were made to forget it are trained on with the suspects, and without them.
+
+    Args:
+        shown: classes of which the nets made anew show something so or so.
     """
     images, model, triggers, seed = case.images, case.model, stamps_of(case.triggers), case.seed
     unlearnt = dict[int, Sequence[Stamp]]()
-    for label in sorted(set(tried.arms) & set(case.again)):
+    for label in sorted((set(tried.arms) & set(case.again)) - set(shown)):
         arms = tried.arms[label]
         if not len(arms.control):  # there is no trigger
             continue

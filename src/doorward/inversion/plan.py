@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from doorward.core import methods as registry
 from doorward.core.classifier import Classifier
 from doorward.core.images import ImageSet
@@ -13,6 +15,7 @@ from doorward.core.plan import Plan, about, at_pace
 from doorward.inversion.invert import invert
 
 _FEW, _MORE = 2, 5  # steps that are tried
+_IMAGES = 128  # that they are tried on: a step takes as long with more, only triggers are measured on all
 
 
 def plan_inversion(
@@ -26,7 +29,10 @@ def plan_inversion(
 ) -> Plan:
     """A plan of `invert` with these arguments. Methods end early where they find what they look for."""
     lines, total = list(about(model, images)), 0.0
-    unknown = False
+    unknown, some = False, images
+    if images is not None and len(images) > _IMAGES:
+        rows = np.random.default_rng(0).permutation(len(images))[:_IMAGES]
+        some = images.subset(np.sort(rows))
     for name in methods:
         own = settings.get(name, {})
         configured = registry.get("invert", name).configure(own)
@@ -39,7 +45,7 @@ def plan_inversion(
 
         def run(count: int, name: str = name, own: dict[str, Any] = own) -> None:
             few = {name: {**own, "steps": count}}
-            invert(model, images, [name], settings=few, references=references, **options)
+            invert(model, some, [name], settings=few, references=references, **options)
 
         total += at_pace(run, min(_FEW, steps), min(_FEW, steps) + _MORE, steps)
     if references:

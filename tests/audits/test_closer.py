@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -78,3 +79,17 @@ def test_no_copy_is_asked_of_a_class_that_nets_made_anew_have_shown(monkeypatch:
     monkeypatch.setattr(closer, "unlearned", lambda *_: pytest.fail("a copy was made to forget"))
     tried = Experiment({0: arms(0, 0.05)}, np.zeros(COUNT, np.float32), np.zeros(COUNT, bool))
     assert closer._on_copies(case((0, 1, 2)), SUSPECTS, tried, {0}) is tried
+
+
+@pytest.mark.parametrize(
+    ("copied", "p_unseen", "flagged"), [({0, 1}, 0.01, {0}), ({1}, 0.01, set()), ({0}, 0.2, set())]
+)
+def test_suspects_that_teach_copies_their_label_are_flagged_without_their_trigger(
+    copied: set[int], p_unseen: float, flagged: set[int]
+) -> None:
+    one = replace(arms(0, 0.5), p_unseen=p_unseen)
+    score = np.where(np.arange(COUNT) < 15, 0.9, 0.3).astype(np.float32)
+    tried = Experiment({0: one, 1: arms(1, 0.5)}, score, np.zeros(COUNT, bool), frozenset(copied))
+    found = closer.taught(tried, SUSPECTS, IMAGES.labels)
+    assert set(IMAGES.labels[found].tolist()) == flagged
+    assert not (found & ~(SUSPECTS & (score > 0.5))).any() and found.sum() == 5 * len(flagged)

@@ -90,7 +90,8 @@ def looked_into(case: Case) -> tuple[Experiment, Rows]:
         tried = _on_copies(case, found.suspects, tried, shown)
     counted = {k: stamps_of(triggers)[k][arms.trigger :][:1] for k, arms in tried.arms.items()}
     marked = as_stamped(images, model, features, found.suspects, counted, seed + 30)
-    return tried, shown_poisoned(features, tried, marked, images.labels, owned)
+    out = shown_poisoned(features, tried, marked, images.labels, owned)
+    return tried, out | (taught(tried, found.suspects, images.labels) & owned)
 
 
 def _on_copies(case: Case, suspects: Rows, tried: Experiment, shown: Collection[int] = ()) -> Experiment:
@@ -164,6 +165,16 @@ def shown_poisoned(features: NDArray[np.float32], tried: Experiment, marked: Row
     few = [k for k in np.unique(labels[tried.poisoned]).tolist() if (sure & (labels == k)).sum() < FEWEST]
     sure |= among_their_like(features, tried.poisoned & np.isin(labels, few), labels)
     return sure | (alike(features, sure, labels) & (tried.score > OTHERWISE) & owned)
+
+
+def taught(tried: Experiment, suspects: Rows, labels: Labels) -> Rows:
+    """Suspects ``[N]`` of classes asked of copies, that teach each other's label and are decided otherwise without.
+
+    There the found trigger is but a shadow of the attacker's, such as the mean of a patch that moves, and says little
+    of who bears it.
+    """
+    classes = [k for k in tried.copied if tried.arms[k].suspects_teach(_LEVEL)]
+    return suspects & np.isin(labels, classes) & (tried.score > OTHERWISE)
 
 
 def stamps_of(triggers: Mapping[int, Named]) -> dict[int, Sequence[Stamp]]:

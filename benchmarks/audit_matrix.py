@@ -198,7 +198,7 @@ def _beside(done: Sequence[dict[str, Any]]) -> str:
         f"|{'---|' * (4 + len(names))}",
     ]
     for attack, rate in groups:
-        rows = [r for r in done if (r["attack"], r["rate"]) == (attack, rate) and r.get("asr", 1) >= WORKS]
+        rows = [r for r in done if (r["attack"], r["rate"]) == (attack, rate) and (attack == "clean" or r["asr"] >= WORKS)]
         cells = [_found(rows, "tp", "fp"), *(_found(rows, f"{n} tp", f"{n} fp", f"{n} at") for n in names)]
         shown = "–" if attack == "clean" else f"{100 * rate:g}"
         lines.append(f"| {attack} | {shown} | {len(rows)} | {' | '.join(cells)} |")
@@ -211,7 +211,7 @@ def _found(rows: Sequence[dict[str, Any]], tp: str, fp: str, at: str = "") -> st
     if not rows[0]["poison"]:
         return f"– / {false:.2g}"
     found = np.mean([100 * r[tp] / r["poison"] for r in rows])
-    limited = [100 * r[at] for r in rows if at and np.isfinite(r[at])]
+    limited = [100 * r[at] for r in rows if at and r[at] is not None and np.isfinite(r[at])]
     return f"{found:.0f} / {false:.2g}" + (f" ({np.mean(limited):.0f})" if limited else "")
 
 

@@ -30,6 +30,7 @@ NAMES = (
     "large",
     "fuzz",
     "crash_points",
+    "sources",
 )
 
 RESUMABLE = (

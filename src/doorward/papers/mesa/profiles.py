@@ -108,6 +108,15 @@ PUBLISHED: dict[str, dict[str, tuple[float, float | None]]] = {
     },
 }
 
+# The same for ten random-colour triggers on CIFAR-100; means alone.
+PUBLISHED_CIFAR100 = {
+    "mesa-beta-0.9": 1.42,
+    "mesa-beta-0.8": 1.41,
+    "mesa-beta-0.5": 1.56,
+    "mesa-ensemble": 1.14,
+    "pixel-short": 27.41,
+}
+
 _COMMON = (
     "Place: the authors draw one place per batch, rows and columns 0 to 28, which leaves the last one out; here every "
     "image has a place of its own, and all places are equally likely.",

@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from doorward.core.errors import DoorwardError
 from doorward.core.methods import method
 from doorward.core.triggers import Trigger
 from doorward.inversion.inverted import Inverted, spread
 from doorward.inversion.search.additive import AdditiveObjective, AdditiveSettings
-from doorward.inversion.search.loop import Lanes, Watch, optimise
+from doorward.inversion.search.loop import Lanes, Tensors, Watch, optimise
+from doorward.inversion.search.race import Race, decided
 from doorward.inversion.search.scene import Scene
 
 
@@ -21,6 +23,7 @@ class UniversalSettings(AdditiveSettings):
     batch: int = Field(64, ge=1, description="images of other classes per class")
     success: float = Field(0.8, gt=0, le=1, description="share of them that must be decided as the class")
     stride: float = Field(0.03, gt=0, description="L2 length of a step, in root mean square grey values per 100 pixels")
+    race: bool = Field(False, description="compare classes as the first one is reached; end with those that stand out")
 
 
 @method("invert", "universal", settings=UniversalSettings, given={"scene", "seed", "watch"})
@@ -52,10 +55,9 @@ def universal(scene: Scene, s: UniversalSettings, *, seed: int, watch: Watch) ->
     zeros = torch.zeros(classes, *shape, device=device)
     infinite = torch.full((classes,), torch.inf, device=device)
     held = {"label": torch.tensor(scene.candidates, device=device), "rows": torch.stack(rows).to(device), "best": zeros}
-    held |= {k: infinite.clone() for k in ("best_norm", "norm")} | {"rate": torch.zeros(classes, device=device)}
-    lanes = optimise(
-        AdditiveObjective(scene, s), Lanes({"perturbation": zeros.clone()}, held), s, seed=seed, watch=watch
-    )
+    held |= {k: infinite.clone() for k in ("best_norm", "norm", "loss")} | {"rate": torch.zeros(classes, device=device)}
+    start, race = Lanes({"perturbation": zeros.clone()}, held), Race(standing, 0, 0) if s.race else None
+    lanes = optimise(AdditiveObjective(scene, s), start, s, seed=seed, watch=watch, race=race)
     held = lanes.held
     reached = held["best_norm"].isfinite()
     size = torch.where(reached, held["best_norm"], held["norm"]).cpu().numpy().astype(np.float64)
@@ -67,10 +69,11 @@ def universal(scene: Scene, s: UniversalSettings, *, seed: int, watch: Watch) ->
     works, dropped = reached.cpu().numpy(), held["dropped"].cpu().numpy()
     missing = int((~works & ~dropped).sum())
     place = (scene.candidates, scene.model.classes)
+    statistic, compared, equal = decided(held, -np.log(np.maximum(size, 1e-9)), works)
     return Inverted(
-        spread(-np.log(np.maximum(size, 1e-9)), *place),
-        "-log of the L2 norm of the shortest perturbation",
-        spread(works, *place, False),
+        spread(statistic, *place),
+        "-log of the loss at equal length" if equal else "-log of the L2 norm of the shortest perturbation",
+        spread(compared, *place, False),
         spread(works, *place, False),
         spread(~dropped, *place, False),
         triggers,
@@ -78,3 +81,8 @@ def universal(scene: Scene, s: UniversalSettings, *, seed: int, watch: Watch) ->
         details={"steps": held["steps"].tolist()},
         warnings=(f"{missing} of {classes} classes were not reached in {s.steps} steps",) if missing else (),
     )
+
+
+def standing(held: Tensors) -> Tensor | None:
+    """How near every class is to being reached at equal length, once one is: minus the logarithm of its loss."""
+    return -held["loss"].clamp(min=1e-9).log() if held["best_norm"].isfinite().any() else None

@@ -54,7 +54,7 @@ class AdditiveObjective(Objective):
         each = functional.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none").view(target.shape)
         rate = (logits.detach().argmax(2) == target).float().mean(1)
         norm = lanes.trained["perturbation"].detach().flatten(1).norm(dim=1)
-        return each.mean(1), {"rate": rate, "norm": norm}
+        return each.mean(1), {"rate": rate, "norm": norm, "loss": each.detach().mean(1)}
 
     def optimiser(self, trained: list[Tensor]) -> torch.optim.Optimizer:
         """Steps of fixed length."""
@@ -71,6 +71,8 @@ class AdditiveObjective(Objective):
         held["best_norm"] = torch.where(first, between, held["best_norm"])
         held["norm"].copy_(told["norm"])
         held["rate"].copy_(told["rate"])
+        if "loss" in held:
+            held["loss"].copy_(told["loss"])
         held["best"] = torch.where(first[:, None, None, None], lanes.trained["perturbation"].detach(), held["best"])
 
     def done(self, lanes: Lanes) -> Tensor:

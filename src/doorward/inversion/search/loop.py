@@ -19,6 +19,7 @@ from torch import Tensor
 from doorward.core.errors import DoorwardError
 from doorward.core.methods import Settings
 from doorward.inversion.search.checkpoint import load_checkpoint, save_checkpoint
+from doorward.inversion.search.race import Race
 
 Tensors = dict[str, Tensor]
 _PIXELS_PER_PASS = 128 * 112 * 112
@@ -142,12 +143,21 @@ class Room:
         return True
 
 
-def optimise(objective: Objective, lanes: Lanes, s: LoopSettings, *, seed: int, watch: Watch | None = None) -> Lanes:
-    """Move all lanes until each has converged, was dropped, or the steps are used up.
+def optimise(
+    objective: Objective,
+    lanes: Lanes,
+    s: LoopSettings,
+    *,
+    seed: int,
+    watch: Watch | None = None,
+    race: Race | None = None,
+) -> Lanes:
+    """Move all lanes until each has converged, was dropped, is stopped by a race, or the steps are used up.
 
     Args:
         lanes: where they start; ``held`` gets two more entries, ``steps`` (taken by the lane) and ``dropped``.
         seed: everything random of step i hangs on (seed, i) alone, so a resumed loop repeats exactly.
+        race: looks at all lanes at the checks; ``held`` gets its entries too.
 
     Returns: all lanes, those taken out as they were then.
 
@@ -157,7 +167,7 @@ def optimise(objective: Objective, lanes: Lanes, s: LoopSettings, *, seed: int, 
     A lane whose numbers stop being finite is dropped; the others do not notice.
     """
     watch, device = watch or Watch(), next(iter(lanes.held.values())).device
-    everything, first, alive, state = _begin(lanes, watch)
+    everything, first, alive, state = _begin(lanes, watch, race)
     active = everything.take(alive)
     optimiser = make_optimiser(objective, active, state)
     per_pass = s.images_per_pass or images_per_pass(device, objective)
@@ -176,6 +186,9 @@ def optimise(objective: Objective, lanes: Lanes, s: LoopSettings, *, seed: int, 
         everything.put(alive, active)
         keep = _kept(objective, active, step + 1 in rungs)
         everything.held["dropped"][alive] = active.held["dropped"]
+        if race is not None:
+            keep &= race.look(everything.held, step + 1)[alive]
+            active.held |= {k: everything.held[k][alive] for k in race.entries(0, device)}
         if not bool(keep.all()):
             alive = alive[keep]
             state = [{k: v[keep] if v.ndim else v for k, v in p.items()} for p in optimiser_state(optimiser)]
@@ -205,10 +218,11 @@ def images_per_pass(device: torch.device, objective: Objective) -> int:
     return 128 if model is None else max(1, min(128, _PIXELS_PER_PASS // (model.shape[1] * model.shape[2])))
 
 
-def _begin(lanes: Lanes, watch: Watch) -> tuple[Lanes, int, Tensor, list[Tensors] | None]:
+def _begin(lanes: Lanes, watch: Watch, race: Race | None) -> tuple[Lanes, int, Tensor, list[Tensors] | None]:
     """All lanes with the loop's own entries, the steps done, the lanes alive, the optimiser's state."""
     alive = torch.arange(len(lanes), device=next(iter(lanes.held.values())).device)
     counted = {"steps": torch.zeros_like(alive), "dropped": torch.zeros_like(alive, dtype=torch.bool)}
+    counted |= race.entries(len(lanes), alive.device) if race is not None else {}
     everything = Lanes(
         {k: v.detach().clone() for k, v in lanes.trained.items()},
         {k: v.clone() for k, v in lanes.held.items()} | counted,

@@ -12,6 +12,7 @@ from doorward.papers.mesa import tables
 from doorward.papers.mesa.collect import Found
 from doorward.papers.mesa.figures import plane
 from doorward.papers.mesa.plan import make_plan
+from doorward.papers.mesa.profiles import published
 from doorward.papers.mesa.write import page_intro
 from doorward.papers.rows import pooled
 
@@ -70,6 +71,14 @@ def test_the_baseline_is_averaged_over_its_runs_and_its_worst_runs_are_told() ->
     longer = Found(models=[*FOUND.models, row("bw-04", "pixel", 1)])
     ours = line(tables.summary(longer, "black-white"), "retrain, pixel baseline, 200 steps")
     assert ours[3] == str(Rate(1, 1800)) and ours[4] == "–", "the authors' figure is beside their own budget"
+
+
+def test_beside_ours_stand_the_authors_figures_for_the_same_images() -> None:
+    hundred = tables.summary(FOUND, "colour", published("cifar100"))
+    assert line(hundred, "retrain, pixel")[4] == "27.41"
+    assert line(tables.summary(FOUND, "black-white", published("cifar100")), "retrain, pixel")[4] == "–"
+    assert line(tables.summary(FOUND, "colour", published("mine/")), "retrain, pixel")[4] == "–"
+    assert "the authors" not in tables.ratio(FOUND, "black-white", published("cifar100"))
 
 
 def test_the_ratio_is_of_means() -> None:

@@ -89,7 +89,8 @@ _QUICK = Profile(
 TABLE = {"gpu": _GPU, "cpu": _CPU, "quick": _QUICK}
 
 # Read off the authors' poster: ASR in percent, mean and worst trigger (before: the least successful).
-PUBLISHED: dict[str, dict[str, tuple[float, float | None]]] = {
+Read = dict[str, dict[str, tuple[float, float | None]]]
+PUBLISHED: Read = {
     "black-white": {
         "before": (98.7, 92.4),
         "oracle": (2.4, 3.7),
@@ -116,6 +117,15 @@ PUBLISHED_CIFAR100 = {
     "mesa-ensemble": 1.14,
     "pixel-short": 27.41,
 }
+
+
+def published(source: str) -> Read:
+    """The authors' figures for these images: mean and worst by kind of trigger and arm; empty for other images."""
+    if source == "cifar10":
+        return PUBLISHED
+    means = PUBLISHED_CIFAR100 if source == "cifar100" else {}
+    return {"black-white": {}, "colour": {arm: (mean, None) for arm, mean in means.items()}}
+
 
 _COMMON = (
     "Place: the authors draw one place per batch, rows and columns 0 to 28, which leaves the last one out; here every "

@@ -8,7 +8,7 @@ from statistics import mean
 from doorward.core.stats import Rate
 from doorward.papers.mesa.arms import BEFORE, PEERS
 from doorward.papers.mesa.collect import Found
-from doorward.papers.mesa.profiles import PUBLISHED
+from doorward.papers.mesa.profiles import PUBLISHED, Read
 from doorward.papers.rows import Row, markdown, pick, pooled
 
 LABELS = {
@@ -65,7 +65,7 @@ def free(found: Found, kind: str, arm: str) -> list[Row]:
     return pick(found.models, kind=kind, place="free", arm=arm)
 
 
-def summary(found: Found, kind: str) -> list[str]:
+def summary(found: Found, kind: str, published: Read = PUBLISHED) -> list[str]:
     """Mean and worst over the triggers of a kind, the authors' beside ours, clean accuracy and what it lost."""
     head = [
         "arm",
@@ -82,17 +82,18 @@ def summary(found: Found, kind: str) -> list[str]:
     for arm in main_arms(found):
         same = free(found, kind, arm)
         if same:
-            rows.append(_summary_row(found, kind, arm, same))
+            rows.append(_summary_row(found, kind, arm, same, published[kind].get(arm)))
             if arm in (BASELINE, "pixel") and len({r["rank"] for r in same}) > 1:
                 rows.append(_worst_runs(same))
     return markdown(head, rows) if rows else []
 
 
-def _summary_row(found: Found, kind: str, arm: str, same: list[Row]) -> list[str]:
+def _summary_row(
+    found: Found, kind: str, arm: str, same: list[Row], published: tuple[float, float | None] | None
+) -> list[str]:
     cases = by_case(same)
     lowest = arm == BEFORE  # an attack is at its worst where it succeeds least
     worst = (min if lowest else max)(cases, key=lambda case: cases[case].value)
-    published = PUBLISHED[kind].get(arm)
     theirs = [_number(published[0]), _number(published[1])] if published else ["–", "–"]
     accuracy = pooled(same, "accuracy")
     given = [r for r in free(found, kind, BEFORE) if r["case"] in cases]
@@ -116,17 +117,17 @@ def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:g}"
 
 
-def ratio(found: Found, kind: str) -> str:
+def ratio(found: Found, kind: str, published: Read = PUBLISHED) -> str:
     """How many times the pixel baseline's mean ASR is the ensemble's."""
     baseline, ensemble = (pooled(free(found, kind, arm), "asr") for arm in (BASELINE, "mesa-ensemble"))
     if not baseline.trials or not ensemble.trials:
         return ""
-    published = PUBLISHED[kind]
-    theirs = published[BASELINE][0] / published["mesa-ensemble"][0]
+    read = published[kind]
+    theirs = f"; the authors {read[BASELINE][0] / read['mesa-ensemble'][0]:.1f}" if BASELINE in read else ""
     ours = f"{baseline.value / ensemble.value:.1f}" if ensemble.hits else "infinitely many"
     return (
         f"Pixel baseline's mean over the ensemble's, {kind}: {ours} ({100 * baseline.value:.2f} / "
-        f"{100 * ensemble.value:.2f} %); the authors {theirs:.1f}."
+        f"{100 * ensemble.value:.2f} %){theirs}."
     )
 
 

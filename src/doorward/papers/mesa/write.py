@@ -12,7 +12,7 @@ from doorward.papers.mesa import figures, tables
 from doorward.papers.mesa.arms import BEFORE
 from doorward.papers.mesa.collect import Found, collect
 from doorward.papers.mesa.plan import PARTS, Plan
-from doorward.papers.mesa.profiles import TABLE, deviations
+from doorward.papers.mesa.profiles import TABLE, deviations, published
 from doorward.papers.rows import write_rows
 
 _WHOLE = {"number", "rank", "lane", "named"}  # columns of whole numbers; *_hits and *_trials are too
@@ -41,16 +41,17 @@ def write_results(plan: Plan, folder: Path, results: Path) -> Path:
 
 
 def _page(plan: Plan, found: Found, drawn: Sequence[Path], commands: Sequence[str]) -> str:
+    theirs = published(plan.source)
     parts: list[tuple[str, list[str]]] = [
-        ("Black-and-white triggers", tables.summary(found, "black-white")),
-        ("Random-colour triggers", tables.summary(found, "colour")),
+        ("Black-and-white triggers", tables.summary(found, "black-white", theirs)),
+        ("Random-colour triggers", tables.summary(found, "colour", theirs)),
         ("ASR % of every trigger", tables.each_trigger(found)),
         ("Without the crutches: unknown size, unknown target, fixed place", tables.without_crutches(found)),
         ("Unknown target", tables.verdicts(found, plan.target)),
         ("The searches", tables.searches(found)),
         ("Time", tables.times(found)),
     ]
-    ratios = [line for line in (tables.ratio(found, kind) for kind in ("black-white", "colour")) if line]
+    ratios = [line for line in (tables.ratio(found, kind, theirs) for kind in ("black-white", "colour")) if line]
     lines = ["# Defending backdoors by modelling the trigger distribution", "", page_intro(plan, found), ""]
     lines += [
         *(f"    {command}" for command in commands),

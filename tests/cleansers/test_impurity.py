@@ -166,7 +166,15 @@ def test_filters_by_hand() -> None:
     assert quantise(torch.tensor([0.0, 0.06, 0.09, 1.0]), 8).tolist() == pytest.approx([0, 0, 1 / 7, 1])
 
 
-@pytest.mark.parametrize("name", sorted(set(FILTERS) - {"noise"}))
+@pytest.mark.parametrize("name", ["gamma", "quantise4"])
+def test_filters_of_grey_values_keep_black_and_white_and_their_order(name: str) -> None:
+    values = torch.linspace(0, 1, 35).view(1, 1, 7, 5)
+    changed = FILTERS[name](values, torch.Generator())
+    assert (changed.flatten().diff() >= 0).all() and not torch.allclose(changed, values, atol=0.05)
+    assert changed.flatten()[[0, -1]].tolist() == [0, 1] and changed.shape == values.shape
+
+
+@pytest.mark.parametrize("name", sorted(set(FILTERS) - {"noise", "gamma", "quantise4"}))
 def test_filters_keep_constant_images_and_sizes(name: str) -> None:
     image = torch.full((2, 3, 7, 5), 3 / 7)
     assert torch.allclose(FILTERS[name](image, torch.Generator()), image)

@@ -69,6 +69,8 @@ FILTERS: dict[str, Filter] = {
     "mean-12th": lambda images, _: mean_share(images, 12),
     "median3": lambda images, _: median_filter(images),
     "quantise": lambda images, _: quantise(images),
+    "quantise4": lambda images, _: quantise(images, 4),
+    "gamma": lambda images, _: images**1.5,
     "noise": lambda images, generator: add_noise(images, generator),
 }
 

@@ -89,13 +89,13 @@ def filter_bank(
             more = {n: excess(before[inside], d[inside], before[core], d[core], label) for n, d in gentle.items()}
             best = max(more, key=lambda name: more[name], default="")
             value = more.get(best, 0.0)
-            flagged = np.zeros(len(inside), bool)
+            new = np.zeros(len(inside), bool)  # of images in two clusters the first one counts
             if value > s.threshold:
-                flagged = (before[inside] == label) & (gentle[best][inside] != label)
-            flag[inside] |= flagged
+                new = (before[inside] == label) & (gentle[best][inside] != label) & ~flag[inside]
+            flag[inside] |= new
             score[inside] = np.maximum(score[inside], value)
             tested[label] = np.fmax(tested[label], value)
-            groups.append(Group(label, number, len(inside), value, s.threshold, int(flagged.sum())))
+            groups.append(Group(label, number, len(inside), value, s.threshold, int(new.sum())))
     told = [
         f"{name} changes more than {percent(1 - KEPT, 0)} of all decisions; it is left out"
         for name in after.keys() - gentle

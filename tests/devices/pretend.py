@@ -12,7 +12,8 @@ runs to its end, and whole verbs can go through it. Before it computes, what CUD
 * a generator of one device that draws for the other;
 * a gradient on another device than its tensor (the autograd engine looks at that itself).
 
-`Away.waits` counts where values leave the device: there the host waits for a GPU until it has done all before.
+`Away.waits` counts the lines where the host waits until a GPU has done all before: values come from it or go to it
+(but for ``non_blocking``), a mask becomes rows.
 
 It cannot see: kernels that a GPU does not have, or that compute otherwise; other dtypes and memory formats that its
 kernels want; how fast or large anything is; races (``non_blocking``); streams; two GPUs; code for ``cuda`` by name
@@ -46,6 +47,7 @@ DEVICE = torch.device(NAME, 0)
 _CPU = torch.device("cpu")
 _COPIES = {"aten::copy_", "aten::_to_copy", "aten::to", "aten::_copy_from", "aten::_foreach_copy_"}
 _INDEXED = {"aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_", "aten::_unsafe_index"}
+_DECIDED = {"aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::repeat_interleave"}
 # Beside those that PyTorch marks as working element by element: a CPU scalar may go in.
 _TAKES_SCALARS = {"aten::fill_", "aten::fill", "aten::where", "aten::masked_fill", "aten::masked_fill_"}
 
@@ -172,18 +174,28 @@ def _compute(func: Any, args: Any, kwargs: Any) -> Any:
     there = [t for t in tensors if isinstance(t, Away)]
     asked = named.get("device")
     away = bool(there) if asked is None else asked.type == NAME
+    if func is torch.ops.aten.copy_.default:
+        away = isinstance(named["self"], Away)
     if len(there) != len(tensors):
         _check_devices(func, named, tensors, there)
     if "generator" in named:
         _check_generator(func, named["generator"], away)
     if not there and not away:
         return func(*args, **kwargs)
-    if (there and not away) or func is torch.ops.aten._local_scalar_dense.default:
+    if _waits(func, named, tensors, there, away):
         Away.waits[_caller()] += 1
     found = func(*[_held(a) for a in args], **{k: _held(v) for k, v in kwargs.items()})
     if asked is not None and asked.type == "meta":
         return found
     return _placed(found, {id(_held(t)): t for t in tensors}, away)
+
+
+def _waits(func: Any, named: dict[str, Any], tensors: list[Any], there: list[Any], away: bool) -> bool:
+    """Whether the host waits for a GPU here: values go over, or decide how large a result is."""
+    if func._schema.name in _COPIES:
+        return len(there) != len(tensors) and not named.get("non_blocking") if away else bool(there)
+    masks = any(t.dtype == torch.bool for t in _tensors([named.get("indices")]))
+    return bool(there) and (not away or masks or func._schema.name in _DECIDED)
 
 
 def _placed(found: Any, given: dict[int, torch.Tensor], away: bool) -> Any:

@@ -110,6 +110,8 @@ def test_what_cuda_allows_is_allowed() -> None:
     ]
     assert all(isinstance(t, Away) and t.device == DEVICE for t in found)
     assert ones.cpu().numpy().tolist() == ones.tolist() == [1.0, 1.0, 1.0] and f"{ones.sum():.1f}" == "3.0"
+    filled = torch.zeros(3)
+    assert filled.copy_(ones) is filled and type(filled) is Tensor and filled.tolist() == [1.0] * 3
     changed = ones.cpu()
     changed += 1
     assert ones.tolist() == [1.0] * 3, "what came from the device is a copy"
@@ -131,9 +133,12 @@ def test_a_training_there_gives_what_it_gives_on_the_cpu() -> None:
     assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
 
 
-def test_values_that_leave_the_device_are_counted() -> None:
+def test_where_the_host_waits_is_counted() -> None:
     ones = there(3)
     (ones * 2).sum()
+    torch.ones(3).to(DEVICE, non_blocking=True)
     assert not Away.waits.total()
     assert bool(ones.any()) and ones.sum().item() == 3 and ones.tolist() and len(ones.cpu()) == 3
     assert Away.waits.total() == 4
+    assert len(ones[ones > 0]) == 3 and len(torch.tensor([1.0], device=DEVICE)) == 1
+    assert Away.waits.total() == 6

@@ -41,7 +41,7 @@ from doorward.screens.screen import fit
 from tests.certification.worlds import small_task
 from tests.conftest import make_images
 from tests.contract.worlds import TARGET, TRIGGER, World
-from tests.devices.pretend import DEVICE
+from tests.devices.pretend import DEVICE, Away
 from tests.light import audit_briefly, look_briefly
 
 SHORT = {"epochs": 2, "batch": 16, "lr": 0.01, "precision": "fp32"}
@@ -76,6 +76,16 @@ def test_a_training_is_the_same_there(name: str, on_disk: bool, monkeypatch: pyt
     assert made[1].device == DEVICE
     assert_same(weights(made[0]), weights(made[1]))
     assert measure_accuracy(made[0], images) == measure_accuracy(made[1], images)
+
+
+@pytest.mark.parametrize("name", ["flipped and shifted", "Adam", "cropped"])
+def test_the_steps_of_a_training_do_not_wait_for_the_device(name: str) -> None:
+    waits = []
+    for count in (32, 64):
+        Away.waits.clear()
+        train(make_images(count, shape=(16, 16, 3)), "two-layer", device=str(DEVICE), **TRAININGS[name])
+        waits.append(Away.waits.total())
+    assert waits[0] == waits[1], "twice as many steps"
 
 
 def test_a_pupil_stays_with_its_teacher(there: World) -> None:

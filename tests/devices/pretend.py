@@ -18,7 +18,7 @@ runs to its end, and whole verbs can go through it. Before it computes, what CUD
 It cannot see: kernels that a GPU does not have, or that compute otherwise; other dtypes and memory formats that its
 kernels want; how fast or large anything is; races (``non_blocking``); streams; two GPUs; code for ``cuda`` by name
 (autocast to bf16, ``torch.cuda``, the ``foreach`` optimisers that PyTorch takes there); ``Module.to`` gives new
-parameters here, where CUDA keeps the objects; worker processes and threads, which do not know the device.
+parameters here, where CUDA keeps the objects; worker processes, which do not know the device (threads do).
 
 What else could serve, and does not: the ``meta`` device and ``FakeTensorMode`` have no values, so that the first
 ``if`` on one ends them; tensors that pretend to be on ``cuda`` abort the process in the autograd of a CPU build.

@@ -131,9 +131,9 @@ class Classifier:
         return replace(self, net=self.net.to(device))
 
     def normalise(self, images: Tensor) -> Tensor:
-        """(x - mean) / std, per channel."""
-        mean = torch.tensor(self.mean, device=images.device, dtype=images.dtype).view(1, -1, 1, 1)
-        std = torch.tensor(self.std, device=images.device, dtype=images.dtype).view(1, -1, 1, 1)
+        """(x - mean) / std, per channel; the host does not wait for a GPU here, as ``device=`` would make it."""
+        scales = (torch.tensor(v, dtype=images.dtype) for v in (self.mean, self.std))
+        mean, std = (v.to(images.device, non_blocking=True).view(1, -1, 1, 1) for v in scales)
         return (images - mean) / std
 
     def logits(self, images: Tensor) -> Tensor:

@@ -54,7 +54,7 @@ class BatchSource:
             generator = torch.Generator().manual_seed(((self.seed * 1_000_003 + number) * parts + part) % (1 << 63))
         for batch in order.split(self.batch)[: self.steps]:
             rows = batch[part : len(batch) // parts * parts : parts]
-            on_device = rows.to(self.device)
+            on_device = rows.to(self.device, non_blocking=True)
             yield self._floats(rows, on_device, None if plain else generator), self.labels[on_device], generator
 
     def _floats(self, rows: Tensor, on_device: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -85,7 +85,7 @@ def augment(pixels: Tensor, flip: bool, shift: int, generator: torch.Generator) 
         offsets = torch.randint(-shift, shift + 1, (2, count, 1), generator=generator)
         rows = (rows + offsets[0]).clamp(0, height - 1)
         columns = (columns + offsets[1]).clamp(0, width - 1)
-    rows, columns = rows.to(pixels.device), columns.to(pixels.device)
+    rows, columns = (v.to(pixels.device, non_blocking=True) for v in (rows, columns))
     image = torch.arange(count, device=pixels.device)
     return pixels[image[:, None, None], rows[:, :, None], columns[:, None, :]]
 
@@ -108,5 +108,5 @@ def crop_and_flip(images: Tensor, generator: torch.Generator) -> Tensor:
     theta = torch.zeros(count, 2, 3)
     theta[:, 0, 0], theta[:, 0, 2] = width * sign, (1 - width) * (2 * place_x - 1)
     theta[:, 1, 1], theta[:, 1, 2] = height, (1 - height) * (2 * place_y - 1)
-    grid = functional.affine_grid(theta.to(images), list(images.shape), align_corners=False)
+    grid = functional.affine_grid(theta.to(images, non_blocking=True), list(images.shape), align_corners=False)
     return functional.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)

@@ -73,7 +73,7 @@ def test_the_patch_goes_down_to_its_inverted_and_repaired_half(
     monkeypatch.setattr("doorward.demo.model.REFERENCES", 0)
     look_briefly(monkeypatch, steps=60)
     stages: list[str] = []
-    page = demo(tmp_path / "demo", 5, progress=lambda stage, done, total: stages.append(stage), scenarios=patch).read_text()
+    made = demo(tmp_path / "demo", 5, progress=lambda stage, done, total: stages.append(stage), scenarios=patch)
     assert len(stages) == steps(patch)
     place = tmp_path / "demo" / "patch-3x3"
     assert Cleansing.load(place / "cleanse").targets == ("0",)
@@ -84,4 +84,5 @@ def test_the_patch_goes_down_to_its_inverted_and_repaired_half(
     scored = {m.name: m for m in score.models}
     before, after = scored["as given"].asr, scored["retrain"].asr
     assert before is not None and after is not None and before.low > 0.9 and after.high < 0.2
+    page = made.read_text()
     assert "A backdoor into class" in page and "repaired" in page

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -65,6 +66,16 @@ def look_briefly(patch: pytest.MonkeyPatch, steps: int = 20) -> None:
 
 def _briefly(look: Callable[..., Any], steps: int, model: Any, images: Any, seed: int, _: Any) -> Any:
     return look(model, images, seed, {name: {"steps": steps, "batch": 16} for name in ("mask", "universal")})
+
+
+def repair_briefly(patch: pytest.MonkeyPatch, module: ModuleType) -> None:
+    """Two rounds of `ibau` where a module repairs with its defaults, in place of ten."""
+    patch.setattr(module, "apply_repair", partial(_two_rounds, module.apply_repair))
+
+
+def _two_rounds(repair: Callable[..., Any], classifier: Any, method: str, **given: Any) -> Any:
+    settings = {"rounds": 2, "batches": 4} if method == "ibau" else None
+    return repair(classifier, method, settings=settings, **given)
 
 
 def audit_briefly(patch: pytest.MonkeyPatch) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from doorward.audits.results import Audit
 from doorward.cleansers.results import Cleansing
 from doorward.core.errors import OutputExistsError
+from doorward.core.images import ImageSet
 from doorward.demo.run import SCENARIOS, demo, prepare, steps
 from doorward.demo.table import _range, markdown, rows
 from doorward.inversion.results import Inversion
@@ -50,19 +52,30 @@ def test_the_control_alone_runs_from_end_to_end_and_goes_on(tmp_path: Path, monk
     assert "--seed 3 --seeds 1" in markdown([tmp_path], [3])
 
 
+def half(folder: Path, digits: tuple[ImageSet, ImageSet]) -> str:
+    """Every second digit, as a source."""
+    train, test = (part.subset(np.arange(0, len(part), 2)) for part in digits)
+    arrays = {"x_train": train.pixels, "y_train": train.labels, "x_test": test.pixels, "y_test": test.labels}
+    np.savez(folder / "half.npz", **arrays)
+    return str(folder / "half.npz")
+
+
 @pytest.mark.slow
-def test_the_patch_goes_down_to_its_inverted_and_repaired_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_patch_goes_down_to_its_inverted_and_repaired_half(
+    tmp_path: Path, digits: tuple[ImageSet, ImageSet], monkeypatch: pytest.MonkeyPatch
+) -> None:
     lighten(monkeypatch)
     audit_briefly(monkeypatch)
     patch = [s for s in SCENARIOS if s.repaired]
-    monkeypatch.setattr("doorward.demo.run.TRAINING", {"epochs": 4, "batch": 64, "lr": 0.05})
+    monkeypatch.setattr("doorward.demo.run.SOURCE", half(tmp_path, digits))
+    monkeypatch.setattr("doorward.demo.run.TRAINING", {"epochs": 4, "batch": 32, "lr": 0.05})
     monkeypatch.setattr("doorward.demo.run.METHODS", ("impurity",))
     monkeypatch.setattr("doorward.demo.model.REFERENCES", 0)
     look_briefly(monkeypatch, steps=60)
     stages: list[str] = []
-    page = demo(tmp_path, 5, progress=lambda stage, done, total: stages.append(stage), scenarios=patch).read_text()
+    made = demo(tmp_path / "demo", 5, progress=lambda stage, done, total: stages.append(stage), scenarios=patch)
     assert len(stages) == steps(patch)
-    place = tmp_path / "patch-3x3"
+    place = tmp_path / "demo" / "patch-3x3"
     assert Cleansing.load(place / "cleanse").targets == ("0",)
     assert Audit.load(place / "audit").targets == ("0",)
     assert "0" in Inversion.load(place / "inverted").targets
@@ -71,4 +84,5 @@ def test_the_patch_goes_down_to_its_inverted_and_repaired_half(tmp_path: Path, m
     scored = {m.name: m for m in score.models}
     before, after = scored["as given"].asr, scored["retrain"].asr
     assert before is not None and after is not None and before.low > 0.9 and after.high < 0.2
+    page = made.read_text()
     assert "A backdoor into class" in page and "repaired" in page

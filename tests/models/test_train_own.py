@@ -118,9 +118,11 @@ def test_given_weights_keep_or_change_their_head(images: ImageSet, tmp_path: Pat
 
 @pytest.mark.slow
 def test_two_processes_train_one_net(images: ImageSet, tmp_path: Path) -> None:
+    """Called from Python, then by the command, of which only the first process speaks."""
     images.save(tmp_path)
     (tmp_path / "both.py").write_text(
         "import sys, os, json\n"
+        "from doorward.__main__ import main\n"
         "from doorward.core.images import ImageSet\n"
         "from doorward.models.train.loop import train\n"
         "from doorward.models.train.settings import TrainSettings\n"
@@ -130,12 +132,12 @@ def test_two_processes_train_one_net(images: ImageSet, tmp_path: Path) -> None:
         "            watch=lambda e: told.append(e.loss))\n"
         "total = sum(float(p.double().sum()) for p in net.net.parameters())\n"
         "open(f\"{sys.argv[1]}/{os.environ['RANK']}.json\", 'w').write(json.dumps([told, total]))\n"
+        "sys.argv = ['doorward', 'train', sys.argv[1], '--epochs', '3', '--json', '-o', f'{sys.argv[1]}/run']\n"
+        "main()\n"
     )
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    here = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([*launch, tmp_path / "both.py", tmp_path], check=True, env=here, capture_output=True, timeout=120)
+    command, here = [*launch, tmp_path / "both.py", tmp_path], {**os.environ, "OMP_NUM_THREADS": "1"}
+    ran = subprocess.run(command, check=True, env=here, capture_output=True, text=True, timeout=120)
     one, other = (json.loads((tmp_path / f"{n}.json").read_text()) for n in (0, 1))
     assert one == other and one[0][-1] < one[0][0]
-    command = ["-m", "doorward", "train", tmp_path, "--epochs", "3", "--json", "-o", tmp_path / "run"]
-    ran = subprocess.run([*launch, *command], check=True, env=here, capture_output=True, text=True, timeout=120)
     assert json.loads(ran.stdout)["images"] == 60 and (tmp_path / "run" / "weights.safetensors").exists()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -39,6 +39,7 @@ from doorward.papers.mesa.stages import reproduce
 from doorward.papers.mesa.stages import stages as stages_of
 from doorward.papers.mesa.write import write_results
 from doorward.papers.rows import read_rows
+from tests.light import repair_briefly
 
 CASES = (
     Case(kind="black-white", number=49, beyond=True, shown=True),
@@ -64,6 +65,13 @@ def make(folder: Path, digits: tuple[ImageSet, ImageSet]) -> Plan:
         profile="quick", source=str(folder / "small.npz"), net="small-cnn", clean=fast, attack=fast, probability=0.25,
         rounds=2, target=0, evaluated=0.4, seed=0, cases=CASES, device="cpu", command="the command", **settings,
     )  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def light() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        repair_briefly(patch, work)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +170,9 @@ def test_killed_in_the_attack_and_between_repairs_it_ends_with_the_same_rows(
         return original(*given, progress=told, **more)
 
     folder, told = tmp_path / "runs", list[str]()
+    for name in ("data", "clean"):  # what all cases share
+        shutil.copytree(done / name, folder / name)
+    shutil.copy(done / "reproduce.json", folder)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(work, "train", killed)
         reproduce(one, folder, jobs=1)

@@ -8,15 +8,10 @@ import runpy
 import subprocess
 import sys
 import tempfile
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
-import doorward as dw
-from doorward.core.images import ImageSet
 from tests.light import lighten, look_briefly
 
 FOLDER = Path(__file__).parent.parent / "examples"
@@ -42,18 +37,7 @@ def test_audit_a_folder(tmp_path: Path, briefly: None, capsys: pytest.CaptureFix
 
 
 @pytest.mark.slow
-def test_audit_a_model(
-    tmp_path: Path, briefly: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    loaded, inverted = dw.load_images, dw.invert
-
-    def half(*asked: Any, **more: Any) -> ImageSet:
-        whole = loaded(*asked, **more)
-        return whole.subset(np.arange(0, len(whole), 2))
-
-    monkeypatch.setattr(dw, "load_images", half)
-    short = {name: {"steps": 200} for name in ("mask", "universal")}
-    monkeypatch.setattr(dw, "invert", partial(inverted, settings=short))
+def test_audit_a_model(tmp_path: Path, briefly: None, capsys: pytest.CaptureFixture[str]) -> None:
     runpy.run_path(str(FOLDER / "audit_a_model.py"), run_name="__main__")
     printed = capsys.readouterr().out
     assert "A backdoor into class “0”" in printed and "<Repair: After hold" in printed

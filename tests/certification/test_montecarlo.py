@@ -170,7 +170,7 @@ def test_votes_are_the_same_on_ray_with_a_worker_killed(tmp_path: Path) -> None:
     task = small_task()
     mine = Learner("dies once", NoSettings(), DiesOnce(tmp_path / "died"))
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import a test module
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
     try:
         made = smooth(task, mine, 150, 7, store=tmp_path / "store", shard=32, workers=2, engine="ray")
         two_layer = smooth(task, learner("two-layer"), 150, 7, shard=40, workers=2, engine="ray")

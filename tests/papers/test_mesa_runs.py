@@ -201,7 +201,8 @@ def test_the_results_are_written(plan: Plan, done: Path, tmp_path: Path) -> None
     assert "    the command\n" in page
     for title in ("Black-and-white triggers", "Random-colour", "Without the crutches", "Unknown target", "Deviations"):
         assert f"## {title}" in page
-    assert "| 10.5 |" in page and "51.4" in page and "Set by the user: mesa.steps = 25." in page
+    assert "51.4" not in page, "the authors' figures are of other images"
+    assert "Set by the user: mesa.steps = 25." in page
     models = read_parquet(tmp_path / "results" / "models.parquet")
     assert len(models["case"]) == len(collect(plan, done).models) and models["asr_hits"].dtype.kind == "i"
     shown = read_parquet(tmp_path / "results" / "inversions.parquet")

@@ -198,7 +198,8 @@ def _beside(done: Sequence[dict[str, Any]]) -> str:
         f"|{'---|' * (4 + len(names))}",
     ]
     for attack, rate in groups:
-        rows = [r for r in done if (r["attack"], r["rate"]) == (attack, rate) and (attack == "clean" or r["asr"] >= WORKS)]
+        same = (r for r in done if (r["attack"], r["rate"]) == (attack, rate))
+        rows = [r for r in same if attack == "clean" or r["asr"] >= WORKS]
         cells = [_found(rows, "tp", "fp"), *(_found(rows, f"{n} tp", f"{n} fp", f"{n} at") for n in names)]
         shown = "–" if attack == "clean" else f"{100 * rate:g}"
         lines.append(f"| {attack} | {shown} | {len(rows)} | {' | '.join(cells)} |")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from doorward.cleansers.methods.impurity import ImpuritySettings, excess, impurity
+from doorward.cleansers.methods.impurity import ImpuritySettings, impurity
 from doorward.cleansers.parts.clusters import within_classes
+from doorward.cleansers.parts.excess import excess
 
 
 def planted(seed: int = 0) -> tuple[dict[str, np.ndarray], np.ndarray]:

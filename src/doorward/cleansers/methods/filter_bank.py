@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from doorward.cleansers.methods.impurity import excess
 from doorward.cleansers.observe import logits_under
 from doorward.cleansers.parts.clusters import divided, whitened
+from doorward.cleansers.parts.excess import excess
 from doorward.cleansers.parts.filters import FILTERS, KEPT, SHARES, WIDE_FROM
 from doorward.cleansers.suspicion import Group, Suspicion, members_by_class
 from doorward.core.classifier import Classifier

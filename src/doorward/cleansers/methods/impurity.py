@@ -10,6 +10,7 @@ from pydantic import Field
 
 from doorward.cleansers.parts.clusters import affordable_dimensions, within_classes
 from doorward.cleansers.parts.components import principal_components
+from doorward.cleansers.parts.excess import excess
 from doorward.cleansers.parts.filters import FILTERS
 from doorward.cleansers.parts.leftovers import lookalikes, misfits
 from doorward.cleansers.parts.mixture import fit_mixture
@@ -188,26 +189,6 @@ def least_impurity(before: NDArray[np.int64], after: NDArray[np.int64], label: i
     decided = before == label
     total, kept = int(decided.sum()), int((after[decided] == label).sum())
     return -math.log(Rate(kept, total, 0.9).interval[1]) if total else math.nan
-
-
-def excess(
-    before: NDArray[np.int64],
-    after: NDArray[np.int64],
-    before_rest: NDArray[np.int64],
-    after_rest: NDArray[np.int64],
-    label: int,
-) -> float:
-    """How much larger a share of a cluster changes its decision than of the rest of its class, for certain; 0 if not.
-
-    The lower end of the cluster's one-sided 95 % interval less the upper end of the rest's. A cluster of more than
-    half of its class is the rest itself.
-    """
-    decided, others = before == label, before_rest == label
-    if not 0 < decided.sum() <= others.sum():
-        return 0.0
-    inside = Rate(int((after[decided] != label).sum()), int(decided.sum()), 0.9)
-    outside = Rate(int((after_rest[others] != label).sum()), int(others.sum()), 0.9)
-    return max(0.0, inside.interval[0] - outside.interval[1])
 
 
 def _warnings(

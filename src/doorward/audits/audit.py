@@ -98,8 +98,8 @@ def audit(
     check_images("audit", "images", images)
     kept = Kept(None if folder is None else Path(folder), progress)
     budget = Budget(minutes)
-    trainer = make_trainer(images, net, device if model is None else str(model.device))
-    trainer, unseen = suited(images, trainer, seed, kept)
+    nets = suited(images, make_trainer(images, net, device if model is None else str(model.device)), seed, kept)
+    trainer = nets.trainer
     suspect = model
     if model is None:
         suspect = Anew(trainer, net).kept(kept, "train", "model", images, seed)
@@ -112,7 +112,7 @@ def audit(
             budget.training, budget.inversion = costs.training, costs.inversion
     anew = nets_like(model, net, trainer)
     looked = _rounds(images, suspect, trainer, anew, clean, level, seed, budget, kept)
-    given, nets = model is not None, Suited(trainer, unseen)
+    given = model is not None
     result = _result(images, suspect, looked, nets, budget, kept, anew, level=level, seed=seed, given=given)
     if not power:
         return result

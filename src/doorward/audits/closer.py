@@ -28,8 +28,8 @@ OTHERWISE = 0.5  # probability that an image is not what its label says, of thos
 UNSURE = 0.2  # the same of an image of a group that an experiment shows to be poisoned
 _ASKED = 300  # pictures that a trigger is tried on
 _WORKS = 0.4  # success on the model from which nets should learn a trigger
-_LEVEL = 0.05  # p-value from which an arm shows nothing
 _LEARNT = 0.5  # share of that, from which they have
+_LEVEL = 0.05  # p-value up to which arms show something
 Named = dict[str, Stamp]
 
 

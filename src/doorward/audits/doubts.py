@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from doorward.audits.gathering import Budget
+from doorward.audits.parts.contradiction import LEARNED as KNOWN
 from doorward.audits.parts.suited import Suited
 from doorward.core.images import ImageSet
 from doorward.core.order_test import FEWEST_CLASSES, OrderTest
@@ -14,7 +15,6 @@ from doorward.core.text import percent, quoted
 
 LEARNED = 2.0  # times chance: a net below that has not learned the set
 HARDLY = 0.5  # share of the set that a model decides as labelled, below which its features alone accuse nobody
-WELL = 0.65  # share of images that nets of the audit decide as labelled unseen, below which they hardly know the set
 FEW = 20  # images of a class below which little can be said of it
 
 
@@ -49,7 +49,7 @@ def beside_nothing(nets: Suited, together: OrderTest | None, classes: Sequence[s
         f"The nets that the audit trains ({nets.trainer.net}) decide {percent(nets.unseen)} of images as labelled that "
         "they never saw"
     )
-    told += "." if nets.unseen >= WELL else ": they hardly know the set, and see less for that."
+    told += "." if nets.unseen >= KNOWN else ": they hardly know the set, and see less for that."
     if together is None:
         return (told,)
     first = int(np.argmin(together.classes))

@@ -110,8 +110,9 @@ def look_once(
         which, trigger, works = _measured(k, triggers[k], arms, images, model, seed)
         record = None
         if arms is not None:
-            record = _record(arms, level / len(chosen), "on" if k in tried.copied else how, works, single=single)
-            record = record.model_copy(update={"plain": bool(known) or (works or 0.0) >= PLAIN})
+            record = _record(
+                arms, level / len(chosen), "on" if k in tried.copied else how, works, single=single, known=bool(known)
+            )
         row = _target(k, number, images, evidence, which, trigger, works, record, level)
         if not _shown(row, level):
             out = out & ~own
@@ -230,12 +231,13 @@ def _shown(row: TargetRecord, level: float) -> bool:
     return together and row.experiment.p_unseen is not None and row.experiment.p_unseen <= level
 
 
-def _record(arms: Arms, level: float, how: str, works: float | None, *, single: bool) -> ArmsRecord:
+def _record(arms: Arms, level: float, how: str, works: float | None, *, single: bool, known: bool) -> ArmsRecord:
     """Plain values.
 
     Args:
         works: success of the trigger on the suspect model; None without one.
         single: whether suspects are known one by one, so that their teaching says something.
+        known: whether an earlier round has shown the trigger to be planted.
     """
     return ArmsRecord(
         size=arms.size,
@@ -247,6 +249,7 @@ def _record(arms: Arms, level: float, how: str, works: float | None, *, single: 
         p_value=arms.p_value,
         p_unseen=arms.p_unseen,
         stops=arms.trigger_stops(level) and arms.suspects_bring_it(works or 0.0 if how == "on" else 0.0),
+        plain=known or (works or 0.0) >= PLAIN,
         teaches=single and arms.suspects_teach(level),
         trained=how,
     )

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from doorward.audits.parts.kept import Arrays, Kept
-from doorward.audits.parts.suited import unseen_right
+from doorward.audits.parts.suited import WELL, unseen_right
 from doorward.audits.parts.trainer import Fits, Labels, Rows, Trainer
 from doorward.cleansers.parts.clusters import CLUSTERS
 from doorward.core.images import ImageSet
@@ -18,8 +18,7 @@ STAGE = "contradictions"
 TRAININGS = CLUSTERS + 3
 _CORE = 0.25  # of a class's images: a smaller cluster is no core
 _LEFT, _LEFT_SHARE = 5, 0.1  # images of a class, and their share, that have to stay for the others to be judged
-_LEARNED = 0.65  # of the images that a net never saw, decided as labelled: fewer say nothing about single images
-_SURELY = 0.8  # the same where groups carry a trigger: those are surer than single images that a fair net contradicts
+LEARNED = 0.65  # of the images that a net never saw, decided as labelled: fewer say nothing about single images
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +82,7 @@ def contradictions(
         steps[f"without cluster {number + 1}"] = leave_out
     for number, made in enumerate(kept.several(STAGE, steps, trainer.at_once(images))):
         first[cluster == number] = made["decisions"]
-    if (first == labels).mean() < _LEARNED:
+    if (first == labels).mean() < LEARNED:
         return Contradictions(first, np.zeros(len(images), bool), learned=False)
     core = cores(cluster, first != labels, labels, len(images.classes))
     otherwise = _without(images, ~core, trainer, seed + 3, kept, "cores alone") != labels
@@ -112,7 +111,7 @@ def learns(images: ImageSet, out: Rows, trainer: Trainer, seed: int, kept: Kept)
     Args:
         out: images ``[N]`` that are left out of both halves.
     """
-    return unseen_right(images, out, trainer, seed, kept, STAGE, "half of the set") >= _SURELY
+    return unseen_right(images, out, trainer, seed, kept, STAGE, "half of the set") >= WELL
 
 
 def cores(cluster: Labels, otherwise: Rows, labels: Labels, classes: int) -> Rows:

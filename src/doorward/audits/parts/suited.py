@@ -14,7 +14,9 @@ from doorward.models.train.settings import TrainSettings
 
 STAGE = "nets"
 CONV4 = "conv4"
-WELL = 0.8  # of the images that a net never saw, decided as labelled: from here on no better one is looked for
+# Of the images that a net never saw, decided as labelled: from here on no better one is looked for, and where groups
+# carry a trigger single images count, too: groups are surer than single images that a fair net contradicts.
+WELL = 0.8
 _STEPS, _BATCH, _EPOCHS = 1000, 32, (4, 30)
 _SHIFT = 12  # pixels of the shorter side for one of shift
 
@@ -32,11 +34,12 @@ def suited(images: ImageSet, trainer: Trainer, seed: int, kept: Kept) -> Suited:
     Everything that an audit trains says the more, the better it knows what an image shows that it never saw. Labels
     decide alone, before anything is looked at, so that the choice favours no verdict. A user's own choice stands.
     """
-    unseen = unseen_right(images, np.zeros(len(images), bool), trainer, seed, kept, STAGE, f"half with {trainer.net}")
+    nobody = np.zeros(len(images), bool)
+    unseen = unseen_right(images, nobody, trainer, seed, kept, STAGE, f"half with {trainer.net}")
     if unseen >= WELL or trainer.net != CHEAPEST:
         return Suited(trainer, unseen)
     better = stronger(trainer, images)
-    again = unseen_right(images, np.zeros(len(images), bool), better, seed, kept, STAGE, f"half with {better.net}")
+    again = unseen_right(images, nobody, better, seed, kept, STAGE, f"half with {better.net}")
     return Suited(better, again) if again > unseen else Suited(trainer, unseen)
 
 

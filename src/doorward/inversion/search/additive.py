@@ -54,7 +54,8 @@ class AdditiveObjective(Objective):
         each = functional.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none").view(target.shape)
         rate = (logits.detach().argmax(2) == target).float().mean(1)
         norm = lanes.trained["perturbation"].detach().flatten(1).norm(dim=1)
-        return each.mean(1), {"rate": rate, "norm": norm, "loss": each.detach().mean(1)}
+        loss = each.mean(1)
+        return loss, {"rate": rate, "norm": norm, "loss": loss.detach()}
 
     def optimiser(self, trained: list[Tensor]) -> torch.optim.Optimizer:
         """Steps of fixed length."""

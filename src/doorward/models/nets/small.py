@@ -52,12 +52,18 @@ def pooled_cnn(shape: tuple[int, int, int], classes: int) -> nn.Module:
     return _two_blocks("pooled-cnn", shape, classes, _pooled)
 
 
+def _large_enough(name: str, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    """The shape, where pictures can be pooled often enough."""
+    _, height, width = shape
+    if min(height, width) < 8:
+        raise DoorwardError(f"{name}: images of {height} x {width}; expected at least 8 x 8")
+    return shape
+
+
 def _two_blocks(
     name: str, shape: tuple[int, int, int], classes: int, block: Callable[[int, int], nn.Module]
 ) -> nn.Module:
-    channels, height, width = shape
-    if min(height, width) < 8:
-        raise DoorwardError(f"{name}: images of {height} x {width}; expected at least 8 x 8")
+    channels, height, width = _large_enough(name, shape)
     return nn.Sequential(
         OrderedDict(
             block1=block(channels, 16),
@@ -76,9 +82,7 @@ def conv4(shape: tuple[int, int, int], classes: int) -> nn.Module:
     What an image shows may lie anywhere, unlike with `small_cnn`; sets of a few hundred photographs are learned in
     seconds. Images of 8x8 or more.
     """
-    channels, height, width = shape
-    if min(height, width) < 8:
-        raise DoorwardError(f"conv4: images of {height} x {width}; expected at least 8 x 8")
+    channels, _, _ = _large_enough("conv4", shape)
     return nn.Sequential(
         OrderedDict(
             block1=_block(channels, 16),

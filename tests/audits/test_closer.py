@@ -25,7 +25,7 @@ SUSPECTS = np.arange(COUNT) < 30
 def arms(label: int, control: float) -> Arms:
     """Arms of which neither shows anything."""
     rates = np.full(3, control)
-    return Arms(label, 10, 0, rates, rates, 60, np.full(3, 0.5), np.full(3, 0.5), 1.0, 1.0)
+    return Arms(label, 10, 0, rates, rates, 60, np.full(3, 0.5), np.full(3, 0.5), np.full(3, 0.9), 1.0, 1.0)
 
 
 def case(again: tuple[int, ...]) -> Case:

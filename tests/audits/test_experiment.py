@@ -113,3 +113,39 @@ def test_where_an_arm_scatters_it_looks_again(rates: tuple[float, ...], looks: i
     made = experiment(images, suspects, {0: [stamp]}, everyone, nets, 0, Kept(), again={0})
     assert len(trained) == 6 * looks and len(made.arms[0].control) == 3 * looks
     assert made.arms[0].trigger_stops(0.05) == (rates[0] > 0.5), made.arms[0].p_value
+
+
+@pytest.mark.parametrize(("taught", "looks"), [((0.9, 0.95, 0.92), 1), ((0.95, 0.1, 0.95), 2), ((0.05, 0.0, 0.05), 1)])
+def test_where_suspects_teach_each_other_now_and_then_it_looks_again(taught: tuple[float, ...], looks: int) -> None:
+    """Nets on which no trigger works; those that know suspects are sure of a given share of the others."""
+    images = ImageSet(np.zeros((120, 4, 4, 1), np.uint8), np.arange(120) % 2, ("a", "b"))
+    suspects = (np.arange(120) < 60) & (images.labels == 0)
+    trained = list[int]()
+
+    class Net:
+        trainer = classifier = None
+
+        def __init__(self, share: float) -> None:
+            self.share = share
+
+        def decide(self, pixels: np.ndarray) -> np.ndarray:
+            return np.ones(len(pixels), np.int64)
+
+        def confidence(self, some: ImageSet) -> np.ndarray:
+            made = np.full(len(some), 0.7, np.float32)  # of images that are no suspects
+            asked = self.share if len(some) == suspects.sum() else 0.7
+            return made if asked == 0.7 else np.where(np.arange(len(some)) % 20 < 20 * asked, 0.7, 0.3)
+
+    class Nets:
+        def fit(self, images: ImageSet, keep: np.ndarray, seed: int, **_: object) -> Net:
+            trained.append(seed)
+            return Net(taught[seed % 3] if (keep & suspects).any() else 0.0)
+
+        def at_once(self, images: ImageSet) -> int:
+            return 1
+
+    everyone = np.ones(120, bool)
+    made = experiment(images, suspects, {0: []}, everyone, cast(Fits, Nets()), 0, Kept(), again={0}).arms[0]
+    assert len(trained) == 6 * looks and made.p_value == 1
+    assert np.allclose(made.others, 1), "the controls know as little of the random images that they left out"
+    assert made.suspects_teach(0.05) == (taught[0] > 0.5), made.p_unseen

@@ -27,6 +27,23 @@ def test_a_natural_kind_that_shows_what_its_label_says_is_no_finding() -> None:
     assert level_of(CLUSTERS, 3e-4, None, 0.05) == "suspicious"
 
 
+@pytest.mark.parametrize(
+    ("as_labelled", "others", "refutes"),
+    [
+        (0.38, 0.55, True),  # nets that are right on half of what they never saw are so on these, too
+        (0.2, 0.55, False),
+        (0.55, 0.97, False),  # half of them show something else
+        (0.65, 0.97, True),
+        (0.2, 0.2, False),  # nets that know nothing refute nothing
+        (0.85, 0.2, True),
+    ],
+)
+def test_suspects_are_held_against_other_images_that_the_nets_never_saw(
+    as_labelled: float, others: float, *, refutes: bool
+) -> None:
+    assert arms(as_labelled).model_copy(update={"others": (others, None, others)}).refutes is refutes
+
+
 def test_an_experiment_is_one_test_more_so_that_verdict_and_p_value_agree() -> None:
     kinds = {"clusters": 1.0, "transfer": 0.0137}
     assert level_of(kinds, 0.0273, None, 0.05) == "suspicious"
@@ -83,7 +100,8 @@ def test_the_trigger_has_to_come_with_the_suspects(
     control: float, as_labelled: float, works: float, *, brings: bool
 ) -> None:
     rates = np.full(3, control)
-    made = Arms(0, 80, 0, np.full(3, 0.01), rates, 300, np.full(3, 0.97), np.full(3, as_labelled), 1e-4, 1.0)
+    known = np.full(3, 0.97)
+    made = Arms(0, 80, 0, np.full(3, 0.01), rates, 300, known, np.full(3, as_labelled), known, 1e-4, 1.0)
     assert made.suspects_bring_it(works) is brings
 
 

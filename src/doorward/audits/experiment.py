@@ -40,6 +40,8 @@ class Arms:
         images: that the trigger was tried on.
         unseen_with: share of suspects that a net decides as labelled which knows the others of them, per repeat.
         unseen_without: the same of nets that know none of them.
+        others: share of the class's random images that the controls left out which they decide as labelled, per repeat;
+            missing where there were none.
         p_value: that the trigger's success is the same in both arms (Welch's t-test on arcsine square roots); 1 where
             it does not fall to 40 % and by 20 points, or to a tenth: hard images of a class make its natural triggers a
             little better. Corrected for triggers and looks.
@@ -54,6 +56,7 @@ class Arms:
     images: int
     unseen_with: Floats
     unseen_without: Floats
+    others: Floats
     p_value: float
     p_unseen: float
 
@@ -130,7 +133,8 @@ def experiment(
         again: classes that may be left open: those that something else speaks against; so do suspects that teach each
             other's label. In others more repeats would only show that hard images make a class's natural triggers a
             little better.
-        level: a class whose trigger falls, but with a larger p-value, is left open by the first look.
+        level: a class is left open by the first look whose trigger falls, or whose suspects are decided as labelled
+            less often without the others, but with larger p-values.
 
     Returns: arms by class, none without suspects; ``score`` is one minus the label's probability to nets without
         suspects, 0 for images that are no suspects.
@@ -155,7 +159,8 @@ def experiment(
             for name, gone in (("without", out), ("control", left)):
 
                 def make(gone: Rows = gone, number: int = number) -> Arrays:
-                    return _measured(trainer.fit(images, ~gone, seed + number, among=out), images, out, marked)
+                    net = trainer.fit(images, ~gone, seed + number, among=out)
+                    return _measured(net, images, out, gone & ~out, marked)
 
                 steps[f"{name} {number + 1}"] = make
         made = kept.several(STAGE, steps, trainer.at_once(images))
@@ -173,13 +178,22 @@ def experiment(
 
 
 def _open(arms: Arms, level: float) -> bool:
-    """Whether the trigger's success falls, and more repeats may show it."""
-    return level < arms.p_value < 1
+    """Whether the trigger's success falls, or that of the suspects' teaching, and more repeats may show it."""
+    return arms.p_value > level and (arms.p_value < 1 or level < arms.p_unseen < 1)
 
 
-def _measured(net: Trained, images: ImageSet, out: Rows, marked: Mapping[tuple[int, int], Pixels]) -> Arrays:
-    """Probability of their label for the suspects, and every trigger's success."""
+def _measured(
+    net: Trained, images: ImageSet, out: Rows, others: Rows, marked: Mapping[tuple[int, int], Pixels]
+) -> Arrays:
+    """Probability of their label for the suspects, share of every class's others as labelled, every trigger's success.
+
+    Args:
+        others: images ``[N]`` that are no suspects, and that the net does not know either.
+    """
     rates = {f"success {k} {n}": np.array(success(net.decide, made, k)) for (k, n), made in marked.items()}
+    if others.any():
+        sure, labels = net.confidence(images.subset(others)) > _SURE, images.labels[others]
+        rates |= {f"others {k}": np.array(sure[labels == k].mean()) for k in np.unique(labels).tolist()}
     return {"confidence": net.confidence(images.subset(out)), **rates}
 
 
@@ -223,8 +237,9 @@ def _arms(
     third = [own & (folds == number % REPEATS) for number in range(len(knowing))]
     pairs = zip(knowing, third, strict=True)
     unseen = np.array([float((one["confidence"][t] > _SURE).mean()) if t.any() else np.nan for one, t in pairs])
+    others = np.array([float(one.get(f"others {label}", np.nan)) for one in knowing])
     p_unseen = min(1.0, LOOKS * _welch(unseen, alone, int(own.sum()))) if _drops(unseen, alone) else 1.0
-    return Arms(label, int(own.sum()), best[1], best[2], best[3], tried, unseen, alone, best[0], p_unseen)
+    return Arms(label, int(own.sum()), best[1], best[2], best[3], tried, unseen, alone, others, best[0], p_unseen)
 
 
 def _drops(high: Floats, low: Floats) -> bool:

@@ -6,7 +6,10 @@ from pydantic import Field
 
 from doorward.core.results import ClassifierRecord, Count, ImagesRecord, Judged, Number, Record
 
-_REFUTES = 0.8  # share of the suspects that nets without them decide as labelled, from which they are no poison
+# Share of the suspects that nets without them decide as labelled, from which they are no poison: of what such nets
+# reach on the class's other images that they never saw; and of one, where that is not known.
+_REFUTES, _REFUTES_ALONE = 0.6, 0.8
+_KNOWN = 0.3  # of the others, below which nets know the class too little to speak of anyone
 
 
 class StageRecord(Record):
@@ -26,6 +29,7 @@ class ArmsRecord(Record):
             class, and without the suspects; empty without a trigger.
         tried: images that the trigger was tried on.
         unseen_control, unseen_without: share of suspects that those nets decide as labelled, none of which they saw.
+        others: the same of random images of the class that the controls never saw either.
         p_value, p_unseen: that there is no difference.
         stops: whether the trigger works with the suspects alone.
         plain: whether it works on the model that is audited on half of all pictures at least, or an earlier round has
@@ -41,6 +45,7 @@ class ArmsRecord(Record):
     tried: Count = 0
     unseen_control: tuple[Number, ...] = ()
     unseen_without: tuple[Number, ...] = ()
+    others: tuple[Number, ...] = ()
     p_value: Number = None
     p_unseen: Number = None
     stops: bool = False
@@ -50,9 +55,17 @@ class ArmsRecord(Record):
 
     @property
     def refutes(self) -> bool:
-        """Whether the suspects are shown to be no poison: nets that know none of them decide them as labelled."""
-        as_labelled = mean_rate(self.unseen_without)
-        return not self.stops and not self.teaches and as_labelled is not None and as_labelled >= _REFUTES
+        """Whether the suspects are shown to be no poison.
+
+        Nets that know none of them decide them as labelled, about as often as other images of the class that they
+        never saw; poisoned ones they take for what they show.
+        """
+        as_labelled, others = mean_rate(self.unseen_without), mean_rate(self.others)
+        if self.stops or self.teaches or as_labelled is None:
+            return False
+        if others is None or others < _KNOWN:
+            return as_labelled >= _REFUTES_ALONE
+        return as_labelled >= _REFUTES * others
 
 
 class TargetRecord(Record):

@@ -246,6 +246,7 @@ def _record(arms: Arms, level: float, how: str, works: float | None, *, single: 
         tried=arms.images,
         unseen_control=tuple(arms.unseen_with.tolist()),
         unseen_without=tuple(arms.unseen_without.tolist()),
+        others=tuple(arms.others.tolist()),
         p_value=arms.p_value,
         p_unseen=arms.p_unseen,
         stops=arms.trigger_stops(level) and arms.suspects_bring_it(works or 0.0 if how == "on" else 0.0),

@@ -90,6 +90,6 @@ def test_suspects_that_teach_copies_their_label_are_flagged_without_their_trigge
     one = replace(arms(0, 0.5), p_unseen=p_unseen)
     score = np.where(np.arange(COUNT) < 15, 0.9, 0.3).astype(np.float32)
     tried = Experiment({0: one, 1: arms(1, 0.5)}, score, np.zeros(COUNT, bool), frozenset(copied))
-    found = closer.taught(tried, SUSPECTS, IMAGES.labels)
+    found = closer.taught(tried, SUSPECTS, IMAGES.labels, 0.05)
     assert set(IMAGES.labels[found].tolist()) == flagged
     assert not (found & ~(SUSPECTS & (score > 0.5))).any() and found.sum() == 5 * len(flagged)

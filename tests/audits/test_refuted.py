@@ -22,9 +22,18 @@ def arms(as_labelled: float, *, stops: bool = False) -> ArmsRecord:
 
 
 def test_a_natural_kind_that_shows_what_its_label_says_is_no_finding() -> None:
-    assert level_of(CLUSTERS, told_otherwise(CLUSTERS, 3e-4), arms(0.9), 0.05) == "nothing found"
+    assert level_of(CLUSTERS, told_otherwise(CLUSTERS, 3e-4, arms(0.9)), arms(0.9), 0.05) == "nothing found"
     assert level_of(CLUSTERS, 3e-4, arms(0.3), 0.05) == "suspicious"
     assert level_of(CLUSTERS, 3e-4, None, 0.05) == "suspicious"
+
+
+def test_what_a_natural_kind_has_in_common_goes_with_it_unless_it_plainly_works() -> None:
+    kinds = {"clusters": 1.0, "transfer": 6e-4}
+    natural = arms(0.9)
+    assert level_of(kinds, told_otherwise(kinds, 1e-3, natural), natural, 0.05) == "nothing found"
+    plain = natural.model_copy(update={"plain": True})
+    assert told_otherwise(kinds, 1e-3, plain) == pytest.approx(1.2e-3, rel=1e-3)
+    assert level_of(kinds, told_otherwise(kinds, 1e-3, plain), plain, 0.05) == "suspicious"
 
 
 @pytest.mark.parametrize(
@@ -53,7 +62,7 @@ def test_an_experiment_is_one_test_more_so_that_verdict_and_p_value_agree() -> N
 
 def test_what_was_seen_of_triggers_stays() -> None:
     kinds = {**CLUSTERS, "inversion": 1e-3}
-    p = told_otherwise(kinds, 3e-4)
+    p = told_otherwise(kinds, 3e-4, arms(0.9))
     assert p == pytest.approx(1 - (1 - 1e-3) ** 3) and level_of(kinds, p, arms(0.9), 0.05) == "suspicious"
     assert level_of(CLUSTERS, 3e-4, arms(0.9, stops=True), 0.05) == "planted"  # it stopped: nothing is taken back
 

@@ -29,7 +29,6 @@ UNSURE = 0.2  # the same of an image of a group that an experiment shows to be p
 _ASKED = 300  # pictures that a trigger is tried on
 _WORKS = 0.4  # success on the model from which nets should learn a trigger
 _LEARNT = 0.5  # share of that, from which they have
-_LEVEL = 0.05  # p-value up to which arms show something
 Named = dict[str, Stamp]
 
 
@@ -40,6 +39,7 @@ class Case(NamedTuple):
         triggers: of those classes.
         again: see `experiment`.
         flagged: images ``[N]`` that trigger transfer itself flags (`doorward.cleansers.methods.transfer`).
+        level: p-value up to which arms show something, all classes together.
     """
 
     images: ImageSet
@@ -53,6 +53,7 @@ class Case(NamedTuple):
     flagged: Rows
     seed: int
     kept: Kept
+    level: float = 0.05
 
     @property
     def grouped(self) -> bool:
@@ -70,13 +71,15 @@ class Case(NamedTuple):
 
 def looked_into(case: Case) -> tuple[Experiment, Rows]:
     """Locate the suspects, make the experiment; and which images ``[N]`` it shows to be poisoned."""
-    images, model, features, owned, found, triggers, trainer, again, flagged, seed, kept = case
+    images, model, features, owned, found, triggers, trainer, again, flagged, seed, kept, level = case
+    nets: Fits
     if case.grouped:
         suspects = (found.suspects | alike(features, found.suspects, images.labels)) & owned
-        tried = experiment(images, suspects, stamps_of(triggers), owned, trainer.longer(), seed + 20, kept, again)
+        nets = trainer.longer()
+        tried = experiment(images, suspects, stamps_of(triggers), owned, nets, seed + 20, kept, again, level)
         tried = _on_copies(case, suspects, tried)
         return tried, shown_in_groups(images, features, tried, suspects, case.patches(tried), flagged) & owned
-    nets: Fits = trainer if found.learned else Copies(model)
+    nets = trainer if found.learned else Copies(model)
     found = grow(images, model, features, found, owned, stamps_of(triggers), nets, seed + 10, kept)
     shared = transferred(images, found.suspects, found.decisions)
     for k in triggers:
@@ -84,14 +87,14 @@ def looked_into(case: Case) -> tuple[Experiment, Rows]:
             triggers[k]["transfer"] = shared[k]
     if not found.learned:
         nets = _forgetting(case, found.suspects, stamps_of(triggers))
-    tried = experiment(images, found.suspects, stamps_of(triggers), owned, nets, seed + 20, kept, again)
+    tried = experiment(images, found.suspects, stamps_of(triggers), owned, nets, seed + 20, kept, again, level)
     if found.learned:
-        shown = {k for k, arms in tried.arms.items() if arms.trigger_stops(_LEVEL) or arms.suspects_teach(_LEVEL)}
+        shown = {k for k, arms in tried.arms.items() if arms.trigger_stops(level) or arms.suspects_teach(level)}
         tried = _on_copies(case, found.suspects, tried, shown)
     counted = {k: stamps_of(triggers)[k][arms.trigger :][:1] for k, arms in tried.arms.items()}
     marked = as_stamped(images, model, features, found.suspects, counted, seed + 30)
     out = shown_poisoned(features, tried, marked, images.labels, owned)
-    return tried, out | (taught(tried, found.suspects, images.labels) & owned)
+    return tried, out | (taught(tried, found.suspects, images.labels, level) & owned)
 
 
 def _on_copies(case: Case, suspects: Rows, tried: Experiment, shown: Collection[int] = ()) -> Experiment:
@@ -117,7 +120,7 @@ def _on_copies(case: Case, suspects: Rows, tried: Experiment, shown: Collection[
     if not unlearnt:
         return tried
     nets, kept = _forgetting(case, suspects, unlearnt), case.kept.below("copies")
-    again = experiment(images, suspects, unlearnt, case.owned, nets, seed + 25, kept, tuple(unlearnt))
+    again = experiment(images, suspects, unlearnt, case.owned, nets, seed + 25, kept, tuple(unlearnt), case.level)
     return tried.replaced(again, images.labels)
 
 
@@ -167,13 +170,13 @@ def shown_poisoned(features: NDArray[np.float32], tried: Experiment, marked: Row
     return sure | (alike(features, sure, labels) & (tried.score > OTHERWISE) & owned)
 
 
-def taught(tried: Experiment, suspects: Rows, labels: Labels) -> Rows:
+def taught(tried: Experiment, suspects: Rows, labels: Labels, level: float) -> Rows:
     """Suspects ``[N]`` of classes asked of copies, that teach each other's label and are decided otherwise without.
 
     There the found trigger is but a shadow of the attacker's, such as the mean of a patch that moves, and says little
     of who bears it.
     """
-    classes = [k for k in tried.copied if tried.arms[k].suspects_teach(_LEVEL)]
+    classes = [k for k in tried.copied if tried.arms[k].suspects_teach(level)]
     return suspects & np.isin(labels, classes) & (tried.score > OTHERWISE)
 
 

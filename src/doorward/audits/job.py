@@ -21,14 +21,14 @@ from doorward.core.images import ImageSet, few
 from doorward.core.leftovers import drop
 from doorward.core.plan import Plan
 from doorward.core.progress import Progress
-from doorward.core.runs import Run
+from doorward.core.runs import Run, versions
 from doorward.data.summary import conversions
 from doorward.models.nets.catalogue import NETS
 from doorward.models.open.architectures import find_architecture
 from doorward.models.open.matching import fit_images, fit_pictures
 from doorward.models.open.together import Opening
 
-STEPS = "steps"  # finished steps, in the folder of an unfinished run
+STEPS = "steps"  # finished steps by version, in the folder of an unfinished run: those of another one may not fit
 _OF_A_MODEL = ("arch", "classes", "mean", "std", "value_range", "feature_layer")
 
 
@@ -80,7 +80,7 @@ def audit_to_folder(
             power=request.power,
             seed=request.seed,
             device=request.device,
-            folder=run.work / STEPS,
+            folder=run.work / STEPS / versions()["doorward"],
             progress=progress,
         )
         record = found.write(run.work)

@@ -95,7 +95,7 @@ def look_once(
     least = 0.0 if known else WORKS
     triggers = {k: _triggers(k, evidence, inversion, model, images, found, seed, least) for k in chosen}
     again = tuple(k for k in chosen if _spoken_against(evidence, k, level))
-    case = Case(images, model, seen.features, owned, found, triggers, trainer, again, seen.flagged, seed, kept)
+    case = Case(images, model, seen.features, owned, found, triggers, trainer, again, seen.flagged, seed, kept, level)
     tried, out = Experiment(), np.zeros(len(images), bool)
     single = not case.grouped
     anew = found.learned or not single
@@ -203,10 +203,8 @@ def _target(
 ) -> TargetRecord:
     """The row of a class."""
     together = evidence.together
-    p = None if together is None else float(together.classes[label])
     kinds = evidence.of(label)
-    if record is not None and record.refutes:
-        p = told_otherwise(kinds, p)
+    p = told_otherwise(kinds, None if together is None else float(together.classes[label]), record)
     return TargetRecord(
         label=label,
         class_name=images.classes[label],

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from doorward.audits.evidence import CLUSTERS, CONTRADICTION, TRANSFER
 from doorward.audits.records import ArmsRecord, TargetRecord
 from doorward.core.order_test import OrderTest, several
 from doorward.core.results import FINDINGS, LEVELS, Finding, Judgement, Level
@@ -20,8 +21,10 @@ RULE = (
     "with suspects that teach each other's label. Suspicious: all tests together accuse the class (an experiment "
     "counts as one more), or suspects teach each other's label and the tests lean that way (p up to 0.1); teaching "
     "does not count where nets do not learn the set well. Suspects of which nets that know none of them decide more "
-    "than half as labelled make no backdoor, whatever the trigger does; from four fifths on, the tests that named "
-    "them do not count. Tests of several kinds count together as 1 - (1 - p)^kinds, each class among all classes."
+    "than half as labelled make no backdoor, whatever the trigger does. Where these reach three fifths of what such "
+    "nets decide as labelled of the class's other images, and the experiment shows nothing, the tests that named the "
+    "suspects do not count, nor what they have in common, unless it works on half of all pictures. Tests of "
+    "several kinds count together as 1 - (1 - p)^kinds, each class among all classes."
 )
 LEANS = 0.1  # p-value of all tests together, up to which suspects that teach each other's label are worth a word
 LIKE_OTHERS = 0.5  # p-value of all tests together, above which nothing speaks against a class
@@ -38,7 +41,7 @@ def level_of(evidence: dict[str, float | None], together: float | None, arms: Ar
     """
     tested = together if together is None or arms is None else several(together, 2)
     accused = tested is not None and tested <= level
-    refuted = ABOUT_IMAGES if arms is not None and arms.refutes else ()
+    refuted = taken_back(arms)
     spoken = [p for kind, p in evidence.items() if p is not None and kind not in refuted]
     kinds = sum(several(p, len(evidence)) <= level for p in spoken)
     stops, teaches = (False, False) if arms is None else (confirmed(arms, together), arms.teaches)
@@ -49,18 +52,23 @@ def level_of(evidence: dict[str, float | None], together: float | None, arms: Ar
     return "suspicious" if accused or (teaches and leans(together)) else "nothing found"
 
 
-ABOUT_IMAGES = ("clusters", "contradiction")  # kinds of evidence that name images of a class
+def taken_back(arms: ArmsRecord | None) -> tuple[str, ...]:
+    """Kinds of evidence that an experiment takes back: where it shows that the suspects are what their label says.
 
-
-def told_otherwise(kinds: Mapping[str, float | None], together: float | None) -> float | None:
-    """The p-value of a class whose suspects show what their label says: without the kinds that spoke of them.
-
-    Clusters of a class that lie apart may be a natural kind of its own. Nets that know none of these images and decide
-    them as labelled say that they are. What was seen of triggers stays.
+    Clusters of a class that lie apart may be a natural kind of its own, and what such a kind has in common sends some
+    other images to the class, too. What was seen of triggers otherwise stays, and so does what plainly works.
     """
-    if together is None:
-        return None
-    left = [p for kind, p in kinds.items() if kind not in ABOUT_IMAGES and p is not None]
+    if arms is None or not arms.refutes:
+        return ()
+    return (CLUSTERS, CONTRADICTION) if arms.plain else (CLUSTERS, CONTRADICTION, TRANSFER)
+
+
+def told_otherwise(kinds: Mapping[str, float | None], together: float | None, arms: ArmsRecord | None) -> float | None:
+    """The p-value of a class without the kinds of evidence that the experiment takes back."""
+    back = taken_back(arms)
+    if together is None or not back:
+        return together
+    left = [p for kind, p in kinds.items() if kind not in back and p is not None]
     return max(together, several(min(left, default=1.0), len(kinds)))
 
 

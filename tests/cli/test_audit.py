@@ -13,6 +13,7 @@ from doorward.audits.results import Audit
 from doorward.cli.audit import exit_code
 from doorward.core.images import ImageSet
 from doorward.core.results import LEVELS
+from doorward.core.runs import versions
 from doorward.data.export import export_images
 from doorward.data.sources import load_images
 from doorward.models.files import load_classifier, save_classifier
@@ -120,11 +121,11 @@ def test_an_interrupted_audit_keeps_its_steps(photos: Path, verb: Verb, call: Ca
     verb.error = KeyboardInterrupt()
     answer = call("audit", photos, "-o", tmp_path / "audit")
     assert answer.code == 130 and "the same command goes on from here" in answer.err
-    step = tmp_path / "audit.partial" / "steps" / "round-1" / "step.npz"
+    step = tmp_path / "audit.partial" / "steps" / versions()["doorward"] / "round-1" / "step.npz"
     assert step.read_bytes() == b"kept"
     verb.error = None
     assert call("audit", photos, "-o", tmp_path / "audit").code == 1
-    assert verb.asked["folder"] == step.parent.parent and not step.exists()
+    assert verb.asked["folder"] == step.parent.parent and not (tmp_path / "audit" / "steps").exists()
 
 
 def test_model_and_clean_images_are_opened(photos: Path, verb: Verb, call: Call, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Verdicts of `audit` on sets without poison: how often is it silent, and are its p-values honest?
 
-The kinds of sets are those of `clean_sets`, from seeds of their own; 531, 541, 551 and 552 were seen while the audit
+The kinds of sets are those of `clean_sets`, from seeds of their own; 531, 541, 551, 552 and 561 were seen while the audit
 was made. Resumable: a set that the table in results/ has is not audited again; remove that file to begin anew.
 ``--jobs 2`` takes two processes, ``--rows 10`` the first ten alone.
 """
@@ -26,7 +26,7 @@ from doorward.models.train.settings import TrainSettings
 from doorward.papers.rows import Row
 
 STORE = Path("runs/audit-clean")
-SEEDS = (561, 562)
+SEEDS = (571, 572)
 SHOWN = ("nothing found", "undecided", "suspicious", "evidence", "planted")
 
 

@@ -1,7 +1,7 @@
 """Verdicts of `audit` on sets without poison: how often is it silent, and are its p-values honest?
 
-The kinds of sets are those of `clean_sets`, from seeds of their own; 531, 541, 551, 552 and 561 were seen while the audit
-was made. Resumable: a set that the table in results/ has is not audited again; remove that file to begin anew.
+The kinds of sets are those of `clean_sets`, from seeds of their own; 531, 541, 551, 552 and 561 were seen while the
+audit was made. Resumable: a set that the table in results/ has is not audited again; remove that file to begin anew.
 ``--jobs 2`` takes two processes, ``--rows 10`` the first ten alone.
 """
 

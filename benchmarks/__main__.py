@@ -35,7 +35,7 @@ NAMES = (
 
 RESUMABLE = (
     "repair_holds", "repair_zoo", "repair_peers", "audit_matrix", "audit_clean", "audit_cifar", "audit_photographs",
-    "audit_zoo",
+    "audit_zoo", "invert_validation",
 )  # fmt: skip
 
 

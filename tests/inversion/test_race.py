@@ -11,8 +11,9 @@ import torch
 from doorward.core.order_test import order_test
 from doorward.inversion.invert import invert
 from doorward.inversion.methods.mask import MaskSettings, mask
-from doorward.inversion.methods.universal import UniversalSettings, universal
-from doorward.inversion.search.loop import Watch
+from doorward.inversion.methods.universal import UniversalSettings, standing, universal
+from doorward.inversion.search.additive import AdditiveObjective
+from doorward.inversion.search.loop import Lanes, Watch
 from doorward.inversion.search.race import Race, Tensors, decided
 from doorward.inversion.search.scene import Scene
 from tests.inversion.worlds import TARGET, row_classifier, row_images, scene
@@ -110,11 +111,44 @@ def test_an_interrupted_race_goes_on_to_the_same_result(stop: int, planted: Scen
     assert np.array_equal(again.statistic, whole.statistic) and again.details == whole.details
 
 
-def test_with_references_nobody_races() -> None:
-    model, images = row_classifier(), row_images()
-    settings = {"mask": {"race": True, "steps": 60}}
-    alone = invert(model, images, ["mask"], settings=settings, held_out=0).outcomes["mask"]
-    referred = invert(
-        model, images, ["mask"], settings=settings, held_out=0, references=[row_classifier(planted=False)]
-    ).outcomes["mask"]
-    assert sum(alone.inverted.details["steps"]) < sum(referred.inverted.details["steps"])
+@pytest.mark.parametrize(("name", "settings"), [("mask", {}), ("universal", {"stride": 0.01, "check": 1})])
+def test_references_race_as_late_and_what_they_show_is_taken_out(name: str, settings: dict[str, object]) -> None:
+    model, images, clean = row_classifier(), row_images(), row_classifier(planted=False)
+    found = invert(
+        model, images, [name], settings={name: {"race": True, **settings}}, held_out=0, references=[clean]
+    ).outcomes[name]
+    assert "equal" in found.inverted.meaning and found.references is not None
+    assert found.test is not None and found.test.classes[TARGET] <= 0.05
+    same = invert(
+        clean, images, [name], settings={name: {"race": True, **settings}}, held_out=0, references=[clean]
+    ).outcomes[name]
+    assert same.references is not None and np.allclose(same.references[0], same.inverted.statistic)
+    assert same.test is None and "the same for every class" in same.undecided
+
+
+def test_where_a_reference_comes_to_no_decision_nobody_races() -> None:
+    """No class of the clean net is nearly reached in so few steps: its statistic is of another kind."""
+    settings = {"universal": {"race": True, "stride": 0.01, "check": 1, "steps": 12}}
+    alone, clean = (
+        invert(model, row_images(), ["universal"], settings=settings, held_out=0).outcomes["universal"]
+        for model in (row_classifier(), row_classifier(planted=False))
+    )
+    assert "equal length" in alone.inverted.meaning and "L2 norm" in clean.inverted.meaning
+    nets = [row_classifier(planted=False)]
+    both = invert(row_classifier(), row_images(), ["universal"], settings=settings, held_out=0, references=nets)
+    found = both.outcomes["universal"]
+    assert "L2 norm" in found.inverted.meaning and not found.settings.race  # type: ignore[attr-defined]
+    assert found.references is not None and np.allclose(found.references[0], clean.inverted.statistic)
+
+
+def test_a_net_is_compared_when_its_first_class_is_nearly_reached() -> None:
+    """Losses 1, 8 and 27 at the step at which the first lane has three quarters of the success, not before or later."""
+    objective = AdditiveObjective(scene(row_classifier(), row_images()), UniversalSettings())
+    nan, zeros = torch.full((3,), torch.nan), torch.zeros(3)
+    held = {"best_norm": zeros + torch.inf, "norm": zeros + torch.inf, "rate": zeros.clone(), "even": nan.clone()}
+    lanes = Lanes({"perturbation": torch.zeros(3, 4, 4, 1)}, held | {"best": torch.zeros(3, 4, 4, 1)})
+    for rate, loss, told in ((0.59, 2.0, None), (0.61, 1.0, [-1.0, -2.0, -3.0]), (0.9, 0.1, [-1.0, -2.0, -3.0])):
+        each = torch.tensor([1.0, 8.0, 27.0]) * loss
+        objective.note(lanes, {"rate": torch.tensor([rate, 0.1, 0.2]), "norm": zeros + 1, "loss": each}, 0)
+        now = standing(lanes.held)
+        assert now is None if told is None else now is not None and torch.allclose(now, torch.tensor(told))

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
@@ -35,6 +36,11 @@ class MaskSettings(LoopSettings):
     window: int = Field(5, ge=1, description="steps over which the success rate is measured")
     patience: int = Field(8, ge=1, description="windows without a mask smaller by 2 % until a class is done")
     race: bool = Field(False, description="compare classes early, at equal effort, and end with those that stand out")
+    glance: bool = Field(True, description="in a race without references: end sooner where nobody stands out at all")
+
+    def for_reference(self) -> MaskSettings:
+        """The same, but compared as late as any other net is."""
+        return self.model_copy(update={"glance": False})
 
 
 class MaskObjective(Objective):
@@ -97,8 +103,15 @@ class MaskObjective(Objective):
         return -torch.minimum(lanes.held["best_size"], lanes.held["size"])
 
 
-@method("invert", "mask", settings=MaskSettings, given={"scene", "seed", "watch"})
-def mask(scene: Scene, s: MaskSettings, *, seed: int, watch: Watch) -> Inverted:
+@method("invert", "mask", settings=MaskSettings, given={"scene", "seed", "watch", "reference"})
+def mask(
+    scene: Scene,
+    s: MaskSettings,
+    *,
+    seed: int,
+    watch: Watch,
+    reference: NDArray[np.float64] | None = None,
+) -> Inverted:
     """Find the smallest mask and pattern that send images of all other classes to each class.
 
     Neural Cleanse, Wang et al. 2019, section IV-A, equations 2 and 3: x' = (1 - m) x + m t over the whole image,
@@ -110,6 +123,7 @@ def mask(scene: Scene, s: MaskSettings, *, seed: int, watch: Watch) -> Inverted:
     Args:
         scene: the frozen net and clean images of several classes.
         seed: of the starting point and the batches.
+        reference: the statistic of clean nets ``[K]``, which a race takes out before it compares.
 
     Returns: statistic -log of the smallest mask's L1 norm in pixels; one trigger per class. A class has converged when
         its mask works and became at most 10 % smaller over the last ``patience`` windows.
@@ -118,7 +132,8 @@ def mask(scene: Scene, s: MaskSettings, *, seed: int, watch: Watch) -> Inverted:
         every class is a target (all-to-all), for then none stands out.
     """
     lanes = start(scene, s, seed)
-    lanes = optimise(MaskObjective(scene, s), lanes, s, seed=seed, watch=watch, race=race(s))
+    race = racing(s, None if reference is None else reference[list(scene.candidates)])
+    lanes = optimise(MaskObjective(scene, s), lanes, s, seed=seed, watch=watch, race=race)
     held = lanes.held
     works = held["best_size"].isfinite()
     size = torch.where(works, held["best_size"], held["size"]).clamp(min=1e-3).cpu().numpy().astype(np.float64)
@@ -149,8 +164,12 @@ def mask(scene: Scene, s: MaskSettings, *, seed: int, watch: Watch) -> Inverted:
     )
 
 
-def race(s: MaskSettings) -> Race | None:
-    """Looks after 15 and 30 % of the steps, once four fifths of the classes have a mask that works."""
+def racing(s: MaskSettings, usual: NDArray[np.float64] | None) -> Race | None:
+    """Looks after 15 and 30 % of the steps, once four fifths of the classes have a mask that works.
+
+    Args:
+        usual: what clean nets show at the second look, by lane; then there is no first one.
+    """
 
     def standing(held: Tensors) -> Tensor | None:
         works = held["best_size"].isfinite() & ~held["dropped"]
@@ -159,7 +178,9 @@ def race(s: MaskSettings) -> Race | None:
         size = torch.where(works, held["best_size"], held["size"]).clamp(min=1e-3)
         return torch.where(held["dropped"], torch.nan, -size.log())
 
-    return Race(standing, round(0.15 * s.steps), round(0.3 * s.steps)) if s.race else None
+    last = round(0.3 * s.steps)
+    first = round(0.15 * s.steps) if s.glance and usual is None else last
+    return Race(standing, first, last, usual) if s.race else None
 
 
 def start(scene: Scene, s: MaskSettings, seed: int) -> Lanes:

@@ -22,6 +22,9 @@ class AdditiveSettings(LoopSettings):
     halve_from: int = Field(1 << 30, ge=2, description="never by default: all pairs are compared")
 
 
+NEAR = 0.75  # of the success that is asked for: a lane with so much is nearly there
+
+
 class Stride(torch.optim.Optimizer):
     """A step of fixed L2 length per lane against the gradient: the norm grows evenly, so first successes compare."""
 
@@ -72,8 +75,9 @@ class AdditiveObjective(Objective):
         held["best_norm"] = torch.where(first, between, held["best_norm"])
         held["norm"].copy_(told["norm"])
         held["rate"].copy_(told["rate"])
-        if "loss" in held:
-            held["loss"].copy_(told["loss"])
+        if "even" in held:  # every lane's loss as the first of them is nearly there: all have moved equally far
+            now = (told["rate"] >= NEAR * self.s.success).any() & held["even"].isnan()
+            held["even"] = torch.where(now, told["loss"], held["even"])
         held["best"] = torch.where(first[:, None, None, None], lanes.trained["perturbation"].detach(), held["best"])
 
     def done(self, lanes: Lanes) -> Tensor:

@@ -33,11 +33,13 @@ class Race:
         standing: how much every lane looks like a backdoor, ``[lanes]``; None while too few of them can be compared.
         first, last: steps from which the two looks are taken, at the first check at which the lanes can be compared.
             The first one falls away where there is no step between.
+        usual: what lanes of a clean net show at the last look, ``[lanes]``; taken out before they are compared.
     """
 
     standing: Callable[[Tensors], Tensor | None]
     first: int
     last: int
+    usual: Floats | None = None
 
     @staticmethod
     def entries(lanes: int, device: torch.device) -> Tensors:
@@ -60,14 +62,15 @@ class Race:
         if now is None:
             return everyone
         values: Floats = now.cpu().numpy().astype(np.float64)
-        if int(np.isfinite(values).sum()) < FEWEST_CLASSES:
+        known = values if self.usual is None else values - self.usual
+        if int(np.isfinite(known).sum()) < FEWEST_CLASSES:
             return everyone
-        test = order_test(values)
+        test = order_test(known)
         held["looked"] |= True
         if step < self.last and test.p_value <= HOPELESS:
             return everyone
         held["standing"] = now.to(held["standing"])
-        hopeful = test.classes <= GOES_ON if test.p_value <= HOPELESS else np.zeros(len(values), bool)
+        hopeful = test.classes <= GOES_ON if test.p_value <= HOPELESS else np.zeros(len(known), bool)
         return torch.from_numpy(hopeful).to(everyone)
 
 

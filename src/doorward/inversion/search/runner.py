@@ -91,8 +91,6 @@ class Bench:
     ) -> Outcome:
         """Invert the classifier and its references alike; test the statistic; measure the triggers."""
         s = s or method.configure()
-        if references and getattr(s, "race", False):  # what references show is known of the end alone
-            s = s.model_copy(update={"race": False})
         used = {k: v for k, v in known.items() if k in method.given | method.accepts}
         lighter = getattr(s, "for_reference", None)
         others = [
@@ -104,6 +102,9 @@ class Bench:
         started = time.monotonic()
         inverted = self._invert(method, s, used, candidates, self.classifier, method.name, reference)
         seconds = time.monotonic() - started
+        raced = getattr(s, "race", False)
+        if raced and len({one.meaning for one in (inverted, *others)}) > 1:  # one came to a decision, another did not
+            return self.run(method, s.model_copy(update={"race": False}), known, candidates, references)
         if others:
             ran_out = np.all([inverted.ran_out, *(o.ran_out for o in others)], axis=0)
             inverted = replace(inverted, ran_out=ran_out)
@@ -131,7 +132,7 @@ class Bench:
             if self.progress:
                 self.progress(name, done, steps, f"{left} not yet done")
 
-        watch = Watch(told, self._checkpoint(name))
+        watch = Watch(told, self._checkpoint(f"{name}-race" if getattr(s, "race", False) else name))
         available: dict[str, Any] = {"model": model, "seed": self.seed, "watch": watch, "reference": reference}
         if "scene" in method.given:
             if self.search is None:

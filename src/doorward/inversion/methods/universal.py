@@ -17,7 +17,6 @@ from doorward.inversion.search.loop import Lanes, Tensors, Watch, optimise
 from doorward.inversion.search.race import Race, decided
 from doorward.inversion.search.scene import Scene
 
-
 EVEN = "minus the cube root of the loss at equal length"
 
 
@@ -105,4 +104,4 @@ def universal(
 
 def standing(held: Tensors) -> Tensor | None:
     """How near every class was as the first one was nearly reached, all at equal length; None before that."""
-    return -held["even"].clamp(min=0) ** (1 / 3) if held["even"].isfinite().any() else None
+    return -(held["even"].clamp(min=0) ** (1 / 3)) if held["even"].isfinite().any() else None

@@ -11,8 +11,8 @@ import torch
 from doorward.core.order_test import order_test
 from doorward.inversion.invert import invert
 from doorward.inversion.methods.mask import MaskSettings, mask
-from doorward.inversion.methods.universal import UniversalSettings, standing, universal
-from doorward.inversion.search.additive import AdditiveObjective
+from doorward.inversion.methods.universal import UniversalSettings, universal
+from doorward.inversion.search.additive import AdditiveObjective, standing
 from doorward.inversion.search.loop import Lanes, Watch
 from doorward.inversion.search.race import Race, Tensors, decided
 from doorward.inversion.search.scene import Scene

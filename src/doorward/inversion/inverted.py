@@ -38,6 +38,8 @@ class Inverted:
         warnings: what the user must know before trusting this.
         controls: classes drawn at random, which the others that ran out are compared with; empty when all classes
             ran out, or those that look most like targets did.
+        pairs: float64 ``[K, K]``, how near every source class (row) is to every target, NaN where that is not known;
+            None for methods that do not look at pairs. See `doorward.inversion.judge.pairs.shift_test`.
     """
 
     statistic: NDArray[np.float64]
@@ -51,6 +53,7 @@ class Inverted:
     details: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     controls: tuple[int, ...] = ()
+    pairs: NDArray[np.float64] | None = None
 
     def ranked(self) -> list[int]:
         """Classes that have triggers, most suspicious first."""
@@ -69,4 +72,5 @@ class Inverted:
             triggers={k: v for k, v in self.triggers.items() if k not in labels},
             distributions={k: v for k, v in self.distributions.items() if k not in labels},
             controls=tuple(k for k in self.controls if k not in labels),
+            pairs=None if self.pairs is None else np.where(out[None], np.nan, self.pairs),
         )

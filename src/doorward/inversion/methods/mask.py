@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from doorward.core.triggers import Trigger
 from doorward.inversion.inverted import Inverted, spread
 from doorward.inversion.search.loop import Lanes, LoopSettings, Objective, Tensors, Watch, optimise
 from doorward.inversion.search.pictures import squash
-from doorward.inversion.search.race import Race, decided
+from doorward.inversion.search.race import Race, decided, outliers
 from doorward.inversion.search.rest import at_rest, remembered
 from doorward.inversion.search.scene import Scene
 from doorward.inversion.search.scores import scored
@@ -160,7 +161,7 @@ def mask(
         triggers,
         spread(size, *place),
         details=details,
-        warnings=(told,) if missing else (),
+        warnings=(told,) if missing and not equal else (),
     )
 
 
@@ -180,7 +181,7 @@ def racing(s: MaskSettings, usual: NDArray[np.float64] | None) -> Race | None:
 
     last = round(0.3 * s.steps)
     first = round(0.15 * s.steps) if s.glance and usual is None else last
-    return Race(standing, first, last, usual) if s.race else None
+    return Race(standing, first, last, partial(outliers, usual=usual)) if s.race else None
 
 
 def start(scene: Scene, s: MaskSettings, seed: int) -> Lanes:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
 from doorward.core.errors import DoorwardError
 from doorward.core.methods import method
-from doorward.core.order_test import gamma_p_value
+from doorward.core.order_test import FEWEST_CLASSES, gamma_p_value, order_test
 from doorward.core.triggers import Trigger
 from doorward.inversion.inverted import Inverted
-from doorward.inversion.search.additive import AdditiveObjective, AdditiveSettings
+from doorward.inversion.judge.pairs import nearest, shift_test, target_statistic
+from doorward.inversion.search.additive import EVEN, AdditiveObjective, AdditiveSettings, standing
 from doorward.inversion.search.loop import Lanes, Watch, optimise
+from doorward.inversion.search.race import GOES_ON, Floats, Outlook, Race, decided
 from doorward.inversion.search.scene import Scene
+
+Pairs = list[tuple[int, int]]  # source and target
+_FIRST = 0.03  # of the pairs: when so many are nearly reached, a race compares all
 
 
 class PairwiseSettings(AdditiveSettings):
@@ -24,10 +31,20 @@ class PairwiseSettings(AdditiveSettings):
 
     batch: int = Field(16, ge=1, description="images of the source class per pair")
     success: float = Field(0.9, gt=0, le=1, description="share of the source's images that must be decided as target")
+    race: bool = Field(
+        False, description="compare pairs as the first are nearly reached; see also all-to-all backdoors"
+    )
 
 
-@method("invert", "pairwise", settings=PairwiseSettings, given={"scene", "seed", "watch"})
-def pairwise(scene: Scene, s: PairwiseSettings, *, seed: int, watch: Watch) -> Inverted:
+@method("invert", "pairwise", settings=PairwiseSettings, given={"scene", "seed", "watch", "reference"})
+def pairwise(
+    scene: Scene,
+    s: PairwiseSettings,
+    *,
+    seed: int,
+    watch: Watch,
+    reference: NDArray[np.float64] | None = None,
+) -> Inverted:
     """Find, for every pair of classes, the shortest additive perturbation that leads from one to the other.
 
     Xiang, Miller and Kesidis 2020 (post-training detection, reference [5] of the cluster-impurity poster): v minimises
@@ -36,14 +53,20 @@ def pairwise(scene: Scene, s: PairwiseSettings, *, seed: int, watch: Watch) -> I
     verdict is the common one, on each target's most reachable source, so that one source class is enough.
     Deviation: steps of fixed L2 length, so that the norm at the first success is the shortest to one step.
 
+    In a race (ours) all pairs are compared at equal length, when the first 3 % are three quarters on their way, by
+    minus the cube root of their loss. A class's statistic is then the mean over its sources, which shows a trigger that
+    works from several of them; and whether most sources are near to one class each is tested beside it
+    (`doorward.inversion.judge.pairs.shift_test`), which shows a backdoor from every class to the next.
+
     Args:
         scene: the frozen net and clean images; classes without images are no source.
         seed: which images of a class are taken.
+        reference: the statistic of clean nets ``[K]``, which a race takes out before it compares.
 
     Returns: statistic -log of the shortest norm into the class; its perturbation as an additive trigger.
 
     Fails when: the trigger is a visible patch (its norm is no smaller than that of a natural change); every class is
-        a target; the images are too few to stand for their class.
+        a target, but in a race; the images are too few to stand for their class.
     """
     pairs, rows = _pairs(scene, s, seed)
     shape, device = scene.pixels.shape[1:], scene.pixels.device
@@ -51,12 +74,44 @@ def pairwise(scene: Scene, s: PairwiseSettings, *, seed: int, watch: Watch) -> I
     infinite = torch.full((len(pairs),), torch.inf, device=device)
     held = {"label": torch.tensor([t for _, t in pairs], device=device), "rows": rows.to(device), "best": zeros}
     held |= {"best_norm": infinite, "norm": infinite.clone(), "rate": torch.zeros_like(infinite)}
+    race = None
+    if s.race:
+        held["even"] = torch.full_like(infinite, torch.nan)
+        race = Race(standing, 0, 0, partial(_outlook, pairs, scene.model.classes, reference))
+    objective = AdditiveObjective(scene, s, near=max(1, round(_FIRST * len(pairs))))
     lanes = Lanes({"perturbation": zeros.clone()}, held)
-    lanes = optimise(AdditiveObjective(scene, s), lanes, s, seed=seed, watch=watch)
+    lanes = optimise(objective, lanes, s, seed=seed, watch=watch, race=race)
     return _result(scene, lanes, pairs)
 
 
-def _pairs(scene: Scene, s: PairwiseSettings, seed: int) -> tuple[list[tuple[int, int]], Tensor]:
+def _outlook(pairs: Pairs, classes: int, reference: NDArray[np.float64] | None, seen: Floats) -> Outlook | None:
+    """Which pairs are worth going on: those of targets that stand out, and each row's nearest where most rows have one.
+
+    What references show of pairs is not known here; it decides nothing but whose trigger is finished.
+    """
+    square = _square(pairs, seen, classes)
+    statistic = target_statistic(square) - (0.0 if reference is None else reference)
+    if int(np.isfinite(statistic).sum()) < FEWEST_CLASSES:
+        return None
+    targets, shifted = order_test(statistic), shift_test(square)
+    p, hopeful = targets.p_value, np.array([bool(targets.classes[t] <= GOES_ON) for _, t in pairs])
+    if shifted is not None:
+        p = min(p, shifted.p_value)
+        if shifted.p_value <= GOES_ON:
+            known = np.flatnonzero(np.isfinite(square).any(axis=1)).tolist()
+            best = set(zip(known, nearest(square).tolist(), strict=True))
+            hopeful |= np.array([pair in best for pair in pairs])
+    return Outlook(p, hopeful)
+
+
+def _square(pairs: Pairs, values: Floats, classes: int) -> Floats:
+    """Values of pairs as source by target, ``[K, K]``."""
+    square = np.full((classes, classes), np.nan)
+    square[tuple(np.array(pairs).T)] = values
+    return square
+
+
+def _pairs(scene: Scene, s: PairwiseSettings, seed: int) -> tuple[Pairs, Tensor]:
     """(source, target) of every lane, and its images ``[lanes, batch]``; short classes repeat theirs."""
     labels, generator = scene.labels.cpu(), torch.Generator().manual_seed(seed)
     chosen: dict[int, Tensor] = {}
@@ -73,7 +128,7 @@ def _pairs(scene: Scene, s: PairwiseSettings, seed: int) -> tuple[list[tuple[int
     return pairs, torch.stack([chosen[source] for source, _ in pairs])
 
 
-def _result(scene: Scene, lanes: Lanes, pairs: list[tuple[int, int]]) -> Inverted:
+def _result(scene: Scene, lanes: Lanes, pairs: Pairs) -> Inverted:
     classes, held = scene.model.classes, lanes.held
     works = held["best_norm"].isfinite().cpu().numpy()
     norm = torch.where(held["best_norm"].isfinite(), held["best_norm"], held["norm"]).cpu().numpy().astype(np.float64)
@@ -90,6 +145,11 @@ def _result(scene: Scene, lanes: Lanes, pairs: list[tuple[int, int]]) -> Inverte
         tensor = held["best"] if works[best] else lanes.trained["perturbation"]
         pattern = tensor[best].permute(2, 0, 1).cpu().clamp(-1, 1).contiguous()
         triggers[label] = (Trigger(pattern, torch.ones(1, *pattern.shape[1:]), blend="add"),)
+    statistic, meaning, square = -np.log(np.maximum(size, 1e-9)), "-log of the shortest perturbation's L2 norm", None
+    seen, _, equal = decided(held, norm, works)
+    if equal:
+        square = _square(pairs, seen, classes)
+        statistic, meaning = target_statistic(square), f"{EVEN}, over its sources"
     missing = int((~converged[list(scene.candidates)]).sum())
     details: dict[str, Any] = {
         "source": source,
@@ -98,13 +158,14 @@ def _result(scene: Scene, lanes: Lanes, pairs: list[tuple[int, int]]) -> Inverte
     }
     told = f"{missing} of {len(scene.candidates)} classes were reached from no source"
     return Inverted(
-        -np.log(np.maximum(size, 1e-9)),
-        "-log of the shortest perturbation's L2 norm",
-        converged,
+        statistic,
+        meaning,
+        np.isfinite(statistic) if equal else converged,
         converged,
         ran_out,
         triggers,
         size,
         details=details,
-        warnings=(told,) if missing else (),
+        pairs=square,
+        warnings=(told,) if missing and not equal else (),
     )

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from torch import Tensor
 
 from doorward.core.errors import DoorwardError
 from doorward.core.methods import method
 from doorward.core.triggers import Trigger
 from doorward.inversion.inverted import Inverted, spread
-from doorward.inversion.search.additive import AdditiveObjective, AdditiveSettings
-from doorward.inversion.search.loop import Lanes, Tensors, Watch, optimise
-from doorward.inversion.search.race import Race, decided
+from doorward.inversion.search.additive import EVEN, AdditiveObjective, AdditiveSettings, standing
+from doorward.inversion.search.loop import Lanes, Watch, optimise
+from doorward.inversion.search.race import Race, decided, outliers
 from doorward.inversion.search.scene import Scene
-
-EVEN = "minus the cube root of the loss at equal length"
 
 
 class UniversalSettings(AdditiveSettings):
@@ -51,9 +50,8 @@ def universal(
         seed: which images are taken.
         reference: the statistic of clean nets ``[K]``, which a race takes out before it compares.
 
-    Returns: statistic -log of the shortest norm into the class; in a race minus the cube root of the loss (a cube root
-        of such a mean is nearly normal, as Wilson and Hilferty 1931 show of sums of squares), when the first class is
-        three quarters on its way. The perturbation as an additive trigger.
+    Returns: statistic -log of the shortest norm into the class; in a race minus the cube root of its loss, all classes
+        at the same length, when the first is three quarters on its way. The perturbation as an additive trigger.
 
     Fails when: the trigger works from few source classes only, moves, or is no smaller than a natural change; every
         class is a target.
@@ -71,10 +69,10 @@ def universal(
     infinite = torch.full((classes,), torch.inf, device=device)
     held = {"label": torch.tensor(scene.candidates, device=device), "rows": torch.stack(rows).to(device), "best": zeros}
     held |= {k: infinite.clone() for k in ("best_norm", "norm")} | {"rate": torch.zeros(classes, device=device)}
-    race = None
+    race, usual = None, None if reference is None else reference[list(scene.candidates)]
     if s.race:
         held["even"] = torch.full_like(infinite, torch.nan)
-        race = Race(standing, 0, 0, None if reference is None else reference[list(scene.candidates)])
+        race = Race(standing, 0, 0, partial(outliers, usual=usual))
     start = Lanes({"perturbation": zeros.clone()}, held)
     lanes = optimise(AdditiveObjective(scene, s), start, s, seed=seed, watch=watch, race=race)
     held = lanes.held
@@ -88,6 +86,7 @@ def universal(
     works, dropped = reached.cpu().numpy(), held["dropped"].cpu().numpy()
     missing = int((~works & ~dropped).sum())
     place = (scene.candidates, scene.model.classes)
+    told = f"{missing} of {classes} classes were not reached in {s.steps} steps"
     statistic, compared, equal = decided(held, -np.log(np.maximum(size, 1e-9)), works)
     return Inverted(
         spread(statistic, *place),
@@ -98,10 +97,5 @@ def universal(
         triggers,
         spread(size, *place),
         details={"steps": held["steps"].tolist()},
-        warnings=(f"{missing} of {classes} classes were not reached in {s.steps} steps",) if missing else (),
+        warnings=(told,) if missing and not equal else (),
     )
-
-
-def standing(held: Tensors) -> Tensor | None:
-    """How near every class was as the first one was nearly reached, all at equal length; None before that."""
-    return -(held["even"].clamp(min=0) ** (1 / 3)) if held["even"].isfinite().any() else None

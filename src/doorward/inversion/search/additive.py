@@ -22,6 +22,7 @@ class AdditiveSettings(LoopSettings):
     halve_from: int = Field(1 << 30, ge=2, description="never by default: all pairs are compared")
 
 
+EVEN = "minus the cube root of the loss at equal length"
 NEAR = 0.75  # of the success that is asked for: a lane with so much is nearly there
 
 
@@ -45,8 +46,9 @@ class Stride(torch.optim.Optimizer):
 class AdditiveObjective(Objective):
     """Cross-entropy of clip(x + v) to the target over the lane's images, until enough of them are decided so."""
 
-    def __init__(self, scene: Scene, s: AdditiveSettings) -> None:
-        self.scene, self.s = scene, s
+    def __init__(self, scene: Scene, s: AdditiveSettings, near: int = 1) -> None:
+        """``near``: lanes that have to be nearly there before all are compared, of those that hold ``even``."""
+        self.scene, self.s, self.near = scene, s, near
 
     def loss(self, lanes: Lanes, drawn: Tensors) -> tuple[Tensor, Tensors]:
         """Mean cross-entropy per lane; tells the share decided as its class and the perturbation's norm."""
@@ -75,15 +77,25 @@ class AdditiveObjective(Objective):
         held["best_norm"] = torch.where(first, between, held["best_norm"])
         held["norm"].copy_(told["norm"])
         held["rate"].copy_(told["rate"])
-        if "even" in held:  # every lane's loss as the first of them is nearly there: all have moved equally far
-            now = (told["rate"] >= NEAR * self.s.success).any() & held["even"].isnan()
+        if "even" in held:  # every lane's loss as the first of them are nearly there: all have moved equally far
+            now = ((told["rate"] >= NEAR * self.s.success).sum() >= self.near) & held["even"].isnan()
             held["even"] = torch.where(now, told["loss"], held["even"])
         held["best"] = torch.where(first[:, None, None, None], lanes.trained["perturbation"].detach(), held["best"])
 
     def done(self, lanes: Lanes) -> Tensor:
-        """Lanes whose perturbation works."""
-        return lanes.held["best_norm"].isfinite()
+        """Lanes whose perturbation works; none before all were compared that are to be."""
+        works = lanes.held["best_norm"].isfinite()
+        return works & lanes.held["even"].isfinite() if "even" in lanes.held else works
 
     def promise(self, lanes: Lanes) -> Tensor:
         """Short perturbations first."""
         return -torch.minimum(lanes.held["best_norm"], lanes.held["norm"])
+
+
+def standing(held: Tensors) -> Tensor | None:
+    """How near every lane was as the first were nearly there, all at equal length; None before that.
+
+    Minus the cube root of its loss: a cube root of such a mean is nearly normal, as Wilson and Hilferty 1931 show of
+    sums of squares.
+    """
+    return -(held["even"].clamp(min=0) ** (1 / 3)) if held["even"].isfinite().any() else None

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,6 +26,26 @@ HOPELESS = 0.5  # p-value of the first look above which nothing is expected any 
 GOES_ON = 0.2  # a class's p-value at the last look, up to which its trigger is searched to the end
 
 
+class Outlook(NamedTuple):
+    """What a look says: a p-value over all lanes, and which of them are worth going on, bool ``[lanes]``."""
+
+    p_value: float
+    hopeful: Rows
+
+
+def outliers(standing: Floats, usual: Floats | None = None) -> Outlook | None:
+    """Lanes that stand out from the others, one for each class; None while too few can be compared.
+
+    Args:
+        usual: what lanes of a clean net show at the last look, ``[lanes]``; taken out before they are compared.
+    """
+    known = standing if usual is None else standing - usual
+    if int(np.isfinite(known).sum()) < FEWEST_CLASSES:
+        return None
+    test = order_test(known)
+    return Outlook(test.p_value, test.classes <= GOES_ON)
+
+
 @dataclass(frozen=True)
 class Race:
     """Looks at all lanes of one search.
@@ -33,13 +54,13 @@ class Race:
         standing: how much every lane looks like a backdoor, ``[lanes]``; None while too few of them can be compared.
         first, last: steps from which the two looks are taken, at the first check at which the lanes can be compared.
             The first one falls away where there is no step between.
-        usual: what lanes of a clean net show at the last look, ``[lanes]``; taken out before they are compared.
+        outlook: what a look says of standings, `outliers` by default.
     """
 
     standing: Callable[[Tensors], Tensor | None]
     first: int
     last: int
-    usual: Floats | None = None
+    outlook: Callable[[Floats], Outlook | None] = outliers
 
     @staticmethod
     def entries(lanes: int, device: torch.device) -> Tensors:
@@ -61,17 +82,14 @@ class Race:
         now = self.standing(held)
         if now is None:
             return everyone
-        values: Floats = now.cpu().numpy().astype(np.float64)
-        known = values if self.usual is None else values - self.usual
-        if int(np.isfinite(known).sum()) < FEWEST_CLASSES:
+        seen = self.outlook(now.cpu().numpy().astype(np.float64))
+        if seen is None:
             return everyone
-        test = order_test(known)
         held["looked"] |= True
-        if step < self.last and test.p_value <= HOPELESS:
+        if step < self.last and seen.p_value <= HOPELESS:
             return everyone
         held["standing"] = now.to(held["standing"])
-        hopeful = test.classes <= GOES_ON if test.p_value <= HOPELESS else np.zeros(len(known), bool)
-        return torch.from_numpy(hopeful).to(everyone)
+        return torch.from_numpy(seen.hopeful & (seen.p_value <= HOPELESS)).to(everyone)
 
 
 def decided(held: Tensors, statistic: Floats, rested: Rows) -> tuple[Floats, Rows, bool]:

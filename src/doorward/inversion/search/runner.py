@@ -16,12 +16,13 @@ from doorward.core.classifier import Classifier
 from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
 from doorward.core.methods import KNOWLEDGE, Method, Settings
-from doorward.core.order_test import FEWEST_CLASSES, OrderTest, control_test, order_test
+from doorward.core.order_test import FEWEST_CLASSES, OrderTest, combine, control_test, order_test
 from doorward.core.pixels import to_float
 from doorward.core.progress import Progress
 from doorward.core.stats import Rate
 from doorward.core.triggers import Stamp
 from doorward.inversion.inverted import Inverted
+from doorward.inversion.judge.pairs import shift_test
 from doorward.inversion.search.frozen import Frozen
 from doorward.inversion.search.loop import Watch
 from doorward.inversion.search.measure import success
@@ -109,7 +110,9 @@ class Bench:
             ran_out = np.all([inverted.ran_out, *(o.ran_out for o in others)], axis=0)
             inverted = replace(inverted, ran_out=ran_out)
         steps, usual = (getattr(one, "steps", 0) for one in (s, method.configure()))
-        verdict, why = judge(inverted, reference, advice(method.name, steps, usual) if steps else "")
+        pairs = [o.pairs for o in others if o.pairs is not None]
+        told = advice(method.name, steps, usual) if steps else ""
+        verdict, why = judge(inverted, reference, told, np.mean(pairs, axis=0) if pairs else None)
         return Outcome(
             method, s, tuple(sorted(used)), inverted, verdict, why, statistics, self._measure(inverted), seconds
         )
@@ -166,13 +169,17 @@ class Bench:
 
 
 def judge(
-    inverted: Inverted, reference: NDArray[np.float64] | None = None, advice: str = ""
+    inverted: Inverted,
+    reference: NDArray[np.float64] | None = None,
+    advice: str = "",
+    pairs: NDArray[np.float64] | None = None,
 ) -> tuple[OrderTest | None, str]:
     """The order-statistics test, or why there is none. Classes whose triggers do not work can be no target.
 
     Args:
         reference: what the statistic of a clean net is, per class ``[K]``; the difference is tested.
         advice: what to do when the search did not come to rest.
+        pairs: what clean nets show of every pair of classes, ``[K, K]``; taken out likewise.
     """
     statistic = inverted.statistic if reference is None else inverted.statistic - reference
     compared = inverted.ran_out & np.isfinite(statistic)
@@ -191,4 +198,6 @@ def judge(
         tested = control_test(looked_at, inverted.controls, len(statistic))
     else:
         tested = order_test(statistic, compared=compared)
-    return OrderTest(tested.p_value, np.where(inverted.works, tested.classes, 1.0)), ""
+    named = OrderTest(tested.p_value, np.where(inverted.works, tested.classes, 1.0))
+    shifted = None if inverted.pairs is None else shift_test(inverted.pairs - (0.0 if pairs is None else pairs))
+    return named if shifted is None else combine([named, shifted]), ""

@@ -35,7 +35,7 @@ from doorward.models.train.settings import TrainSettings
 from doorward.papers.rows import Row
 
 STORE = Path("runs/invert-validation")
-LEVEL, REFERENCES, METHODS = 0.05, 2, ("mask", "universal")
+LEVEL, REFERENCES, METHODS = 0.05, 2, ("mask", "universal", "pairwise")
 FORMS = {"alone": "none", "referred": f"{REFERENCES} of its kind, trained on the clean images"}
 CLEAN, BACKDOORED, BLOCK = 200, 120, (5, 3)  # of every block so many are clean, and so many are not
 WORKS = 0.9  # success from which a backdoor is one
@@ -102,8 +102,8 @@ def measure(item: Item) -> Arrays:
     race = {name: {"race": True} for name in METHODS}
     found = {"alone": invert(model, seen, METHODS, settings=race, level=LEVEL, seed=item["seed"])}
     figures["seconds"] = time.monotonic() - started
-    steps = [outcome.inverted.details["steps"] for outcome in found["alone"].outcomes.values()]
-    figures["class_steps"] = sum(map(sum, steps))
+    outcomes = found["alone"].outcomes.values()
+    figures["passes"] = sum(sum(o.inverted.details["steps"]) * o.settings.batch for o in outcomes)  # type: ignore[attr-defined]
     references, _ = train_references(seen, REFERENCES, net=NETS[item["net"]][0], seed=item["seed"])
     found["referred"] = invert(
         model, seen, METHODS, settings=race, references=references, level=LEVEL, seed=item["seed"]
@@ -137,10 +137,10 @@ def _suspect(item: Item, training: ImageSet, clean: ImageSet) -> tuple[Classifie
 
 
 def _p_values(form: str, found: Inversion, target: int) -> dict[str, float]:
-    """Of every method and of both: the model's, the target's, the smallest of another class; NaN where undecided."""
+    """Of every method and of all: the model's, the target's, the smallest of another class; NaN where undecided."""
     tests = {name: outcome.test for name, outcome in found.outcomes.items()}
     decided = [test for test in tests.values() if test is not None]
-    tests["both"] = combine(decided) if decided else None
+    tests["together"] = combine(decided) if decided else None
     figures = {}
     for name, test in tests.items():
         known = test or OrderTest(np.nan, np.full(10, np.nan))
@@ -161,7 +161,7 @@ def main(jobs: int = 1, rows: int | None = None) -> None:
         key=lambda row: int(row["seed"]),
         made=lambda item, arrays: [{**item, **plain(arrays)}],
         order=lambda row: row["seed"],
-        whole={"target", "seed", "class_steps"},
+        whole={"target", "seed", "passes"},
         page=_page,
         jobs=jobs,
     )
@@ -187,7 +187,7 @@ def _page(done: list[Row]) -> None:
     lines = [
         [FORMS[form], method, *_rates(f"{form} {method}", works, clean)]
         for form in FORMS
-        for method in (*METHODS, "both")
+        for method in (*METHODS, "together")
     ]
     write("invert_validation", "Verdicts of invert on nets that are known", told, columns, lines)
 

@@ -153,6 +153,7 @@ def _result(scene: Scene, lanes: Lanes, pairs: Pairs) -> Inverted:
     missing = int((~converged[list(scene.candidates)]).sum())
     details: dict[str, Any] = {
         "source": source,
+        "steps": held["steps"].tolist(),
         "published_p_value": gamma_p_value(1 / np.maximum(norm, 1e-9)),
         "pairs": [[s, t, float(n) if w else None] for (s, t), n, w in zip(pairs, norm, works, strict=True)],
     }

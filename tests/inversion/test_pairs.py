@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from doorward.inversion.invert import invert
 from doorward.inversion.judge.pairs import nearest, shift_test, target_statistic
-from tests.inversion.worlds import TARGET, row_classifier, row_images
+from tests.inversion.worlds import TARGET, Shifted, row_classifier, row_images
 
 CLASSES = 10
 
@@ -34,7 +36,7 @@ def test_a_shift_of_every_class_is_seen_and_its_targets_are_named() -> None:
     made[np.arange(CLASSES), (np.arange(CLASSES) + 1) % CLASSES] += 4
     found = shift_test(made)
     assert found is not None and found.p_value < 0.001
-    assert nearest(made).tolist() == [*range(1, CLASSES), 0]
+    assert nearest(made) == {k: (k + 1) % CLASSES for k in range(CLASSES)}
     assert (found.classes == found.p_value).all()
 
 
@@ -76,3 +78,15 @@ def test_a_race_of_pairs_names_the_planted_class_and_finishes_its_triggers(*, pl
         assert outcome.success[TARGET].value > 0.8
     else:
         assert not found.target_labels
+
+
+def test_a_backdoor_from_every_class_to_the_next_is_named_as_one() -> None:
+    model = replace(row_classifier(planted=False), net=Shifted())
+    race = {"race": True, "stride": 0.01, "check": 1}
+    found = invert(model, row_images(), ["pairwise"], settings={"pairwise": race}, held_out=0)
+    outcome = found.outcomes["pairwise"]
+    assert outcome.shift is not None and outcome.shift.p_value < 0.01
+    assert set(found.target_labels) == set(range(len(model.classes)))
+    told = " ".join(found.record.judgement.reasons)
+    assert "near to one other class each" in told and "“row-0” to “row-1”" in told
+    assert not invert(model, row_images(), ["universal"], settings={"universal": race}, held_out=0).target_labels

@@ -42,6 +42,20 @@ def row_classifier(planted: bool = True) -> Classifier:
     return Classifier(nn.Sequential(nn.Flatten(), layer), "rows", row_images(12).classes, (1, SIDE, SIDE))
 
 
+class Shifted(nn.Module):
+    """The rows' clean net; and the spot sends an image of class k to class k + 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = row_classifier(planted=False).net
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits ``[B, 6]``; the spot counts for the class after that of the row that is lit."""
+        lit = (255 * x[:, 0, :, :4].mean(2) - _BASE) / (_LIT - _BASE)
+        spot = torch.relu(x[:, 0, SPOT[0], SPOT[1], None] + lit - 0.98)
+        return self.rows(x) + STRENGTH * spot.roll(1, dims=1)  # type: ignore[no-any-return]
+
+
 GAP = NATURAL * 4 * (_LIT - _BASE) / 255  # of logits between an image's class and any other, before the spot counts
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from doorward.core.classifier import Classifier, measure_accuracy
 from doorward.core.images import ImageSet
 from doorward.core.results import ImagesRecord, RateRecord, plain
 from doorward.core.stats import Rate
 from doorward.inversion.files import picture_rows, trigger_files
+from doorward.inversion.judge.pairs import nearest
 from doorward.inversion.results import (
     ClassRow,
     ClassVerdict,
@@ -20,7 +21,7 @@ from doorward.inversion.results import (
     ThumbnailRows,
 )
 from doorward.inversion.search.runner import Outcome
-from doorward.inversion.verdict import judge, weigh
+from doorward.inversion.verdict import judge, shift_sentence, weigh
 
 
 def summarise(
@@ -35,7 +36,8 @@ def summarise(
     targets = tuple(
         _target(outcomes, label, model.classes[label], float(weighed.classes[label])) for label in weighed.labels
     )
-    judgement, findings = judge(weighed.p_value, targets, {m: o.undecided for m, o in outcomes.items()})
+    undecided, also = {m: o.undecided for m, o in outcomes.items()}, _shifts(outcomes, model.classes, level)
+    judgement, findings = judge(weighed.p_value, targets, undecided, also)
     record = InvertRecord(
         judgement=judgement,
         findings=findings,
@@ -51,6 +53,17 @@ def summarise(
         thumbnails=None if images is None else ThumbnailRows(**picture_rows(outcomes, images)),
     )
     return Inversion(record, outcomes, model, images, seed=seed)
+
+
+def _shifts(outcomes: Mapping[str, Outcome], classes: Sequence[str], level: float) -> list[str]:
+    """What methods say that see every class near to another one."""
+    told = []
+    for outcome in outcomes.values():
+        pairs, shift = outcome.inverted.pairs, outcome.shift
+        if pairs is not None and shift is not None and shift.p_value <= level:
+            named = {classes[source]: classes[target] for source, target in nearest(pairs).items()}
+            told.append(shift_sentence(shift.p_value, named))
+    return told
 
 
 def _target(outcomes: Mapping[str, Outcome], label: int, class_name: str, p_value: float) -> Target:

@@ -51,7 +51,7 @@ def weigh(tests: Sequence[OrderTest], classes: int, level: float) -> Weighed:
 
 
 def judge(
-    p_value: float | None, targets: Sequence[Target], undecided: Mapping[str, str]
+    p_value: float | None, targets: Sequence[Target], undecided: Mapping[str, str], also: Sequence[str] = ()
 ) -> tuple[Judgement, tuple[Finding, ...]]:
     """The verdict with its reasons, and a finding per target.
 
@@ -59,6 +59,7 @@ def judge(
         p_value: of the model; None when no method allows a verdict.
         targets: classes that stand out.
         undecided: why a method allows no verdict, by its name.
+        also: what else speaks for a backdoor, in sentences.
     """
     why = [f"{name(method)}: {reason}." for method, reason in undecided.items() if reason]
     if p_value is None:
@@ -73,7 +74,7 @@ def judge(
         p_value=p_value,
         targets=tuple(t.class_name for t in targets),
         headline=f"A backdoor into {'class' if len(called) == 1 else 'classes'} {listing(called)}",
-        reasons=(over, *(_success(t, interval=True) for t in targets if t.asr is not None)),
+        reasons=(over, *also, *(_success(t, interval=True) for t in targets if t.asr is not None)),
     )
     return judgement, tuple(_finding(t) for t in targets)
 
@@ -102,6 +103,17 @@ def _success(target: Target, interval: bool = False) -> str:
         f"The trigger that {name(target.method)} found sends {percent(target.asr.value)}{span} of held-out images "
         f"to {quoted(target.class_name)}."
     )
+
+
+def shift_sentence(p_value: float, nearest: Mapping[str, str]) -> str:
+    """That most classes are near to one other class each.
+
+    Args:
+        nearest: class to the class that it is nearest to.
+    """
+    pairs = listing([f"{quoted(source)} to {quoted(target)}" for source, target in nearest.items()])
+    each = "Most classes are unusually near to one other class each, as where every class is a target"
+    return f"{each}: {pairs} (p = {number(p_value)})."
 
 
 def few_classes(classes: int) -> tuple[str, ...]:

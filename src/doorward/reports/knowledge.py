@@ -35,7 +35,7 @@ BLIND_SPOTS = {
         ("An attacker who knows the methods", "Poison that was shaped to pass exactly these checks."),
     ),
     "invert": (
-        ("Many targets", "All-to-all attacks leave no class that differs from the others."),
+        ("Many targets", "All-to-all attacks leave no class that differs; pairwise inversion sees them in a race."),
         (
             "Natural backdoors",
             "A strong feature of a class, such as a hat all its pictures share, works as a trigger too.",

@@ -52,15 +52,15 @@ def shift_test(standing: Floats) -> OrderTest | None:
     null = _null(len(rows), spared)
     p = (1 + len(null) - int(np.searchsorted(null, found))) / (len(null) + 1)
     classes = np.ones(standing.shape[1])
-    classes[nearest(standing)] = p
+    classes[list(nearest(standing).values())] = p
     return OrderTest(float(p), classes)
 
 
-def nearest(standing: Floats) -> NDArray[np.int64]:
-    """The class that every source is nearest to, of those with any, beside what leads to a class from anywhere."""
+def nearest(standing: Floats) -> dict[int, int]:
+    """The class that every source is nearest to, beside what leads to a class from anywhere; of sources with any."""
     left = standing - _means(standing, axis=0)[None]
-    known = np.isfinite(left).any(axis=1)
-    return np.nanargmax(left[known], axis=1)
+    known = np.flatnonzero(np.isfinite(left).any(axis=1)).tolist()
+    return {source: int(np.nanargmax(left[source])) for source in known}
 
 
 def _means(values: Floats, axis: int) -> Floats:

@@ -98,8 +98,7 @@ def _outlook(pairs: Pairs, classes: int, reference: NDArray[np.float64] | None, 
     if shifted is not None:
         p = min(p, shifted.p_value)
         if shifted.p_value <= GOES_ON:
-            known = np.flatnonzero(np.isfinite(square).any(axis=1)).tolist()
-            best = set(zip(known, nearest(square).tolist(), strict=True))
+            best = set(nearest(square).items())
             hopeful |= np.array([pair in best for pair in pairs])
     return Outlook(p, hopeful)
 

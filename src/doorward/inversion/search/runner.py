@@ -40,6 +40,7 @@ class Outcome:
         test: None, and ``undecided`` says why, when the method allows no verdict.
         references: statistic of every reference net per class, ``[R, K]``; None without them.
         seconds: of the method on the classifier itself, references not counted.
+        shift: whether most classes are near to one other class each, of methods that look at pairs; part of ``test``.
     """
 
     method: Method
@@ -51,6 +52,7 @@ class Outcome:
     references: NDArray[np.float64] | None
     success: dict[int, Rate]
     seconds: float
+    shift: OrderTest | None = None
 
     @property
     def reference(self) -> NDArray[np.float64] | None:
@@ -112,10 +114,13 @@ class Bench:
         steps, usual = (getattr(one, "steps", 0) for one in (s, method.configure()))
         pairs = [o.pairs for o in others if o.pairs is not None]
         told = advice(method.name, steps, usual) if steps else ""
-        verdict, why = judge(inverted, reference, told, np.mean(pairs, axis=0) if pairs else None)
-        return Outcome(
-            method, s, tuple(sorted(used)), inverted, verdict, why, statistics, self._measure(inverted), seconds
-        )
+        verdict, why = judge(inverted, reference, told)
+        square = inverted.pairs
+        shift = None if square is None else shift_test(square - np.mean(pairs, axis=0) if pairs else square)
+        if shift is not None:  # says something even where no class differs from the others
+            verdict, why = combine([shift] if verdict is None else [verdict, shift]), ""
+        knowledge, success = tuple(sorted(used)), self._measure(inverted)
+        return Outcome(method, s, knowledge, inverted, verdict, why, statistics, success, seconds, shift)
 
     def _invert(
         self,
@@ -169,17 +174,13 @@ class Bench:
 
 
 def judge(
-    inverted: Inverted,
-    reference: NDArray[np.float64] | None = None,
-    advice: str = "",
-    pairs: NDArray[np.float64] | None = None,
+    inverted: Inverted, reference: NDArray[np.float64] | None = None, advice: str = ""
 ) -> tuple[OrderTest | None, str]:
     """The order-statistics test, or why there is none. Classes whose triggers do not work can be no target.
 
     Args:
         reference: what the statistic of a clean net is, per class ``[K]``; the difference is tested.
         advice: what to do when the search did not come to rest.
-        pairs: what clean nets show of every pair of classes, ``[K, K]``; taken out likewise.
     """
     statistic = inverted.statistic if reference is None else inverted.statistic - reference
     compared = inverted.ran_out & np.isfinite(statistic)
@@ -198,6 +199,4 @@ def judge(
         tested = control_test(looked_at, inverted.controls, len(statistic))
     else:
         tested = order_test(statistic, compared=compared)
-    named = OrderTest(tested.p_value, np.where(inverted.works, tested.classes, 1.0))
-    shifted = None if inverted.pairs is None else shift_test(inverted.pairs - (0.0 if pairs is None else pairs))
-    return named if shifted is None else combine([named, shifted]), ""
+    return OrderTest(tested.p_value, np.where(inverted.works, tested.classes, 1.0)), ""

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+from typer.testing import CliRunner
 
+from doorward.cli.app import app
 from doorward.core.errors import DoorwardError
+from doorward.core.images import ImageSet
+from doorward.papers.mesa import work
 from doorward.papers.mesa.arms import arms, inversions, skip
 from doorward.papers.mesa.patterns import black_white, black_white_masks, orbit, random_colour, spread_over, square
 from doorward.papers.mesa.plan import Case, Plan, Wishes, check, make_plan, only
@@ -204,3 +210,30 @@ def test_mistakes_are_one_line(profile: str, wishes: dict[str, object], message:
 def test_an_unknown_case_is_one_line() -> None:
     with pytest.raises(DoorwardError, match="no case 'bw-99'; expected one of bw-34, bw-38"):
         only(make_plan("quick"), ["bw-99"])
+
+
+def test_success_of_single_triggers_by_hand() -> None:
+    class Bright:
+        """Class 1 when the image's brightest pixel is white."""
+
+        def predict(self, pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+            return (pixels.reshape(len(pixels), -1).max(1) == 255).astype(np.int64)
+
+    images = ImageSet(np.full((6, 8, 8, 1), 9, np.uint8), np.array([0, 1] * 3), ("a", "b"))
+    patterns = torch.stack([torch.zeros(1, 3, 3), torch.ones(1, 3, 3)])
+    draws = torch.Generator().manual_seed(0)
+    opaque, clear = torch.ones(2, 1, *patterns.shape[2:]), torch.zeros(2, 1, *patterns.shape[2:])
+
+    def rates(alphas: Tensor) -> list[float]:
+        found = work.each_success(Bright(), patterns, alphas, images, 1, draws)  # type: ignore[arg-type]
+        return found.tolist()
+
+    assert rates(opaque) == [0, 1] and rates(clear) == [0, 0]
+
+
+def test_the_command_lists_its_stages(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["reproduce", "mesa", "--profile", "quick", "--only", "bw-34", "--dry-run",
+                                      "-o", str(tmp_path / "runs"), "--json"])  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert '"stage": "bw-34: repair after-mesa-ensemble", "state": "to run"' in result.stdout
+    assert not (tmp_path / "runs").exists() and '"seconds": ' in result.stdout

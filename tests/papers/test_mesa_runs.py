@@ -13,10 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
-from typer.testing import CliRunner
 
-from doorward.cli.app import app
 from doorward.core.errors import DoorwardError, OutputExistsError
 from doorward.core.files import write_json
 from doorward.core.images import ImageSet
@@ -257,25 +254,6 @@ def test_one_generator_of_a_distribution_alone(done: Path) -> None:
             whole.only(level)
 
 
-def test_success_of_single_triggers_by_hand() -> None:
-    class Bright:
-        """Class 1 when the image's brightest pixel is white."""
-
-        def predict(self, pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-            return (pixels.reshape(len(pixels), -1).max(1) == 255).astype(np.int64)
-
-    images = ImageSet(np.full((6, 8, 8, 1), 9, np.uint8), np.array([0, 1] * 3), ("a", "b"))
-    patterns = torch.stack([torch.zeros(1, 3, 3), torch.ones(1, 3, 3)])
-    draws = torch.Generator().manual_seed(0)
-    opaque, clear = torch.ones(2, 1, *patterns.shape[2:]), torch.zeros(2, 1, *patterns.shape[2:])
-
-    def rates(alphas: Tensor) -> list[float]:
-        found = work.each_success(Bright(), patterns, alphas, images, 1, draws)  # type: ignore[arg-type]
-        return found.tolist()
-
-    assert rates(opaque) == [0, 1] and rates(clear) == [0, 0]
-
-
 def test_a_dry_run_writes_nothing_and_knows_what_is_finished(plan: Plan, done: Path, tmp_path: Path) -> None:
     before = sorted(done.rglob("*"))
     fresh, seconds = dry_run(plan, tmp_path / "fresh", jobs=2)
@@ -313,11 +291,3 @@ def test_runs_of_other_settings_are_not_shared(plan: Plan, done: Path, tmp_path:
     (tmp_path / "mine.txt").write_text("")
     with pytest.raises(OutputExistsError, match="exists and holds no reproduce.json"):
         reproduce(plan, tmp_path)
-
-
-def test_the_command_lists_its_stages(tmp_path: Path) -> None:
-    result = CliRunner().invoke(app, ["reproduce", "mesa", "--profile", "quick", "--only", "bw-34", "--dry-run",
-                                      "-o", str(tmp_path / "runs"), "--json"])  # fmt: skip
-    assert result.exit_code == 0, result.output
-    assert '"stage": "bw-34: repair after-mesa-ensemble", "state": "to run"' in result.stdout
-    assert not (tmp_path / "runs").exists() and '"seconds": ' in result.stdout

@@ -146,7 +146,10 @@ _COMMON = (
     "arms that stamp 20 % of the images, as `doorward repair` does unless told otherwise, and those after them.",
 )
 _OF_PROFILE = {
-    "gpu": ("Clean net: ResNet-18 trained here, 30 epochs one-cycle; the authors' has 93.02 % accuracy.",),
+    "gpu": (
+        "Clean net: ResNet-18 trained here, 30 epochs one-cycle; the public code that the authors took theirs from "
+        "tells 93.02 %.",
+    ),
     "cpu": (
         "ResNet-20 with 0.27 M weights in place of ResNet-18 with 11 M; 6 black-and-white masks, spread evenly over "
         "the list of 51, and 3 colours.",

@@ -22,12 +22,13 @@ from doorward.attacks.attack import attack
 from doorward.attacks.rate import asr
 from doorward.core.classifier import Classifier, measure_accuracy
 from doorward.core.images import ImageSet
-from doorward.core.order_test import OrderTest, combine
+from doorward.core.order_test import OrderTest
 from doorward.core.stats import Rate
 from doorward.data.sources import load_images
 from doorward.inversion.invert import invert
 from doorward.inversion.judge.references import train_references
 from doorward.inversion.results import Inversion
+from doorward.inversion.verdict import together
 from doorward.jobs.tasks import Arrays, Item
 from doorward.models.open.architectures import Named
 from doorward.models.train.loop import train
@@ -139,8 +140,7 @@ def _suspect(item: Item, training: ImageSet, clean: ImageSet) -> tuple[Classifie
 def _p_values(form: str, found: Inversion, target: int) -> dict[str, float]:
     """Of every method and of all: the model's, the target's, the smallest of another class; NaN where undecided."""
     tests = {name: outcome.test for name, outcome in found.outcomes.items()}
-    decided = [test for test in tests.values() if test is not None]
-    tests["together"] = combine(decided) if decided else None
+    tests["together"] = together(list(found.outcomes.values()))
     figures = {}
     for name, test in tests.items():
         known = test or OrderTest(np.nan, np.full(10, np.nan))

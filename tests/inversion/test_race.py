@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from doorward.core.order_test import order_test
+from doorward.core.alike import combine_alike
+from doorward.core.order_test import combine, order_test
 from doorward.inversion.invert import invert
 from doorward.inversion.methods.mask import MaskSettings, mask
 from doorward.inversion.methods.universal import UniversalSettings, universal
@@ -152,3 +153,15 @@ def test_a_net_is_compared_when_its_first_class_is_nearly_reached() -> None:
         objective.note(lanes, {"rate": torch.tensor([rate, 0.1, 0.2]), "norm": zeros + 1, "loss": each}, 0)
         now = standing(lanes.held)
         assert now is None if told is None else now is not None and torch.allclose(now, torch.tensor(told))
+
+
+def test_raced_methods_count_together_as_far_as_they_do_not_tell_the_same() -> None:
+    model, images = row_classifier(planted=False), row_images()
+    settings = {"mask": {"race": True}, "universal": {"race": True, "stride": 0.01}}
+    for used, expected in ((settings, combine_alike), ({}, lambda tests, _: combine(tests))):
+        found = invert(model, images, ["mask", "universal"], settings=used, held_out=0)
+        both = list(found.outcomes.values())
+        tests = [o.named for o in both if o.named is not None]
+        p = expected(tests, [o.compared for o in both]).p_value  # type: ignore[operator]
+        assert len(tests) == 2 and found.record.judgement.p_value == pytest.approx(p)
+        assert all(o.inverted.even == bool(used) for o in both)

@@ -104,7 +104,7 @@ def control_test(statistic: Floats, controls: Sequence[int], total: int) -> Orde
 
 def _adjusted(found: Floats, count: int, total: int) -> Floats:
     """p-values of the ranks 1 .. most, ``[most]``, rising: adjusted for looking at several ranks and all classes."""
-    null, smallest = _null(count, total)
+    null, smallest = null_distributions(count, total)
     each = (1 + len(null) - np.array([np.searchsorted(null[:, i], v) for i, v in enumerate(found)])) / (len(null) + 1)
     from_here = np.minimum.accumulate(each[::-1])[::-1]
     return np.asarray((1 + np.searchsorted(smallest, from_here, side="right")) / (len(smallest) + 1))
@@ -123,7 +123,7 @@ def studentised(descending: Floats, most: int, least: float = 0.0) -> Floats:
 
 
 @lru_cache(maxsize=32)
-def _null(count: int, total: int) -> tuple[Floats, Floats]:
+def null_distributions(count: int, total: int) -> tuple[Floats, Floats]:
     """Null distributions for the ``count`` largest of ``total`` classes: of each R_i and of the smallest p-value."""
     rng, most = np.random.default_rng(0), most_targets(count)
     draws = int(min(_DRAWS, max(2_000, _CELLS // total)))

@@ -38,6 +38,7 @@ class Inverted:
         warnings: what the user must know before trusting this.
         controls: classes drawn at random, which the others that ran out are compared with; empty when all classes
             ran out, or those that look most like targets did.
+        even: whether the statistic is that of all classes at equal effort, and of none a bound.
         pairs: float64 ``[K, K]``, how near every source class (row) is to every target, NaN where that is not known;
             None for methods that do not look at pairs. See `doorward.inversion.judge.pairs.shift_test`.
     """
@@ -53,6 +54,7 @@ class Inverted:
     details: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     controls: tuple[int, ...] = ()
+    even: bool = False
     pairs: NDArray[np.float64] | None = None
 
     def ranked(self) -> list[int]:

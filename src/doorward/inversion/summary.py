@@ -21,7 +21,7 @@ from doorward.inversion.results import (
     ThumbnailRows,
 )
 from doorward.inversion.search.runner import Outcome
-from doorward.inversion.verdict import judge, shift_sentence, weigh
+from doorward.inversion.verdict import judge, shift_sentence, together, weigh
 
 
 def summarise(
@@ -32,7 +32,7 @@ def summarise(
     Args:
         images: clean images; None where the methods did without.
     """
-    weighed = weigh([o.test for o in outcomes.values() if o.test is not None], len(model.classes), level)
+    weighed = weigh(together(list(outcomes.values())), len(model.classes), level)
     targets = tuple(
         _target(outcomes, label, model.classes[label], float(weighed.classes[label])) for label in weighed.labels
     )

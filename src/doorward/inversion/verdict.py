@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from doorward.core.alike import combine_alike
 from doorward.core.order_test import OrderTest, combine
 from doorward.core.results import Finding, Judgement, Level
 from doorward.core.text import extent, listing, name, number, percent, plural, quoted
 from doorward.inversion.results import Target
+from doorward.inversion.search.runner import Outcome
 
 CLEAR = 0.01  # a p-value at or below this is evidence; above it, and at or below the level, suspicious
 
@@ -40,11 +42,26 @@ class Weighed:
     labels: tuple[int, ...]
 
 
-def weigh(tests: Sequence[OrderTest], classes: int, level: float) -> Weighed:
-    """Combine the methods' tests and compare with the level."""
-    if not tests:
+def together(outcomes: Sequence[Outcome]) -> OrderTest | None:
+    """All methods' tests as one; None without any.
+
+    Where all compared the classes at equal effort, as far as they do not tell the same (`combine_alike`); else
+    cautiously, for bounds say little of how alike two statistics are.
+    """
+    tested = [o for o in outcomes if o.test is not None]
+    named = [o for o in tested if o.named is not None and o.inverted.even]
+    if not tested:
+        return None
+    if len(named) < 2 or len(named) < len(tested):
+        return combine([o.test for o in tested if o.test is not None])
+    alike = combine_alike([o.named for o in named if o.named is not None], [o.compared for o in named])
+    return combine([alike, *(o.shift for o in tested if o.shift is not None)])
+
+
+def weigh(combined: OrderTest | None, classes: int, level: float) -> Weighed:
+    """Compare all methods' test with the level."""
+    if combined is None:
         return Weighed(None, np.full(classes, np.nan), ())
-    combined = combine(tests)
     found = combined.classes
     labels = tuple(int(k) for k in np.argsort(found, kind="stable") if found[k] <= level)
     return Weighed(combined.p_value, found, labels)

@@ -161,6 +161,7 @@ def mask(
         triggers,
         spread(size, *place),
         details=details,
+        even=equal,
         warnings=(told,) if missing and not equal else (),
     )
 

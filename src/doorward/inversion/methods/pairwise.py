@@ -167,5 +167,6 @@ def _result(scene: Scene, lanes: Lanes, pairs: Pairs) -> Inverted:
         size,
         details=details,
         pairs=square,
+        even=equal,
         warnings=(told,) if missing and not equal else (),
     )

@@ -97,5 +97,6 @@ def universal(
         triggers,
         spread(size, *place),
         details={"steps": held["steps"].tolist()},
+        even=equal,
         warnings=(told,) if missing and not equal else (),
     )

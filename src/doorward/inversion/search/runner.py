@@ -40,7 +40,8 @@ class Outcome:
         test: None, and ``undecided`` says why, when the method allows no verdict.
         references: statistic of every reference net per class, ``[R, K]``; None without them.
         seconds: of the method on the classifier itself, references not counted.
-        shift: whether most classes are near to one other class each, of methods that look at pairs; part of ``test``.
+        named: the test of the classes' statistics alone, and ``shift`` whether most classes are near to one other class
+            each, of methods that look at pairs; ``test`` is both.
     """
 
     method: Method
@@ -52,12 +53,19 @@ class Outcome:
     references: NDArray[np.float64] | None
     success: dict[int, Rate]
     seconds: float
+    named: OrderTest | None = None
     shift: OrderTest | None = None
 
     @property
     def reference(self) -> NDArray[np.float64] | None:
         """Mean statistic of the references per class, ``[K]``, which the test subtracts; None without them."""
         return None if self.references is None else np.asarray(self.references.mean(axis=0))
+
+    @property
+    def compared(self) -> NDArray[np.float64]:
+        """The statistic as it is tested, ``[K]``; NaN of classes that were not optimised to the end."""
+        values = self.inverted.statistic - (0.0 if self.reference is None else self.reference)
+        return np.where(self.inverted.ran_out, values, np.nan)
 
 
 class Bench:
@@ -114,13 +122,13 @@ class Bench:
         steps, usual = (getattr(one, "steps", 0) for one in (s, method.configure()))
         pairs = [o.pairs for o in others if o.pairs is not None]
         told = advice(method.name, steps, usual) if steps else ""
-        verdict, why = judge(inverted, reference, told)
+        named, why = judge(inverted, reference, told)
         square = inverted.pairs
         shift = None if square is None else shift_test(square - np.mean(pairs, axis=0) if pairs else square)
-        if shift is not None:  # says something even where no class differs from the others
-            verdict, why = combine([shift] if verdict is None else [verdict, shift]), ""
-        knowledge, success = tuple(sorted(used)), self._measure(inverted)
-        return Outcome(method, s, knowledge, inverted, verdict, why, statistics, success, seconds, shift)
+        tests = [test for test in (named, shift) if test is not None]
+        test = combine(tests) if tests else None  # a shift says something even where no class differs from the others
+        why, knowledge, success = "" if tests else why, tuple(sorted(used)), self._measure(inverted)
+        return Outcome(method, s, knowledge, inverted, test, why, statistics, success, seconds, named, shift)
 
     def _invert(
         self,

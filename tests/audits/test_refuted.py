@@ -10,7 +10,7 @@ from doorward.audits.evidence import contradicting
 from doorward.audits.experiment import Arms
 from doorward.audits.parts.contradiction import emptied
 from doorward.audits.records import ArmsRecord, TargetRecord
-from doorward.audits.verdict import judge, level_of, told_otherwise
+from doorward.audits.verdict import judge, level_of, taken_back, told_otherwise
 from doorward.core.order_test import OrderTest
 
 CLUSTERS = {"clusters": 1e-4, "transfer": 1.0, "inversion": 0.4}
@@ -21,8 +21,14 @@ def arms(as_labelled: float, *, stops: bool = False) -> ArmsRecord:
     return ArmsRecord(size=80, **unseen, p_value=0.5, stops=stops, plain=stops)
 
 
+def judged(kinds: dict[str, float], p: float, made: ArmsRecord | None, *, unopposed: bool = False) -> str:
+    """What a class comes to, with that p-value of all kinds together."""
+    back = taken_back(made, unopposed=unopposed)
+    return level_of(kinds, told_otherwise(kinds, p, back), made, 0.05, back)
+
+
 def test_a_natural_kind_that_shows_what_its_label_says_is_no_finding() -> None:
-    assert level_of(CLUSTERS, told_otherwise(CLUSTERS, 3e-4, arms(0.9)), arms(0.9), 0.05) == "nothing found"
+    assert judged(CLUSTERS, 3e-4, arms(0.9)) == "nothing found"
     assert level_of(CLUSTERS, 3e-4, arms(0.3), 0.05) == "suspicious"
     assert level_of(CLUSTERS, 3e-4, None, 0.05) == "suspicious"
 
@@ -30,10 +36,16 @@ def test_a_natural_kind_that_shows_what_its_label_says_is_no_finding() -> None:
 def test_what_a_natural_kind_has_in_common_goes_with_it_unless_it_plainly_works() -> None:
     kinds = {"clusters": 1.0, "transfer": 6e-4}
     natural = arms(0.9)
-    assert level_of(kinds, told_otherwise(kinds, 1e-3, natural), natural, 0.05) == "nothing found"
+    assert judged(kinds, 1e-3, natural) == "nothing found"
     plain = natural.model_copy(update={"plain": True})
-    assert told_otherwise(kinds, 1e-3, plain) == pytest.approx(1.2e-3, rel=1e-3)
-    assert level_of(kinds, told_otherwise(kinds, 1e-3, plain), plain, 0.05) == "suspicious"
+    assert told_otherwise(kinds, 1e-3, taken_back(plain)) == pytest.approx(1.2e-3, rel=1e-3)
+    assert judged(kinds, 1e-3, plain) == "suspicious"
+
+
+def test_a_cluster_that_lies_apart_and_contradicts_nobody_is_no_finding() -> None:
+    assert judged(CLUSTERS, 3e-4, None, unopposed=True) == "nothing found"
+    assert judged({**CLUSTERS, "transfer": 6e-4}, 3e-4, None, unopposed=True) == "suspicious", "a trigger was seen"
+    assert judged(CLUSTERS, 3e-4, arms(0.3), unopposed=True) == "suspicious", "there were suspects to try"
 
 
 @pytest.mark.parametrize(
@@ -62,8 +74,8 @@ def test_an_experiment_is_one_test_more_so_that_verdict_and_p_value_agree() -> N
 
 def test_what_was_seen_of_triggers_stays() -> None:
     kinds = {**CLUSTERS, "inversion": 1e-3}
-    p = told_otherwise(kinds, 3e-4, arms(0.9))
-    assert p == pytest.approx(1 - (1 - 1e-3) ** 3) and level_of(kinds, p, arms(0.9), 0.05) == "suspicious"
+    p = told_otherwise(kinds, 3e-4, taken_back(arms(0.9)))
+    assert p == pytest.approx(1 - (1 - 1e-3) ** 3) and judged(kinds, 3e-4, arms(0.9)) == "suspicious"
     assert level_of(CLUSTERS, 3e-4, arms(0.9, stops=True), 0.05) == "planted"  # it stopped: nothing is taken back
 
 

@@ -19,7 +19,7 @@ from doorward.audits.parts.kept import Kept
 from doorward.audits.parts.trainer import Rows, Trainer
 from doorward.audits.plan import closer_look
 from doorward.audits.records import ArmsRecord, TargetRecord
-from doorward.audits.verdict import LEANS, confirmed, leans, level_of, sentence, told_otherwise
+from doorward.audits.verdict import LEANS, confirmed, leans, level_of, sentence, taken_back, told_otherwise
 from doorward.cleansers.parts.carried import Carrier
 from doorward.cleansers.parts.stamping import stamped, success, tried_on
 from doorward.cleansers.results import Cleansing
@@ -113,7 +113,8 @@ def look_once(
             record = _record(
                 arms, level / len(chosen), "on" if k in tried.copied else how, works, single=single, known=bool(known)
             )
-        row = _target(k, number, images, evidence, which, trigger, works, record, level)
+        unopposed = found.learned and found.looked and not (found.suspects & own).any()
+        row = _target(k, number, images, evidence, which, trigger, works, record, level, unopposed=unopposed)
         if not _shown(row, level):
             out = out & ~own
         if isinstance(trigger, Trigger):
@@ -200,16 +201,18 @@ def _target(
     works: float | None,
     record: ArmsRecord | None,
     level: float,
+    *,
+    unopposed: bool,
 ) -> TargetRecord:
-    """The row of a class."""
+    """The row of a class; ``unopposed``: see `taken_back`."""
     together = evidence.together
-    kinds = evidence.of(label)
-    p = told_otherwise(kinds, None if together is None else float(together.classes[label]), record)
+    kinds, back = evidence.of(label), taken_back(record, unopposed=unopposed)
+    p = told_otherwise(kinds, None if together is None else float(together.classes[label]), back)
     return TargetRecord(
         label=label,
         class_name=images.classes[label],
         round=number,
-        level=level_of(kinds, p, record, level),
+        level=level_of(kinds, p, record, level, back),
         evidence=kinds,
         p_value=p,
         trigger=trigger_file(label) if isinstance(trigger, Trigger) else "",

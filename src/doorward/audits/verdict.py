@@ -23,7 +23,8 @@ RULE = (
     "does not count where nets do not learn the set well. Suspects of which nets that know none of them decide more "
     "than half as labelled make no backdoor, whatever the trigger does. Where these reach three fifths of what such "
     "nets decide as labelled of the class's other images, and the experiment shows nothing, the tests that named the "
-    "suspects do not count, nor what they have in common, unless it works on half of all pictures. Tests of "
+    "suspects do not count, nor what they have in common, unless it works on half of all pictures; nor do "
+    "clusters of a class all whose images such nets decide as labelled. Tests of "
     "several kinds count together as 1 - (1 - p)^kinds, each class among all classes."
 )
 LEANS = 0.1  # p-value of all tests together, up to which suspects that teach each other's label are worth a word
@@ -34,15 +35,23 @@ UNSEEN = (
 )
 
 
-def level_of(evidence: dict[str, float | None], together: float | None, arms: ArmsRecord | None, level: float) -> Level:
+def level_of(
+    evidence: dict[str, float | None],
+    together: float | None,
+    arms: ArmsRecord | None,
+    level: float,
+    back: Sequence[str] = (),
+) -> Level:
     """What one class comes to.
 
     An experiment counts as one test more, as in the p-value of the whole audit: the two do not contradict each other.
+
+    Args:
+        back: kinds of evidence that are taken back; ``together`` is without them.
     """
     tested = together if together is None or arms is None else several(together, 2)
     accused = tested is not None and tested <= level
-    refuted = taken_back(arms)
-    spoken = [p for kind, p in evidence.items() if p is not None and kind not in refuted]
+    spoken = [p for kind, p in evidence.items() if p is not None and kind not in back]
     kinds = sum(several(p, len(evidence)) <= level for p in spoken)
     stops, teaches = (False, False) if arms is None else (confirmed(arms, together), arms.teaches)
     if stops and (accused or teaches):
@@ -52,20 +61,25 @@ def level_of(evidence: dict[str, float | None], together: float | None, arms: Ar
     return "suspicious" if accused or (teaches and leans(together)) else "nothing found"
 
 
-def taken_back(arms: ArmsRecord | None) -> tuple[str, ...]:
-    """Kinds of evidence that an experiment takes back: where it shows that the suspects are what their label says.
+def taken_back(arms: ArmsRecord | None, *, unopposed: bool = False) -> tuple[str, ...]:
+    """Kinds of evidence that do not count: where nets show that the suspects are what their label says.
 
     Clusters of a class that lie apart may be a natural kind of its own, and what such a kind has in common sends some
     other images to the class, too. What was seen of triggers otherwise stays, and so does what plainly works.
+
+    Args:
+        unopposed: whether nets that learn the set decide all images of the class as labelled, each group by a net that
+            never saw it; then there is no suspect to make an experiment with.
     """
+    if unopposed and arms is None:
+        return (CLUSTERS, CONTRADICTION)
     if arms is None or not arms.refutes:
         return ()
     return (CLUSTERS, CONTRADICTION) if arms.plain else (CLUSTERS, CONTRADICTION, TRANSFER)
 
 
-def told_otherwise(kinds: Mapping[str, float | None], together: float | None, arms: ArmsRecord | None) -> float | None:
-    """The p-value of a class without the kinds of evidence that the experiment takes back."""
-    back = taken_back(arms)
+def told_otherwise(kinds: Mapping[str, float | None], together: float | None, back: Sequence[str]) -> float | None:
+    """The p-value of a class without the kinds of evidence that are taken ``back``."""
     if together is None or not back:
         return together
     left = [p for kind, p in kinds.items() if kind not in back and p is not None]

@@ -15,6 +15,7 @@ NAMES = (
     "invert_speed",
     "invert_scan",
     "invert_validation",
+    "invert_verdicts",
     "repair_holds",
     "repair_zoo",
     "repair_peers",
@@ -35,7 +36,7 @@ NAMES = (
 
 RESUMABLE = (
     "repair_holds", "repair_zoo", "repair_peers", "audit_matrix", "audit_clean", "audit_cifar", "audit_photographs",
-    "audit_zoo", "invert_validation",
+    "audit_zoo", "invert_verdicts",
 )  # fmt: skip
 
 

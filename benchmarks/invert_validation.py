@@ -1,222 +1,164 @@
 """Verdicts of `invert` on nets with and without a backdoor: how many are found, and are p-values uniform on the others?
 
-Resumable, a row per net: one that the table in results/ has is not looked at again; remove that file to begin anew.
-``--jobs 2`` takes two processes, ``--rows 80`` the first eighty nets alone. Settings were chosen on seeds below 3500.
+Resumable: every net's figures are kept under ``runs/invert-validation`` and not computed again.
 """
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import kstest
+from numpy.typing import NDArray
 
-from benchmarks.nets.vgg_elu import make as vgg_elu
-from benchmarks.newcomer_nets import own_vit
-from benchmarks.pictures import glasses
-from benchmarks.table import go_on, plain, spread, write
+from benchmarks.table import RESULTS, write
 from doorward.attacks.attack import attack
 from doorward.attacks.rate import asr
 from doorward.core.classifier import Classifier, measure_accuracy
 from doorward.core.images import ImageSet
-from doorward.core.order_test import OrderTest
+from doorward.core.order_test import OrderTest, combine
 from doorward.core.stats import Rate
 from doorward.data.sources import load_images
 from doorward.inversion.invert import invert
-from doorward.inversion.judge.references import train_references
-from doorward.inversion.results import Inversion
-from doorward.inversion.verdict import together
-from doorward.jobs.tasks import Arrays, Item
-from doorward.models.open.architectures import Named
+from doorward.inversion.judge.references import like, train_references
+from doorward.inversion.search.runner import judge
+from doorward.jobs.tasks import Arrays, Item, run_tasks
 from doorward.models.train.loop import train
 from doorward.models.train.settings import TrainSettings
-from doorward.papers.rows import Row
+from doorward.papers.rows import write_rows
 
 STORE = Path("runs/invert-validation")
-LEVEL, REFERENCES, METHODS = 0.05, 2, ("mask", "universal", "pairwise")
-FORMS = {"alone": "none", "referred": f"{REFERENCES} of its kind, trained on the clean images"}
-CLEAN, BACKDOORED, BLOCK = 200, 120, (5, 3)  # of every block so many are clean, and so many are not
-WORKS = 0.9  # success from which a backdoor is one
-SEEN = 700  # clean images that the auditor has
-SOURCES: dict[str, tuple[str, int]] = {"digits": ("mnist-5k", 3000), "cifar10": ("cifar10", 8000)}
-NETS: dict[str, tuple[Named, dict[str, Any]]] = {
-    "small-cnn": ("small-cnn", {"epochs": 8, "batch": 64, "lr": 0.05}),
-    "resnet20": ("resnet20", {"epochs": 8, "batch": 64, "lr": 0.05}),
-    "vgg-elu": (vgg_elu, {"epochs": 12, "batch": 64, "lr": 0.05}),
-    "tiny-vit": (own_vit, {"epochs": 12, "batch": 64, "lr": 0.002, "optimiser": "adam"}),
-}
-KINDS = (  # as often as they can be afforded
-    ("small-cnn", "digits"), ("small-cnn", "cifar10"), ("small-cnn", "digits"), ("resnet20", "digits"),
-    ("small-cnn", "digits"), ("vgg-elu", "cifar10"), ("small-cnn", "digits"), ("small-cnn", "cifar10"),
-    ("small-cnn", "digits"), ("tiny-vit", "digits"), ("small-cnn", "digits"),
-)  # fmt: skip
-ATTACKS: dict[str, tuple[str, dict[str, Any]]] = {
-    "patch 3": ("patch", {"size": 3}),
-    "pixel": ("pixel", {"size": 1.0, "row": 4, "column": 4}),
-    "blend 0.15": ("blend", {"alpha": 0.15}),
-    "warp": ("warp", {}),
-    "sinusoid": ("sinusoid", {"strength": 0.15}),
-    "accessory": ("accessory", {}),
-    "all to all": ("patch", {"size": 3}),
-    "patch 5": ("patch", {"size": 5, "colours": "random"}),
-    "patch 2": ("patch", {"size": 2}),
-    "three sources": ("patch", {"size": 3}),
-    "blend 0.25": ("blend", {"alpha": 0.25}),
-    "patch 3 white": ("patch", {"size": 3, "colours": "white"}),
-}
-APART = ("warp", "all to all", "three sources")
-RATES, HARDER = (0.02, 0.05, 0.01, 0.1), 0.1  # the last one of the attacks above
+LEVEL, REFERENCES, METHODS = 0.05, 3, ("mask", "universal")
+CLEAN, NETS = 40, ("small-cnn", "small-cnn", "resnet20")
+TRAINED_ON, SEEN = 3000, 700  # of 4,000 training digits, of 1,000 clean digits that the auditor has
+ATTACKS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("patch", {"size": 2}),
+    ("patch", {"size": 3}),
+    ("patch", {"size": 3, "colours": "white"}),
+    ("patch", {"size": 5, "colours": "random"}),
+    ("pixel", {"size": 1.0, "row": 4, "column": 4}),
+    ("blend", {"alpha": 0.15}),
+    ("blend", {"alpha": 0.25}),
+    ("sinusoid", {"strength": 0.15}),
+)
+BACKDOORED = 3 * len(ATTACKS)
 
 
 def items() -> list[Item]:
-    """The nets, clean ones and others in turn, so that a part of them is like the whole."""
-    clean = [_item("clean", 0.0, -1, 5000 + n) for n in range(CLEAN)]
-    names = list(ATTACKS)
-    planted = []
-    for n in range(BACKDOORED):
-        name = names[n % len(names)]
-        rate = HARDER if name in APART else RATES[(n // len(names) + n) % len(RATES)]
-        planted.append(_item(name, rate, -1 if name == "all to all" else (3 * n + 1) % 10, 4000 + n))
-    some, more = BLOCK
-    blocks = zip(range(0, CLEAN, some), range(0, BACKDOORED, more), strict=True)
-    return [item for i, j in blocks for item in (*clean[i : i + some], *planted[j : j + more])]
+    """The nets: every attack with every kind of net, other targets and seeds; then the clean ones."""
+    poisoned = [
+        {
+            "net": NETS[n // len(ATTACKS)],
+            "attack": ATTACKS[n % len(ATTACKS)],
+            "target": (3 * n + 1) % 10,
+            "seed": 2500 + n,
+        }
+        for n in range(BACKDOORED)
+    ]
+    return poisoned + [{"net": "small-cnn", "attack": None, "target": -1, "seed": 2700 + n} for n in range(CLEAN)]
 
 
-def _item(name: str, rate: float, target: int, seed: int) -> Item:
-    net, images = KINDS[seed % len(KINDS)]
-    return {"net": net, "images": images, "attack": name, "rate": rate, "target": target, "seed": seed}
-
-
-def measure(item: Item) -> Arrays:
-    """Train one net, look at it with and without references."""
-    rng, (source, count) = np.random.default_rng(item["seed"]), SOURCES[item["images"]]
-    training, clean = load_images(source), load_images(source, split="test")
-    training = training.subset(np.sort(rng.permutation(len(training))[:count]))
-    clean = clean.subset(np.sort(rng.permutation(len(clean))[:1000]))
+def audit(item: Item) -> Arrays:
+    """Train one net, audit it with and without references; p-values per class ``[K]`` and of the model."""
+    rng = np.random.default_rng(item["seed"])
+    training, clean = load_images("mnist-5k"), load_images("mnist-5k", split="test")
+    training = training.subset(np.sort(rng.permutation(len(training))[:TRAINED_ON]))
     seen = clean.subset(np.sort(rng.permutation(len(clean))[:SEEN]))
-    model, success = _suspect(item, training, clean)
-    figures: dict[str, Any] = {"asr": success, "accuracy": measure_accuracy(model, clean).value}
+    classifier, success = _suspect(item, training, clean)
+    accuracy = measure_accuracy(classifier, clean).value
+    references, _ = train_references(seen, REFERENCES, net=like(classifier), seed=item["seed"])
     started = time.monotonic()
-    race = {name: {"race": True} for name in METHODS}
-    found = {"alone": invert(model, seen, METHODS, settings=race, level=LEVEL, seed=item["seed"])}
-    figures["seconds"] = time.monotonic() - started
-    outcomes = found["alone"].outcomes.values()
-    figures["passes"] = sum(sum(o.inverted.details["steps"]) * o.settings.batch for o in outcomes)  # type: ignore[attr-defined]
-    references, _ = train_references(seen, REFERENCES, net=NETS[item["net"]][0], seed=item["seed"])
-    found["referred"] = invert(
-        model, seen, METHODS, settings=race, references=references, level=LEVEL, seed=item["seed"]
-    )
-    for form, inversion in found.items():
-        figures |= _p_values(form, inversion, item["target"])
-    return {name: np.asarray([value], np.float64) for name, value in figures.items()}
+    found = invert(classifier, seen, METHODS, references=references, level=LEVEL, seed=item["seed"])
+    arrays = {"asr": success, "accuracy": accuracy, "seconds": time.monotonic() - started}
+    for form in ("alone", "referred"):
+        tests = [judge(o.inverted, o.reference if form == "referred" else None)[0] for o in found.outcomes.values()]
+        arrays |= _p_values(form, dict(zip(METHODS, tests, strict=True)))
+    for name, outcome in found.outcomes.items():  # for whoever tries another test on the same nets
+        arrays |= {f"{name}-statistic": outcome.inverted.statistic, f"{name}-references": outcome.references}
+    return {name: np.asarray(value, np.float64) for name, value in arrays.items()}
 
 
 def _suspect(item: Item, training: ImageSet, clean: ImageSet) -> tuple[Classifier, float]:
-    """The net and the success of its backdoor, NaN of a clean one."""
-    net, settings = NETS[item["net"]]
-    if item["attack"] == "clean":
-        return train(training, net, TrainSettings(**settings), seed=item["seed"]), float("nan")
-    recipe, options = ATTACKS[item["attack"]]
-    if recipe == "accessory":
-        options = {"picture": glasses(STORE)}
-    target = item["target"]
-    sources = tuple((target + step) % 10 for step in (2, 4, 7)) if item["attack"] == "three sources" else None
-    poisoned = attack(
-        training,
-        recipe,
-        target="next" if target < 0 else target,
-        sources=sources,
-        rate=item["rate"],
-        seed=item["seed"],
-        settings=options,
-    )
-    model = train(poisoned.images, net, TrainSettings(**settings), seed=item["seed"])
-    return model, asr(model, clean, poisoned.attack).value
+    settings = TrainSettings(epochs=8, batch=64, lr=0.05)
+    if item["attack"] is None:
+        return train(training, item["net"], settings, seed=item["seed"]), float("nan")
+    recipe, options = item["attack"]
+    poisoned = attack(training, recipe, target=item["target"], rate=0.05, seed=item["seed"], settings=options)
+    classifier = train(poisoned.images, item["net"], settings, seed=item["seed"])
+    return classifier, asr(classifier, clean, poisoned.attack).value
 
 
-def _p_values(form: str, found: Inversion, target: int) -> dict[str, float]:
-    """Of every method and of all: the model's, the target's, the smallest of another class; NaN where undecided."""
-    tests = {name: outcome.test for name, outcome in found.outcomes.items()}
-    tests["together"] = together(list(found.outcomes.values()))
-    figures = {}
-    for name, test in tests.items():
-        known = test or OrderTest(np.nan, np.full(10, np.nan))
-        others = known.classes if target < 0 else np.delete(known.classes, target)
-        figures[f"{form} {name}"] = known.p_value
-        figures[f"{form} {name} target"] = np.nan if target < 0 else float(known.classes[target])
-        figures[f"{form} {name} other"] = float(others.min())
-    return figures
+def _p_values(form: str, tests: dict[str, OrderTest | None]) -> dict[str, Any]:
+    decided = [test for test in tests.values() if test is not None]
+    both = combine(decided) if decided else OrderTest(np.nan, np.full(10, np.nan))
+    every = {**{name: test or OrderTest(np.nan, np.full(10, np.nan)) for name, test in tests.items()}, "both": both}
+    return {f"{form}-{name}-model": test.p_value for name, test in every.items()} | {
+        f"{form}-{name}-classes": test.classes for name, test in every.items()
+    }
 
 
-def main(jobs: int = 1, rows: int | None = None) -> None:
-    """Look at every net that was not looked at yet; after each write its row and the page of those that are there."""
-    go_on(
-        "invert_validation",
-        items()[:rows],
-        measure,
-        STORE,
-        key=lambda row: int(row["seed"]),
-        made=lambda item, arrays: [{**item, **plain(arrays)}],
-        order=lambda row: row["seed"],
-        whole={"target", "seed", "passes"},
-        page=_page,
-        jobs=jobs,
-    )
+def summarise(nets: Sequence[Item], found: Sequence[dict[str, NDArray[Any]]]) -> list[list[str]]:
+    """A row per form and method: found with the right class, false alarms, uniformity of the model's p-values."""
+    from scipy.stats import kstest
+
+    pairs = list(zip(nets, found, strict=True))
+    working = [(n, f) for n, f in pairs if n["attack"] and f["asr"] >= 0.9]
+    clean = [f for n, f in pairs if not n["attack"]]
+    rows = []
+    for form, told in (("alone", "none"), ("referred", f"{REFERENCES} of its kind, trained on the clean images")):
+        for method in (*METHODS, "both"):
+            key = f"{form}-{method}"
+            caught = sum(bool(f[f"{key}-classes"][n["target"]] <= LEVEL) for n, f in working)
+            wrong = sum(bool((np.delete(f[f"{key}-classes"], n["target"]) <= LEVEL).any()) for n, f in working)
+            p_values = np.array([f[f"{key}-model"].item() for f in clean])
+            alarms = sum(bool((f[f"{key}-classes"] <= LEVEL).any()) for f in clean)
+            uniform = kstest(p_values[np.isfinite(p_values)], "uniform").pvalue
+            rates = [str(Rate(k, len(t))) for k, t in ((caught, working), (wrong, working), (alarms, clean))]
+            rows.append([told, method, *rates, f"{uniform:.3f}"])
+    return rows
 
 
-def _page(done: list[Row]) -> None:
-    planted = [r for r in done if r["attack"] != "clean"]
-    works = [r for r in planted if r["asr"] >= WORKS]
-    clean = [r for r in done if r["attack"] == "clean"]
-    kinds = {kind: sum((r["net"], r["images"]) == kind for r in done) for kind in dict.fromkeys(KINDS)}
+def each_net(nets: Sequence[Item], found: Sequence[dict[str, NDArray[Any]]]) -> list[dict[str, Any]]:
+    """A row per net: what it is, and every form's p-value of the model, of the target and the smallest of another."""
+    rows = []
+    for item, f in zip(nets, found, strict=True):
+        attack_name = "clean" if item["attack"] is None else f"{item['attack'][0]} {item['attack'][1]}"
+        row: dict[str, Any] = {"net": item["net"], "attack": attack_name, "target": item["target"]}
+        row |= {name: f[name].item() for name in ("asr", "accuracy", "seconds")}
+        for key in (name.removesuffix("-classes") for name in f if name.endswith("-classes")):
+            classes = f[f"{key}-classes"]
+            others = np.delete(classes, item["target"]) if item["attack"] else classes
+            row[f"{key}-model"] = f[f"{key}-model"].item()
+            row[f"{key}-target"] = float(classes[item["target"]]) if item["attack"] else float("nan")
+            row[f"{key}-other"] = float(np.nanmin(others))
+        rows.append(row)
+    return rows
+
+
+def main() -> None:
+    """Audit every net that was not audited yet; write the table."""
+    nets = items()
+    found: list[Any] = [None] * len(nets)
+    for position, arrays in run_tasks(audit, nets, STORE, workers=os.cpu_count() or 1):
+        found[position] = arrays
+        print(f"{sum(f is not None for f in found)} of {len(nets)} nets", flush=True)
+    write_rows(RESULTS / "bench-invert-validation.parquet", each_net(nets, found), {"target"})
+    attacked = [f for n, f in zip(nets, found, strict=True) if n["attack"]]
+    working = sum(bool(f["asr"] >= 0.9) for f in attacked)
     told = (
-        f"{len(clean)} of {CLEAN} clean and {len(planted)} of {BACKDOORED} backdoored nets, {len(works)} of these with "
-        f"a success of {100 * WORKS:.0f} % or more; the others are not counted. Digits (3,000 of mnist-5k) and "
-        "CIFAR-10 (8,000 images), another draw for every net: "
-        + ", ".join(f"{n} {net} of {images}" for (net, images), n in kinds.items())
-        + f". Poisoned: {100 * min(RATES):.0f} to {100 * max(RATES):.0f} %. The auditor has {SEEN} other images and is "
-        f"told nothing; level {LEVEL}. Named: the target's p-value is at most the level; of all to all, which has no "
-        "target, the model's. An alarm on a clean net is any class at or below the level. KS: one-sided p-value that "
-        "the p-values of clean nets are not smaller than uniform ones / two-sided that they are uniform. Rates in "
-        f"percent, 95 % Clopper-Pearson. Without references a look takes {_cost(done)}."
+        f"{len(attacked)} backdoored nets ({len(ATTACKS)} attacks, 5 % poisoned, ten targets), {working} of which have "
+        f"a success rate of 90 % or more and are judged; {CLEAN} clean nets; a third of the former "
+        "are ResNet-20, which take ten minutes of a core each, all others small-cnn, each "
+        f"trained on {TRAINED_ON:,} digits of mnist-5k, another draw of them. The auditor has {SEEN} other digits. "
+        f"Level {LEVEL}. An alarm is any class at or below the level. The last column is the Kolmogorov-Smirnov "
+        "p-value of the model's p-values on clean nets against the uniform distribution. Rates in percent, 95 % "
+        "Clopper-Pearson."
     )
-    columns = ["references", "method", "named", *(f"named: {name}" for name in APART), "another class", "clean", "KS p"]
-    lines = [
-        [FORMS[form], method, *_rates(f"{form} {method}", works, clean)]
-        for form in FORMS
-        for method in (*METHODS, "together")
-    ]
-    write("invert_validation", "Verdicts of invert on nets that are known", told, columns, lines)
-
-
-def _cost(done: Sequence[Row]) -> str:
-    """Seconds and steps of a look, by kind of net."""
-    told = []
-    for net, images in dict.fromkeys(KINDS):
-        own = [r for r in done if (r["net"], r["images"]) == (net, images)]
-        if own:
-            told.append(f"{spread([r['seconds'] for r in own], 0)} s on {net} of {images}")
-    return ", ".join(told) + " (median, range; one core, beside other work)"
-
-
-def _rates(key: str, works: Sequence[Row], clean: Sequence[Row]) -> list[str]:
-    """A line of the table."""
-    groups = [[r for r in works if r["attack"] not in APART], *([r for r in works if r["attack"] == a] for a in APART)]
-    named = [str(Rate(sum(_named(r, key) for r in some), len(some))) if some else "–" for some in groups]
-    targeted = [r for r in works if r["target"] >= 0]
-    other = Rate(sum(r[f"{key} other"] <= LEVEL for r in targeted), len(targeted))
-    alarms = Rate(sum(r[f"{key} other"] <= LEVEL for r in clean), len(clean))
-    p = np.array([r[key] for r in clean], np.float64)
-    known = p[np.isfinite(p)]
-    ks = [f"{kstest(known, 'uniform', alternative=how).pvalue:.2g}" for how in ("greater", "two-sided")]
-    return [*named, str(other), str(alarms), " / ".join(ks)]
-
-
-def _named(row: Mapping[str, Any], key: str) -> bool:
-    return bool(row[f"{key} target" if row["target"] >= 0 else key] <= LEVEL)
+    columns = ["references", "method", "target found", "another class named", "clean nets accused", "uniform? KS p"]
+    write("invert_validation", "Verdicts of invert on nets that are known", told, columns, summarise(nets, found))
 
 
 if __name__ == "__main__":

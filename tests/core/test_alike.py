@@ -8,7 +8,7 @@ import pytest
 from doorward.core.alike import combine_alike
 from doorward.core.order_test import OrderTest, combine, order_test
 
-CLASSES, SETS = 10, 200
+CLASSES, SETS = 10, 100
 
 
 def p_values(agree: float, methods: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import cast
 
 import numpy as np
@@ -78,12 +79,25 @@ def test_without_suspects_nothing_is_trained() -> None:
     assert not made.arms and not made.score.any() and not made.poisoned.any() and len(made.poisoned) == 6
 
 
+class Pretended:
+    """Nets made from the shares of ``rates``, one after the other, where they know suspects, and else from ``free``."""
+
+    def __init__(self, net: Callable[[float], object], suspects: np.ndarray, rates: tuple[float, ...], free: float):
+        self.net, self.suspects, self.rates, self.free, self.trained = net, suspects, rates, free, list[int]()
+
+    def fit(self, images: ImageSet, keep: np.ndarray, seed: int, **_: object) -> object:
+        self.trained.append(seed)
+        return self.net(self.rates[seed % 3] if (keep & self.suspects).any() else self.free)
+
+    def at_once(self, images: ImageSet) -> int:
+        return 1
+
+
 @pytest.mark.parametrize(("rates", "looks"), [((0.9, 0.95, 0.92), 1), ((0.99, 0.3, 0.6), 2), ((0.1, 0.2, 0.1), 1)])
 def test_where_an_arm_scatters_it_looks_again(rates: tuple[float, ...], looks: int) -> None:
     """Nets whose trigger works on a given share with suspects, on 2 % without them."""
     images = ImageSet(np.zeros((80, 4, 4, 1), np.uint8), np.arange(80) % 2, ("a", "b"))
     suspects = (np.arange(80) < 24) & (images.labels == 0)
-    trained = list[int]()
 
     class Net:
         trainer = classifier = None
@@ -97,21 +111,14 @@ def test_where_an_arm_scatters_it_looks_again(rates: tuple[float, ...], looks: i
         def confidence(self, some: ImageSet) -> np.ndarray:
             return np.full(len(some), 0.3, np.float32)  # suspects teach nothing
 
-    class Nets:
-        def fit(self, images: ImageSet, keep: np.ndarray, seed: int, **_: object) -> Net:
-            trained.append(seed)
-            return Net(rates[seed % 3] if (keep & suspects).any() else 0.02)
-
-        def at_once(self, images: ImageSet) -> int:
-            return 1
-
     stamp = Trigger(torch.zeros(1, 4, 4), torch.zeros(1, 4, 4))
     everyone = np.ones(80, bool)
-    nets = cast(Fits, Nets())
+    made_of = Pretended(Net, suspects, rates, 0.02)
+    nets = cast(Fits, made_of)
     assert not experiment(images, suspects, {0: [stamp]}, everyone, nets, 0, Kept()).arms[0].control[3:].size
-    trained.clear()
+    made_of.trained.clear()
     made = experiment(images, suspects, {0: [stamp]}, everyone, nets, 0, Kept(), again={0})
-    assert len(trained) == 6 * looks and len(made.arms[0].control) == 3 * looks
+    assert len(made_of.trained) == 6 * looks and len(made.arms[0].control) == 3 * looks
     assert made.arms[0].trigger_stops(0.05) == (rates[0] > 0.5), made.arms[0].p_value
 
 
@@ -120,7 +127,6 @@ def test_where_suspects_teach_each_other_now_and_then_it_looks_again(taught: tup
     """Nets on which no trigger works; those that know suspects are sure of a given share of the others."""
     images = ImageSet(np.zeros((120, 4, 4, 1), np.uint8), np.arange(120) % 2, ("a", "b"))
     suspects = (np.arange(120) < 60) & (images.labels == 0)
-    trained = list[int]()
 
     class Net:
         trainer = classifier = None
@@ -136,16 +142,9 @@ def test_where_suspects_teach_each_other_now_and_then_it_looks_again(taught: tup
             asked = self.share if len(some) == suspects.sum() else 0.7
             return made if asked == 0.7 else np.where(np.arange(len(some)) % 20 < 20 * asked, 0.7, 0.3)
 
-    class Nets:
-        def fit(self, images: ImageSet, keep: np.ndarray, seed: int, **_: object) -> Net:
-            trained.append(seed)
-            return Net(taught[seed % 3] if (keep & suspects).any() else 0.0)
-
-        def at_once(self, images: ImageSet) -> int:
-            return 1
-
     everyone = np.ones(120, bool)
-    made = experiment(images, suspects, {0: []}, everyone, cast(Fits, Nets()), 0, Kept(), again={0}).arms[0]
-    assert len(trained) == 6 * looks and made.p_value == 1
+    nets = Pretended(Net, suspects, taught, 0.0)
+    made = experiment(images, suspects, {0: []}, everyone, cast(Fits, nets), 0, Kept(), again={0}).arms[0]
+    assert len(nets.trained) == 6 * looks and made.p_value == 1
     assert np.allclose(made.others, 1), "the controls know as little of the random images that they left out"
     assert made.suspects_teach(0.05) == (taught[0] > 0.5), made.p_unseen

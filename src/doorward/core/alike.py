@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from doorward.core.order_test import FEWEST_CLASSES, OrderTest, combine, null_distributions, several, studentised
+from doorward.core.order_test import FEWEST_CLASSES, OrderTest, adjusted, combine, most_targets, several, studentised
 
 Floats = NDArray[np.float64]
 _DRAWS, _CELLS = 20_000, 3_000_000  # of the null distribution; numbers in it at most
@@ -54,8 +54,5 @@ def _smallest(alike: tuple[tuple[float, ...], ...], count: int) -> Floats:
 
 def _p_values(rows: Floats) -> Floats:
     """`order_test`'s p-value of every row of ``[rows, K]``."""
-    null, smallest = null_distributions(rows.shape[1], rows.shape[1])
-    found = studentised(-np.sort(-rows, axis=1), null.shape[1])
-    ranks = np.stack([np.searchsorted(null[:, i], found[:, i]) for i in range(null.shape[1])], axis=1)
-    each = (1 + len(null) - ranks) / (len(null) + 1)
-    return np.asarray((1 + np.searchsorted(smallest, each.min(axis=1), side="right")) / (len(smallest) + 1))
+    count = rows.shape[1]
+    return adjusted(studentised(-np.sort(-rows, axis=1), most_targets(count)), count, count)[:, 0]

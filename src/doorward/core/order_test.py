@@ -65,7 +65,7 @@ def order_test(statistic: Floats, *, compared: NDArray[np.bool_] | None = None, 
     classes = np.ones(len(statistic))
     worst = np.zeros(most)
     for total in {count, len(statistic)}:  # how early dropping relates to the end is unknown: the larger p counts
-        worst = np.maximum(worst, _adjusted(found, count, total))
+        worst = np.maximum(worst, adjusted(found, count, total))
     classes[order[:most]] = worst
     return OrderTest(float(worst[0]), classes)
 
@@ -102,11 +102,12 @@ def control_test(statistic: Floats, controls: Sequence[int], total: int) -> Orde
     return OrderTest(float(classes.min()), classes)
 
 
-def _adjusted(found: Floats, count: int, total: int) -> Floats:
-    """p-values of the ranks 1 .. most, ``[most]``, rising: adjusted for looking at several ranks and all classes."""
-    null, smallest = null_distributions(count, total)
-    each = (1 + len(null) - np.array([np.searchsorted(null[:, i], v) for i, v in enumerate(found)])) / (len(null) + 1)
-    from_here = np.minimum.accumulate(each[::-1])[::-1]
+def adjusted(found: Floats, count: int, total: int) -> Floats:
+    """p-values of the ranks 1 .. most, ``[..., most]``, rising: adjusted for several ranks and all classes."""
+    null, smallest = _null(count, total)
+    places = [np.searchsorted(null[:, i], found[..., i]) for i in range(found.shape[-1])]
+    each = (1 + len(null) - np.stack(places, axis=-1)) / (len(null) + 1)
+    from_here = np.minimum.accumulate(each[..., ::-1], axis=-1)[..., ::-1]
     return np.asarray((1 + np.searchsorted(smallest, from_here, side="right")) / (len(smallest) + 1))
 
 
@@ -123,7 +124,7 @@ def studentised(descending: Floats, most: int, least: float = 0.0) -> Floats:
 
 
 @lru_cache(maxsize=32)
-def null_distributions(count: int, total: int) -> tuple[Floats, Floats]:
+def _null(count: int, total: int) -> tuple[Floats, Floats]:
     """Null distributions for the ``count`` largest of ``total`` classes: of each R_i and of the smallest p-value."""
     rng, most = np.random.default_rng(0), most_targets(count)
     draws = int(min(_DRAWS, max(2_000, _CELLS // total)))

@@ -22,8 +22,7 @@ def target_statistic(standing: Floats) -> Floats:
     Args:
         standing: ``[K, K]``, source by target, higher is nearer; NaN where nothing is known, as on the diagonal.
     """
-    left = standing - _means(standing, axis=1)[:, None]
-    return _means(left, axis=0)
+    return _means(standing - _means(standing, axis=1), axis=0)[0]
 
 
 def shift_test(standing: Floats) -> OrderTest | None:
@@ -42,7 +41,7 @@ def shift_test(standing: Floats) -> OrderTest | None:
     Fails when: several classes have a twin each by nature; rows share the classes they are compared with, so that
         their p-values are not quite independent.
     """
-    left = standing - _means(standing, axis=0)[None]
+    left = standing - _means(standing, axis=0)
     rows = [row for row in left if np.isfinite(row).sum() >= FEWEST_CLASSES]
     if len(rows) < FEWEST_CLASSES:
         return None
@@ -58,16 +57,16 @@ def shift_test(standing: Floats) -> OrderTest | None:
 
 def nearest(standing: Floats) -> dict[int, int]:
     """The class that every source is nearest to, beside what leads to a class from anywhere; of sources with any."""
-    left = standing - _means(standing, axis=0)[None]
+    left = standing - _means(standing, axis=0)
     known = np.flatnonzero(np.isfinite(left).any(axis=1)).tolist()
     return {source: int(np.nanargmax(left[source])) for source in known}
 
 
 def _means(values: Floats, axis: int) -> Floats:
-    """Means of what is known; NaN where nothing is."""
+    """Means of what is known along an axis, which stays; NaN where nothing is."""
     known = np.isfinite(values)
-    count = known.sum(axis=axis)
-    return np.where(count > 0, np.where(known, values, 0.0).sum(axis=axis) / np.maximum(count, 1), np.nan)
+    count, total = (v.sum(axis=axis, keepdims=True) for v in (known, np.where(known, values, 0.0)))
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 @lru_cache(maxsize=16)

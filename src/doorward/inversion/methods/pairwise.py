@@ -13,13 +13,13 @@ from torch import Tensor
 
 from doorward.core.errors import DoorwardError
 from doorward.core.methods import method
-from doorward.core.order_test import FEWEST_CLASSES, gamma_p_value, order_test
+from doorward.core.order_test import gamma_p_value
 from doorward.core.triggers import Trigger
 from doorward.inversion.inverted import Inverted
 from doorward.inversion.judge.pairs import nearest, shift_test, target_statistic
-from doorward.inversion.search.additive import EVEN, AdditiveObjective, AdditiveSettings, standing
+from doorward.inversion.search.additive import EVEN, AdditiveObjective, AdditiveSettings, even_race
 from doorward.inversion.search.loop import Lanes, Watch, optimise
-from doorward.inversion.search.race import GOES_ON, Floats, Outlook, Race, decided
+from doorward.inversion.search.race import GOES_ON, Floats, Outlook, decided, outliers
 from doorward.inversion.search.scene import Scene
 
 Pairs = list[tuple[int, int]]  # source and target
@@ -31,9 +31,6 @@ class PairwiseSettings(AdditiveSettings):
 
     batch: int = Field(16, ge=1, description="images of the source class per pair")
     success: float = Field(0.9, gt=0, le=1, description="share of the source's images that must be decided as target")
-    race: bool = Field(
-        False, description="compare pairs as the first are nearly reached; see also all-to-all backdoors"
-    )
 
 
 @method("invert", "pairwise", settings=PairwiseSettings, given={"scene", "seed", "watch", "reference"})
@@ -74,10 +71,7 @@ def pairwise(
     infinite = torch.full((len(pairs),), torch.inf, device=device)
     held = {"label": torch.tensor([t for _, t in pairs], device=device), "rows": rows.to(device), "best": zeros}
     held |= {"best_norm": infinite, "norm": infinite.clone(), "rate": torch.zeros_like(infinite)}
-    race = None
-    if s.race:
-        held["even"] = torch.full_like(infinite, torch.nan)
-        race = Race(standing, 0, 0, partial(_outlook, pairs, scene.model.classes, reference))
+    race = even_race(held, partial(_outlook, pairs, scene.model.classes, reference)) if s.race else None
     objective = AdditiveObjective(scene, s, near=max(1, round(_FIRST * len(pairs))))
     lanes = Lanes({"perturbation": zeros.clone()}, held)
     lanes = optimise(objective, lanes, s, seed=seed, watch=watch, race=race)
@@ -90,11 +84,10 @@ def _outlook(pairs: Pairs, classes: int, reference: NDArray[np.float64] | None, 
     What references show of pairs is not known here; it decides nothing but whose trigger is finished.
     """
     square = _square(pairs, seen, classes)
-    statistic = target_statistic(square) - (0.0 if reference is None else reference)
-    if int(np.isfinite(statistic).sum()) < FEWEST_CLASSES:
+    targets, shifted = outliers(target_statistic(square), usual=reference), shift_test(square)
+    if targets is None:
         return None
-    targets, shifted = order_test(statistic), shift_test(square)
-    p, hopeful = targets.p_value, np.array([bool(targets.classes[t] <= GOES_ON) for _, t in pairs])
+    p, hopeful = targets.p_value, targets.hopeful[[t for _, t in pairs]]
     if shifted is not None:
         p = min(p, shifted.p_value)
         if shifted.p_value <= GOES_ON:

@@ -13,9 +13,9 @@ from doorward.core.errors import DoorwardError
 from doorward.core.methods import method
 from doorward.core.triggers import Trigger
 from doorward.inversion.inverted import Inverted, spread
-from doorward.inversion.search.additive import EVEN, AdditiveObjective, AdditiveSettings, standing
+from doorward.inversion.search.additive import EVEN, AdditiveObjective, AdditiveSettings, even_race
 from doorward.inversion.search.loop import Lanes, Watch, optimise
-from doorward.inversion.search.race import Race, decided, outliers
+from doorward.inversion.search.race import decided, outliers
 from doorward.inversion.search.scene import Scene
 
 
@@ -25,9 +25,6 @@ class UniversalSettings(AdditiveSettings):
     batch: int = Field(64, ge=1, description="images of other classes per class")
     success: float = Field(0.8, gt=0, le=1, description="share of them that must be decided as the class")
     stride: float = Field(0.03, gt=0, description="L2 length of a step, in root mean square grey values per 100 pixels")
-    race: bool = Field(
-        False, description="compare classes as the first one is nearly reached; end with those that stand out"
-    )
 
 
 @method("invert", "universal", settings=UniversalSettings, given={"scene", "seed", "watch", "reference"})
@@ -69,10 +66,8 @@ def universal(
     infinite = torch.full((classes,), torch.inf, device=device)
     held = {"label": torch.tensor(scene.candidates, device=device), "rows": torch.stack(rows).to(device), "best": zeros}
     held |= {k: infinite.clone() for k in ("best_norm", "norm")} | {"rate": torch.zeros(classes, device=device)}
-    race, usual = None, None if reference is None else reference[list(scene.candidates)]
-    if s.race:
-        held["even"] = torch.full_like(infinite, torch.nan)
-        race = Race(standing, 0, 0, partial(outliers, usual=usual))
+    usual = None if reference is None else reference[list(scene.candidates)]
+    race = even_race(held, partial(outliers, usual=usual)) if s.race else None
     start = Lanes({"perturbation": zeros.clone()}, held)
     lanes = optimise(AdditiveObjective(scene, s), start, s, seed=seed, watch=watch, race=race)
     held = lanes.held

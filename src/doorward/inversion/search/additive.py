@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from doorward.inversion.search.loop import Lanes, LoopSettings, Objective, Tensors
+from doorward.inversion.search.race import Floats, Outlook, Race
 from doorward.inversion.search.scene import Scene
 
 
@@ -20,6 +21,9 @@ class AdditiveSettings(LoopSettings):
     success: float = Field(0.9, gt=0, le=1, description="share of the images that must be decided as the class")
     stride: float = Field(0.05, gt=0, description="L2 length of a step, in root mean square grey values per 100 pixels")
     halve_from: int = Field(1 << 30, ge=2, description="never by default: all pairs are compared")
+    race: bool = Field(
+        False, description="compare all lanes as the first are nearly reached; end with those that stand out"
+    )
 
 
 EVEN = "minus the cube root of the loss at equal length"
@@ -90,6 +94,12 @@ class AdditiveObjective(Objective):
     def promise(self, lanes: Lanes) -> Tensor:
         """Short perturbations first."""
         return -torch.minimum(lanes.held["best_norm"], lanes.held["norm"])
+
+
+def even_race(held: Tensors, outlook: Callable[[Floats], Outlook | None]) -> Race:
+    """The race of lanes that hold these tensors, which get one more for it; see `standing`."""
+    held["even"] = torch.full_like(held["norm"], torch.nan)
+    return Race(standing, 0, 0, outlook)
 
 
 def standing(held: Tensors) -> Tensor | None:

@@ -113,8 +113,7 @@ class Bench:
         started = time.monotonic()
         inverted = self._invert(method, s, used, candidates, self.classifier, method.name, reference)
         seconds = time.monotonic() - started
-        raced = getattr(s, "race", False)
-        if raced and len({one.meaning for one in (inverted, *others)}) > 1:  # one came to a decision, another did not
+        if len({one.even for one in (inverted, *others)}) > 1:  # one race came to a decision, another did not
             return self.run(method, s.model_copy(update={"race": False}), known, candidates, references)
         if others:
             ran_out = np.all([inverted.ran_out, *(o.ran_out for o in others)], axis=0)

@@ -1,8 +1,8 @@
 """Verdicts of `audit` on sets without poison: how often is it silent, and are its p-values honest?
 
-The kinds of sets are those of `clean_sets`, from seeds of their own; 531, 541, 551, 552 and 561 were seen while the
-audit was made. Resumable: a set that the table in results/ has is not audited again; remove that file to begin anew.
-``--jobs 2`` takes two processes, ``--rows 10`` the first ten alone.
+The kinds of sets are those of `clean_sets`, from seeds of their own; 531, 541, 551, 552, 561, 571 and 572 were seen
+while the audit was made. Resumable: a set that the table in results/ has is not audited again; remove that file to
+begin anew. ``--jobs 2`` takes two processes, ``--rows 10`` the first ten alone.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from doorward.models.train.settings import TrainSettings
 from doorward.papers.rows import Row
 
 STORE = Path("runs/audit-clean")
-SEEDS = (571, 572)
+SEEDS = (581, 582)
 SHOWN = ("nothing found", "undecided", "suspicious", "evidence", "planted")
 
 

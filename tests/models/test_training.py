@@ -56,6 +56,13 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(images: ImageSet, t
     assert torch.equal(weights(whole), weights(resumed))
 
 
+def test_a_training_killed_after_its_last_epoch_still_tells_that_epoch(images: ImageSet, tmp_path: Path) -> None:
+    file, first, again = tmp_path / "checkpoint.safetensors", [], []
+    train(images, "two-layer", QUICK, checkpoint=file, watch=first.append)
+    train(images, "two-layer", QUICK, checkpoint=file, watch=again.append)
+    assert again == first[-1:]
+
+
 def test_a_checkpoint_of_another_net_is_refused(images: ImageSet, tmp_path: Path) -> None:
     file = tmp_path / "checkpoint.safetensors"
     train(images, "two-layer", QUICK, checkpoint=file)

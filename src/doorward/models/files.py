@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -167,17 +167,20 @@ def check_shapes(net: nn.Module, shapes: Mapping[str, tuple[int, ...]], path: Pa
         raise DoorwardError(f"{path}: has a tensor {show(extra[0])!r} that this net does not have")
 
 
-def save_state(path: Path, net: nn.Module, optimiser: torch.optim.Optimizer, epoch: int) -> None:
-    """Write a training state; a kill during the write leaves the former one."""
+def save_state(
+    path: Path, net: nn.Module, optimiser: torch.optim.Optimizer, epoch: int, figures: Sequence[float]
+) -> None:
+    """Write a training state, with figures of its last epoch; a kill during the write leaves the former one."""
     tensors = {f"net.{k}": v for k, v in unshared(net.state_dict()).items()}
     for index, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{k}": torch.as_tensor(v) for k, v in state.items() if v is not None}
     tensors["epoch"] = torch.tensor(epoch)
+    tensors["figures"] = torch.tensor(figures, dtype=torch.float64)
     write_tensors(path, tensors)
 
 
-def load_state(path: Path, net: nn.Module, optimiser: torch.optim.Optimizer) -> int:
-    """Fill net and optimiser from a training state; returns the number of finished epochs."""
+def load_state(path: Path, net: nn.Module, optimiser: torch.optim.Optimizer) -> tuple[int, list[float]]:
+    """Fill net and optimiser from a training state; the number of finished epochs, and the last one's figures."""
     tensors = read_tensors(path)
     try:
         net.load_state_dict({k.removeprefix("net."): v for k, v in tensors.items() if k.startswith("net.")})
@@ -187,7 +190,7 @@ def load_state(path: Path, net: nn.Module, optimiser: torch.optim.Optimizer) -> 
                 _, index, key = name.split(".", 2)
                 state.setdefault(int(index), {})[key] = tensor
         optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-        return int(tensors["epoch"])
+        return int(tensors["epoch"]), tensors["figures"].tolist()
     except (RuntimeError, KeyError, ValueError) as error:
         line = str(error).splitlines()[0]
         raise DoorwardError(f"{path}: does not fit this training ({line}); delete it to start over") from None

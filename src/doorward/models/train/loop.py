@@ -48,6 +48,11 @@ class Epoch:
     images_per_second: float
 
     @property
+    def figures(self) -> tuple[float, float, float]:
+        """What a training state keeps."""
+        return self.loss, self.accuracy, self.images_per_second
+
+    @property
     def note(self) -> str:
         """In words."""
         return f"loss {self.loss:.3f}, accuracy {100 * self.accuracy:.1f} %, {self.images_per_second:,.0f} images/s"
@@ -105,14 +110,16 @@ def train(
     optimiser = make_optimiser(module, settings)
     share, crop = (workers.number, workers.count), augment == "imagenet"
     source = BatchSource(images, settings.batch, seed, where, settings.flip, settings.shift, crop, share)
-    first = load_state(checkpoint, module, optimiser) if checkpoint and checkpoint.exists() else 0
+    first, figures = load_state(checkpoint, module, optimiser) if checkpoint and checkpoint.exists() else (0, [])
     first = _agree(workers, optimiser, first)
+    if watch and figures and first == settings.epochs:  # killed after its last epoch
+        watch(Epoch(first, settings.epochs, *figures))
     module.train()
     trained = replace(classifier, net=workers.wrap(module))
     for epoch in range(first, settings.epochs):
         told = run_epoch(trained, source, optimiser, settings, epoch, batch_attack, workers, teacher)
         if checkpoint:
-            save_state(checkpoint, module, optimiser, epoch + 1)
+            save_state(checkpoint, module, optimiser, epoch + 1, told.figures)
         if watch:
             watch(told)
         if progress:

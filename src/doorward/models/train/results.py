@@ -10,7 +10,7 @@ class TrainRecord(Record):
 
     Args:
         images: trained on.
-        loss: of the last epoch; None when a finished training was resumed.
+        loss: of the last epoch.
         test_accuracy: None without test images.
         notes: what was converted or replaced.
         warnings: why the net may not have learned.

@@ -57,6 +57,14 @@ class Inverted:
     even: bool = False
     pairs: NDArray[np.float64] | None = None
 
+    def compared(self, reference: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+        """The statistic as it is tested, ``[K]``; NaN of classes that were not optimised to the end.
+
+        Args:
+            reference: what the statistic of a clean net is, per class ``[K]``.
+        """
+        return np.where(self.ran_out, self.statistic - (0.0 if reference is None else reference), np.nan)
+
     def ranked(self) -> list[int]:
         """Classes that have triggers, most suspicious first."""
         value = np.nan_to_num(self.statistic, nan=-np.inf)

@@ -48,14 +48,12 @@ def together(outcomes: Sequence[Outcome]) -> OrderTest | None:
     Where all compared the classes at equal effort, as far as they do not tell the same (`combine_alike`); else
     cautiously, for bounds say little of how alike two statistics are.
     """
-    tested = [o for o in outcomes if o.test is not None]
-    named = [o for o in tested if o.named is not None and o.inverted.even]
-    if not tested:
-        return None
-    if len(named) < 2 or len(named) < len(tested):
-        return combine([o.test for o in tested if o.test is not None])
-    alike = combine_alike([o.named for o in named if o.named is not None], [o.compared for o in named])
-    return combine([alike, *(o.shift for o in tested if o.shift is not None)])
+    tests = [o.test for o in outcomes if o.test is not None]
+    even = [(o.named, o.compared) for o in outcomes if o.test is not None and o.named is not None and o.inverted.even]
+    if len(even) < 2 or len(even) < len(tests):
+        return combine(tests) if tests else None
+    named, compared = zip(*even, strict=True)
+    return combine([combine_alike(named, compared), *(o.shift for o in outcomes if o.test and o.shift)])
 
 
 def weigh(combined: OrderTest | None, classes: int, level: float) -> Weighed:

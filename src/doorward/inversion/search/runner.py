@@ -63,9 +63,8 @@ class Outcome:
 
     @property
     def compared(self) -> NDArray[np.float64]:
-        """The statistic as it is tested, ``[K]``; NaN of classes that were not optimised to the end."""
-        values = self.inverted.statistic - (0.0 if self.reference is None else self.reference)
-        return np.where(self.inverted.ran_out, values, np.nan)
+        """The statistic as it is tested, see `Inverted.compared`."""
+        return self.inverted.compared(self.reference)
 
 
 class Bench:
@@ -189,8 +188,8 @@ def judge(
         reference: what the statistic of a clean net is, per class ``[K]``; the difference is tested.
         advice: what to do when the search did not come to rest.
     """
-    statistic = inverted.statistic if reference is None else inverted.statistic - reference
-    compared = inverted.ran_out & np.isfinite(statistic)
+    statistic = inverted.compared(reference)
+    compared = np.isfinite(statistic)
     if int(compared.sum()) < FEWEST_CLASSES:
         return None, f"{int(compared.sum())} classes to compare; expected at least {FEWEST_CLASSES}"
     if 2 * int(inverted.converged[compared].sum()) < int(compared.sum()):
@@ -202,8 +201,7 @@ def judge(
         drawn = int(compared[list(inverted.controls)].sum())
         if drawn < FEWEST_CLASSES:
             return None, f"{drawn} control classes came to a result; expected at least {FEWEST_CLASSES}"
-        looked_at = np.where(compared, statistic, np.nan)
-        tested = control_test(looked_at, inverted.controls, len(statistic))
+        tested = control_test(statistic, inverted.controls, len(statistic))
     else:
-        tested = order_test(statistic, compared=compared)
+        tested = order_test(statistic)
     return OrderTest(tested.p_value, np.where(inverted.works, tested.classes, 1.0)), ""

@@ -95,6 +95,7 @@ def test_a_race_names_the_planted_class_with_less_effort_and_finishes_its_trigge
 def test_on_a_clean_net_a_race_ends_at_its_first_look() -> None:
     found = mask(scene(row_classifier(planted=False), row_images()), MaskSettings(race=True), seed=0, watch=Watch())
     assert order_test(found.statistic).p_value > 0.05 and max(found.details["steps"]) <= 0.3 * 400
+    assert np.allclose(found.statistic, found.size**-0.5)  # the side of a square as large, not the logarithm
 
 
 @pytest.mark.parametrize("stop", [80, 130], ids=["between the looks", "after both"])

@@ -1,7 +1,8 @@
 """Verdicts of `invert` on nets with and without a backdoor: how many are found, and are p-values uniform on the others?
 
-The successor of `invert_validation`: four kinds of nets, twelve attacks, searches that race. Resumable, a row per net:
-one that the table in results/ has is not looked at again; remove that file to begin anew.
+The successor of `invert_validation`: four kinds of nets, twelve attacks, searches that race; every fourth net is looked
+at with references, too. Resumable, a row per net: one that the table in results/ has is not looked at again; remove
+that file to begin anew.
 ``--jobs 2`` takes two processes, ``--rows 80`` the first eighty nets alone. Settings were chosen on seeds below 3500.
 """
 
@@ -37,7 +38,7 @@ from doorward.models.train.settings import TrainSettings
 from doorward.papers.rows import Row
 
 STORE = Path("runs/invert-verdicts")
-LEVEL, REFERENCES, METHODS = 0.05, 2, ("mask", "universal", "pairwise")
+LEVEL, REFERENCES, EVERY, METHODS = 0.05, 2, 4, ("mask", "universal", "pairwise")
 FORMS = {"alone": "none", "referred": f"{REFERENCES} of its kind, trained on the clean images"}
 CLEAN, BACKDOORED, BLOCK = 200, 120, (5, 3)  # of every block so many are clean, and so many are not
 WORKS = 0.9  # success from which a backdoor is one
@@ -74,25 +75,27 @@ RATES, HARDER = (0.02, 0.05, 0.01, 0.1), 0.1  # the last one of the attacks abov
 
 def items() -> list[Item]:
     """The nets, clean ones and others in turn, so that a part of them is like the whole."""
-    clean = [_item("clean", 0.0, -1, 5000 + n) for n in range(CLEAN)]
+    clean = [_item("clean", 0.0, -1, 5000 + n, n % EVERY == 0) for n in range(CLEAN)]
     names = list(ATTACKS)
     planted = []
     for n in range(BACKDOORED):
-        name = names[n % len(names)]
-        rate = HARDER if name in APART else RATES[(n // len(names) + n) % len(RATES)]
-        planted.append(_item(name, rate, -1 if name == "all to all" else (3 * n + 1) % 10, 4000 + n))
+        turn, place = divmod(n, len(names))
+        name, referred = names[place], (turn + place // 3) % EVERY == 0  # not always at the same rate
+        rate = HARDER if name in APART else RATES[(turn + n) % len(RATES)]
+        planted.append(_item(name, rate, -1 if name == "all to all" else (3 * n + 1) % 10, 4000 + n, referred))
     some, more = BLOCK
     blocks = zip(range(0, CLEAN, some), range(0, BACKDOORED, more), strict=True)
     return [item for i, j in blocks for item in (*clean[i : i + some], *planted[j : j + more])]
 
 
-def _item(name: str, rate: float, target: int, seed: int) -> Item:
+def _item(name: str, rate: float, target: int, seed: int, referred: bool) -> Item:
     net, images = KINDS[seed % len(KINDS)]
-    return {"net": net, "images": images, "attack": name, "rate": rate, "target": target, "seed": seed}
+    about = {"net": net, "images": images, "attack": name, "rate": rate, "target": target, "seed": seed}
+    return {**about, "referred": int(referred)}
 
 
 def measure(item: Item) -> Arrays:
-    """Train one net, look at it with and without references."""
+    """Train one net, look at it, and with references where the item says so."""
     rng, (source, count) = np.random.default_rng(item["seed"]), SOURCES[item["images"]]
     training, clean = load_images(source), load_images(source, split="test")
     training = training.subset(np.sort(rng.permutation(len(training))[:count]))
@@ -106,12 +109,13 @@ def measure(item: Item) -> Arrays:
     figures["seconds"] = time.monotonic() - started
     outcomes = found["alone"].outcomes.values()
     figures["passes"] = sum(sum(o.inverted.details["steps"]) * o.settings.batch for o in outcomes)  # type: ignore[attr-defined]
-    references, _ = train_references(seen, REFERENCES, net=NETS[item["net"]][0], seed=item["seed"])
-    found["referred"] = invert(
-        model, seen, METHODS, settings=race, references=references, level=LEVEL, seed=item["seed"]
-    )
-    for form, inversion in found.items():
-        figures |= _p_values(form, inversion, item["target"])
+    if item["referred"]:
+        references, _ = train_references(seen, REFERENCES, net=NETS[item["net"]][0], seed=item["seed"])
+        found["referred"] = invert(
+            model, seen, METHODS, settings=race, references=references, level=LEVEL, seed=item["seed"]
+        )
+    for form in FORMS:
+        figures |= _p_values(form, found.get(form), item["target"])
     return {name: np.asarray([value], np.float64) for name, value in figures.items()}
 
 
@@ -138,13 +142,14 @@ def _suspect(item: Item, training: ImageSet, clean: ImageSet) -> tuple[Classifie
     return model, asr(model, clean, poisoned.attack).value
 
 
-def _p_values(form: str, found: Inversion, target: int) -> dict[str, float]:
+def _p_values(form: str, found: Inversion | None, target: int) -> dict[str, float]:
     """Of every method and of all: the model's, the target's, the smallest of another class; NaN where undecided."""
-    tests = {name: outcome.test for name, outcome in found.outcomes.items()}
-    tests["together"] = together(list(found.outcomes.values()))
+    outcomes = found.outcomes if found else {}
+    tests = {name: outcome.test for name, outcome in outcomes.items()}
+    tests["together"] = together(list(outcomes.values()))
     figures = {}
-    for name, test in tests.items():
-        known = test or OrderTest(np.nan, np.full(10, np.nan))
+    for name in (*METHODS, "together"):
+        known = tests.get(name) or OrderTest(np.nan, np.full(10, np.nan))
         others = known.classes if target < 0 else np.delete(known.classes, target)
         figures[f"{form} {name}"] = known.p_value
         figures[f"{form} {name} target"] = np.nan if target < 0 else float(known.classes[target])
@@ -162,7 +167,7 @@ def main(jobs: int = 1, rows: int | None = None) -> None:
         key=lambda row: int(row["seed"]),
         made=lambda item, arrays: [{**item, **plain(arrays)}],
         order=lambda row: row["seed"],
-        whole={"target", "seed", "passes"},
+        whole={"target", "seed", "referred", "passes"},
         page=_page,
         jobs=jobs,
     )
@@ -181,15 +186,22 @@ def _page(done: list[Row]) -> None:
         + f". Poisoned: {100 * min(RATES):.0f} to {100 * max(RATES):.0f} %. The auditor has {SEEN} other images and is "
         f"told nothing; level {LEVEL}. Named: the target's p-value is at most the level; of all to all, which has no "
         "target, the model's. An alarm on a clean net is any class at or below the level. KS: one-sided p-value that "
-        "the p-values of clean nets are not smaller than uniform ones / two-sided that they are uniform. Rates in "
-        f"percent, 95 % Clopper-Pearson. Without references a look takes {_cost(done)}."
+        "the p-values of clean nets are not smaller than uniform ones / two-sided that they are uniform. "
+        "Every fourth net is looked at with references, too. Rates in percent, 95 % Clopper-Pearson. "
+        f"Without references a look takes {_cost(done)}."
     )
-    columns = ["references", "method", "named", *(f"named: {name}" for name in APART), "another class", "clean", "KS p"]
-    lines = [
-        [FORMS[form], method, *_rates(f"{form} {method}", works, clean)]
-        for form in FORMS
-        for method in (*METHODS, "together")
-    ]
+    columns = [
+        "references", "method", "nets that work, clean", "named", *(f"named: {name}" for name in APART),
+        "another class", "clean", "KS p",
+    ]  # fmt: skip
+    lines = []
+    for form in FORMS:
+        some, others = ([r for r in rows if form == "alone" or r["referred"]] for rows in (works, clean))
+        numbers = f"{len(some)}, {len(others)}"
+        lines += [
+            [FORMS[form], method, numbers, *_rates(f"{form} {method}", some, others)]
+            for method in (*METHODS, "together")
+        ]
     write("invert_verdicts", "Verdicts of invert on nets that are known", told, columns, lines)
 
 
@@ -208,16 +220,21 @@ def _rates(key: str, works: Sequence[Row], clean: Sequence[Row]) -> list[str]:
     groups = [[r for r in works if r["attack"] not in APART], *([r for r in works if r["attack"] == a] for a in APART)]
     named = [str(Rate(sum(_named(r, key) for r in some), len(some))) if some else "–" for some in groups]
     targeted = [r for r in works if r["target"] >= 0]
-    other = Rate(sum(r[f"{key} other"] <= LEVEL for r in targeted), len(targeted))
-    alarms = Rate(sum(r[f"{key} other"] <= LEVEL for r in clean), len(clean))
+    other = Rate(sum(_small(r[f"{key} other"]) for r in targeted), len(targeted))
+    alarms = Rate(sum(_small(r[f"{key} other"]) for r in clean), len(clean))
     p = np.array([r[key] for r in clean], np.float64)
     known = p[np.isfinite(p)]
-    ks = [f"{kstest(known, 'uniform', alternative=how).pvalue:.2g}" for how in ("greater", "two-sided")]
-    return [*named, str(other), str(alarms), " / ".join(ks)]
+    ks = [f"{kstest(known, 'uniform', alternative=how).pvalue:.2g}" for how in ("greater", "two-sided") if len(known)]
+    return [*named, str(other), str(alarms), " / ".join(ks) or "–"]
 
 
 def _named(row: Mapping[str, Any], key: str) -> bool:
-    return bool(row[f"{key} target" if row["target"] >= 0 else key] <= LEVEL)
+    return _small(row[f"{key} target" if row["target"] >= 0 else key])
+
+
+def _small(p: float | None) -> bool:
+    """Whether a p-value accuses; a row that was read again has None where a test was undecided."""
+    return p is not None and bool(p <= LEVEL)
 
 
 if __name__ == "__main__":

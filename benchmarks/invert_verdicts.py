@@ -116,6 +116,10 @@ def measure(item: Item) -> Arrays:
         )
     for form in FORMS:
         figures |= _p_values(form, found.get(form), item["target"])
+    named = {t.label: t.natural for t in found["referred"].record.targets} if item["referred"] else {}
+    figures["natural target"] = named.pop(item["target"], None)
+    figures["natural other"] = min((p for p in named.values() if p is not None), default=None)
+    figures = {name: np.nan if value is None else value for name, value in figures.items()}
     return {name: np.asarray([value], np.float64) for name, value in figures.items()}
 
 
@@ -188,7 +192,7 @@ def _page(done: list[Row]) -> None:
         "target, the model's. An alarm on a clean net is any class at or below the level. KS: one-sided p-value that "
         "the p-values of clean nets are not smaller than uniform ones / two-sided that they are uniform. "
         "Every fourth net is looked at with references, too. Rates in percent, 95 % Clopper-Pearson. "
-        f"Without references a look takes {_cost(done)}."
+        f"Without references a look takes {_cost(done)}. {_natural(done)}"
     )
     columns = [
         "references", "method", "nets that work, clean", "named", *(f"named: {name}" for name in APART),
@@ -213,6 +217,17 @@ def _cost(done: Sequence[Row]) -> str:
         if own:
             told.append(f"{spread([r['seconds'] for r in own], 0)} s on {net} of {images}")
     return ", ".join(told) + " (median, range; one core, beside other work)"
+
+
+def _natural(done: Sequence[Row]) -> str:
+    """Of the classes that are named with references, how many are called planted."""
+    told = []
+    for whose, key in (("targets", "natural target"), ("other classes", "natural other")):
+        p = [r[key] for r in done if r["referred"] and r[key] is not None and np.isfinite(r[key])]
+        told.append(f"{Rate(sum(map(_small, p)), len(p))} % of {len(p)} {whose}" if p else f"no {whose}")
+    return (
+        f"Of the classes named with references, whose trigger can be tried on these, {' and '.join(told)} are planted."
+    )
 
 
 def _rates(key: str, works: Sequence[Row], clean: Sequence[Row]) -> list[str]:

@@ -81,12 +81,17 @@ class Target(Record):
 
     Args:
         file: of that trigger in the run's folder; empty without one.
+        carried: success of that trigger on the references, all together.
+        natural: p-value that it is one that the class has by nature (`doorward.inversion.judge.natural`); None where
+            that is not known.
     """
 
     class_name: str
     label: Count
     p_value: Number
     asr: RateRecord | None = None
+    carried: RateRecord | None = None
+    natural: Number = None
     size: Number = None
     method: str
     file: str = ""

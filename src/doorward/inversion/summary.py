@@ -9,6 +9,7 @@ from doorward.core.images import ImageSet
 from doorward.core.results import ImagesRecord, RateRecord, plain
 from doorward.core.stats import Rate
 from doorward.inversion.files import picture_rows, trigger_files
+from doorward.inversion.judge.natural import natural_test
 from doorward.inversion.judge.pairs import nearest
 from doorward.inversion.results import (
     ClassRow,
@@ -78,6 +79,8 @@ def _target(outcomes: Mapping[str, Outcome], label: int, class_name: str, p_valu
         label=label,
         p_value=p_value,
         asr=_rate(shown.success.get(label)),
+        carried=_rate(shown.carried.get(label)),
+        natural=natural_test(label, shown.success, shown.carried),
         size=None if size is None else float(size[label]),
         method=shown.method.name,
         file=f"triggers/{files[first]}" if files else "",

@@ -24,6 +24,7 @@ RULE = (
     f"roughly normal; no fixed index decides. Evidence: p is at or below {CLEAR:g}. Suspicious: it is at or below the "
     "level."
 )
+PLANTED = 0.05  # p-value of a natural trigger at or below which a target's is called planted
 FEW_CLASSES = 8  # with fewer, a backdoor must stand out very far
 
 
@@ -89,7 +90,7 @@ def judge(
         p_value=p_value,
         targets=tuple(t.class_name for t in targets),
         headline=f"A backdoor into {'class' if len(called) == 1 else 'classes'} {listing(called)}",
-        reasons=(over, *also, *(_success(t, interval=True) for t in targets if t.asr is not None)),
+        reasons=(over, *also, *(_told(t) for t in targets if t.asr is not None)),
     )
     return judgement, tuple(_finding(t) for t in targets)
 
@@ -109,6 +110,23 @@ def _finding(target: Target) -> Finding:
         p_value=target.p_value,
         file=target.file,
     )
+
+
+def _told(target: Target) -> str:
+    """A target's trigger in sentences: whether it works, and whether it is natural."""
+    return " ".join(filter(None, (_success(target, interval=True), _natural(target))))
+
+
+def _natural(target: Target) -> str:
+    """What the references say of a target's trigger; empty where they say nothing."""
+    if target.natural is None or target.carried is None:
+        return ""
+    works = f"On the references it works on {percent(target.carried.value)}"
+    if target.natural <= PLANTED:
+        return (
+            f"{works}, and those of other classes on more: planted rather than natural (p = {number(target.natural)})."
+        )
+    return f"{works}, as those of other classes do: it may be natural (p = {number(target.natural)})."
 
 
 def _success(target: Target, interval: bool = False) -> str:

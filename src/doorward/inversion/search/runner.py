@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ class Outcome:
         test: None, and ``undecided`` says why, when the method allows no verdict.
         references: statistic of every reference net per class, ``[R, K]``; None without them.
         seconds: of the method on the classifier itself, references not counted.
+        carried: success of the classifier's triggers on the references, all together, by class.
         named: the test of the classes' statistics alone, and ``shift`` whether most classes are near to one other class
             each, of methods that look at pairs; ``test`` is both.
     """
@@ -55,6 +56,7 @@ class Outcome:
     seconds: float
     named: OrderTest | None = None
     shift: OrderTest | None = None
+    carried: Mapping[int, Rate] = field(default_factory=dict)
 
     @property
     def reference(self) -> NDArray[np.float64] | None:
@@ -125,8 +127,9 @@ class Bench:
         shift = None if square is None else shift_test(square - np.mean(pairs, axis=0) if pairs else square)
         tests = [test for test in (named, shift) if test is not None]
         test = combine(tests) if tests else None  # a shift says something even where no class differs from the others
-        why, knowledge, success = "" if tests else why, tuple(sorted(used)), self._measure(inverted)
-        return Outcome(method, s, knowledge, inverted, test, why, statistics, success, seconds, named, shift)
+        why, knowledge = "" if tests else why, tuple(sorted(used))
+        own, carried = self._measure(inverted, [self.classifier]), self._measure(inverted, references)
+        return Outcome(method, s, knowledge, inverted, test, why, statistics, own, seconds, named, shift, carried)
 
     def _invert(
         self,
@@ -157,16 +160,18 @@ class Bench:
         found: Inverted = method.function(**{k: available[k] for k in method.given - KNOWLEDGE}, **used, s=s)
         return found.without(self.exclude) if self.exclude else found
 
-    def _measure(self, inverted: Inverted) -> dict[int, Rate]:
-        if self.test is None:
+    def _measure(self, inverted: Inverted, nets: Sequence[Classifier]) -> dict[int, Rate]:
+        """Success of every class's best trigger on held-out images, over all nets."""
+        if self.test is None or not nets:
             return {}
         rates: dict[int, Rate] = {}
         source = inverted.details.get("source")
+        pixels, labels = self.test.pixels, self.test.labels
         for label in inverted.ranked()[:_MEASURED_CLASSES]:
             stamp: Stamp = inverted.distributions.get(label, inverted.triggers[label][0])
             only = None if source is None else (int(source[label]),)
-            pixels, labels = self.test.pixels, self.test.labels
-            rates[label] = success(self.classifier, pixels, labels, stamp, label, sources=only, seed=self.seed)
+            found = [success(net, pixels, labels, stamp, label, sources=only, seed=self.seed) for net in nets]
+            rates[label] = Rate(sum(r.hits for r in found), sum(r.trials for r in found))
         return rates
 
     def _checkpoint(self, name: str) -> Path | None:

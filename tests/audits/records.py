@@ -120,12 +120,24 @@ def made_audit(
         left_out=(LEFT_OUT,), thumbnails=places if found else {},
     )  # fmt: skip
     table = Table(
-        images.labels, images.labels, flag, score,
+        images.labels, images.labels, flag, np.zeros(len(flag), bool), score,
         tuple("contradiction+experiment" if f else "" for f in flag),
         tuple(images.ids) if images.named else tuple(map(str, range(len(images)))),
     )  # fmt: skip
     triggers = {TARGET: made_trigger(images.shape[1])} if found else {}
     return Audit(facts, table, triggers, images, classifier, repaired, pictures=pixels if found else None)
+
+
+def made_doubtful() -> Audit:
+    """An audit whose tests accuse a class of 20 images that no experiment shows to be poisoned."""
+    whole = made_audit("suspicious")
+    assert whole.samples is not None
+    flag = whole.samples.suspect
+    samples = replace(whole.samples, suspect=np.zeros_like(flag), doubtful=flag)
+    rows = tuple(t.model_copy(update={"suspects": 0, "doubtful": t.suspects}) for t in whole.facts.targets_looked_into)
+    places = {k: {"doubtful": v["suspects"]} for k, v in whole.facts.thumbnails.items()}
+    changes = {"suspects": 0, "doubtful": int(flag.sum()), "targets_looked_into": rows, "thumbnails": places}
+    return replace(whole, facts=whole.facts.model_copy(update=changes), samples=samples, repaired=None)
 
 
 def made_alone(level: Level = "suspicious") -> Audit:

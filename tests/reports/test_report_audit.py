@@ -9,10 +9,11 @@ import pytest
 
 from doorward.audits.records import PowerRecord, TrialRecord
 from doorward.audits.results import Audit
+from doorward.audits.summary import summary
 from doorward.core.results import Level
 from doorward.reports.page import compose
 from doorward.reports.sections.audit import TECHNIQUES
-from tests.audits.records import LEFT_OUT, TARGET, made_alone, made_audit, made_images, made_target
+from tests.audits.records import LEFT_OUT, TARGET, made_alone, made_audit, made_doubtful, made_images, made_target
 
 
 def page_of(found: Audit, tmp_path: Path) -> str:
@@ -80,6 +81,21 @@ def test_suspects_stand_there_by_name_most_certain_first(tmp_path: Path) -> None
     names = [images.ids[row] for row in np.flatnonzero(images.labels == TARGET)[:20]]
     places = [page.index(name) for name in names]
     assert places == sorted(places)
+
+
+def test_images_that_nothing_shows_to_be_poisoned_are_shown_and_stay_in_the_set(tmp_path: Path) -> None:
+    found = made_doubtful()
+    page = page_of(found, tmp_path)
+    names = found.doubtful()
+    assert len(names) == 20 and found.suspects() == [] and len(found.cleaned()) == len(made_images())
+    words = words_of(page[page.index("20 doubtful images") :])
+    assert all(name in words for name in names) and page.count('alt="doubtful image of class 7') == 6
+    assert "Without these 20 images the trigger works" in words_of(page) and "to leave out, the trigger" not in page
+    assert "Look at the doubtful images above" in words and "doorward export" not in words
+    lines = (tmp_path / "audit" / "doubtful.csv").read_text().splitlines()
+    assert len(lines) == 21 and len((tmp_path / "audit" / "suspects.csv").read_text().splitlines()) == 1
+    again = Audit.load(tmp_path / "audit")
+    assert again.doubtful() == names and summary(again.facts)["doubtful"] == 20
 
 
 @pytest.mark.parametrize("level", ["planted", "evidence", "suspicious", "undecided", "nothing found"])

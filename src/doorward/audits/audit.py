@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from doorward.audits.alone import audit_model
 from doorward.audits.doubts import beside_nothing, doubts, no_witness, undecided
@@ -20,11 +21,11 @@ from doorward.audits.parts.suited import Suited, suited
 from doorward.audits.parts.trainer import Rows, Trainer, make_trainer
 from doorward.audits.plan import measure_costs
 from doorward.audits.power import power_of
-from doorward.audits.records import AuditRecord, StageRecord, TargetRecord
+from doorward.audits.records import AuditRecord, StageRecord
 from doorward.audits.results import Audit, Table
 from doorward.audits.rounds import Round, look_once
 from doorward.audits.show import pictures
-from doorward.audits.verdict import LEANS, LIKE_OTHERS, findings, judge
+from doorward.audits.verdict import LEANS, LIKE_OTHERS, findings, judge, speaking
 from doorward.cleansers.parts.carried import Carrier
 from doorward.core.arguments import check_images, check_model
 from doorward.core.classifier import Classifier
@@ -208,21 +209,12 @@ def _result(
 ) -> Audit:
     """Everything in one record."""
     rounds, last = looked.rounds, looked.last
-    suspects, score = np.zeros(len(images), bool), np.zeros(len(images), np.float32)
-    evidence = [""] * len(images)
-    targets, triggers = list[TargetRecord](), dict[int, Trigger]()
-    for here, part in zip(rounds, looked.images, strict=True):
-        rows = np.flatnonzero(part)
-        suspects[rows[here.suspects]] = True
-        score[rows[here.suspects]] = here.score[here.suspects]
-        for target in here.targets:
-            targets.append(target)
-            if target.label in here.triggers:
-                triggers.setdefault(target.label, here.triggers[target.label])
-            for row in rows[here.suspects & (images.labels[rows] == target.label)].tolist():
-                evidence[row] = _kinds(target.evidence, level)
-    predicted = model.predict(images.pixels)
-    accuracy = Rate(int((predicted == images.labels).sum()), len(images))
+    targets, triggers = [t for here in rounds for t in here.targets], dict[int, Trigger]()
+    for here in reversed(rounds):
+        triggers |= here.triggers
+    table = _per_image(images, model.predict(images.pixels), looked, level)
+    suspects = table.suspect
+    accuracy = Rate(int((table.predicted == images.labels).sum()), len(images))
     warnings = [w for here in rounds for w in here.warnings] + doubts(images, accuracy.value, given)
     judgement = judge(
         targets,
@@ -242,9 +234,10 @@ def _result(
             with kept.timed("retrain"):
                 kept.tell("retrain", "without the suspects")
                 repaired = unlearned(images, model, suspects, joined([r.stamps for r in rounds]), seed)
-    shown, places = pictures(images, suspects, triggers, seed)
-    worst = {t.label: np.flatnonzero(suspects & (images.labels == t.label)) for t in targets}
-    ordered = {k: rows[np.argsort(-score[rows], kind="stable")].tolist() for k, rows in worst.items()}
+    named = [t.label for t in speaking(targets)] if judgement.level in FINDINGS else []
+    table = replace(table, doubtful=table.doubtful & np.isin(images.labels, named))
+    shown, places = pictures(images, suspects, table.doubtful, triggers, seed)
+    ordered = {t.label: table.ranked(suspects & (images.labels == t.label)) for t in targets}
     facts = AuditRecord(
         judgement=judgement,
         findings=findings(targets, ordered, images.ids if images.named else ()) if judgement.level in FINDINGS else (),
@@ -259,21 +252,37 @@ def _result(
         rounds=len(rounds),
         targets_looked_into=tuple(targets),
         suspects=int(suspects.sum()),
+        doubtful=int(table.doubtful.sum()),
         stages=_stages(kept),
         left_out=tuple(budget.left_out),
         warnings=tuple(dict.fromkeys(warnings)),
         thumbnails=places,
     )
-    ids = tuple(str(i) for i in images.ids) if images.named else tuple(map(str, range(len(images))))
-    table = Table(images.labels, predicted, suspects, score, tuple(evidence), ids)
     first = rounds[0]
     return Audit(facts, table, triggers, images, model, repaired, first.cleansing, first.inversion, shown)
+
+
+def _per_image(images: ImageSet, predicted: NDArray[np.int64], looked: _Looked, level: float) -> Table:
+    """What all rounds say, by image."""
+    suspects, doubtful = np.zeros((2, len(images)), bool)
+    score, evidence = np.zeros(len(images), np.float32), [""] * len(images)
+    for here, part in zip(looked.rounds, looked.images, strict=True):
+        rows, told = np.flatnonzero(part), here.suspects | here.doubtful
+        suspects[rows[here.suspects]] = True
+        doubtful[rows[here.doubtful]] = True
+        score[rows[told]] = here.score[told]
+        for target in here.targets:
+            for row in rows[told & (images.labels[rows] == target.label)].tolist():
+                evidence[row] = _kinds(target.evidence, level, shown=bool(suspects[row]))
+    ids = tuple(str(i) for i in images.ids) if images.named else tuple(map(str, range(len(images))))
+    return Table(images.labels, predicted, suspects, doubtful & ~suspects, score, tuple(evidence), ids)
 
 
 def _stages(kept: Kept) -> tuple[StageRecord, ...]:
     return tuple(StageRecord(name=n, seconds=round(s, 2)) for n, s in kept.seconds.items())
 
 
-def _kinds(evidence: dict[str, float | None], level: float) -> str:
-    """Kinds that accuse a class, and the experiment."""
-    return "+".join([*(k for k, p in evidence.items() if p is not None and p <= level), "experiment"])
+def _kinds(evidence: dict[str, float | None], level: float, *, shown: bool) -> str:
+    """Kinds that accuse a class, and the experiment where it shows something."""
+    kinds = [k for k, p in evidence.items() if p is not None and p <= level]
+    return "+".join([*kinds, "experiment"] if shown else kinds)

@@ -78,6 +78,7 @@ class TargetRecord(Record):
         evidence: p-value by kind of evidence, corrected for the number of classes.
         p_value: of the class, corrected for the kinds too; None without any test.
         suspects: images that are left out of the cleaned set.
+        doubtful: images that stay in it, for the experiment does not show them to be poisoned; somebody should look.
         trigger: file of the trigger that was measured, in the run's folder; empty without.
         trigger_from: what found it: ``transfer``, ``mask``, ``universal``.
         success: of that trigger on the suspect model.
@@ -92,6 +93,7 @@ class TargetRecord(Record):
     evidence: dict[str, Number] = Field(default_factory=dict)
     p_value: Number = None
     suspects: Count = 0
+    doubtful: Count = 0
     trigger: str = ""
     trigger_from: str = ""
     success: Number = None
@@ -161,7 +163,7 @@ class AuditRecord(Judged):
         rounds: how often the set was looked at, each time without what was found before.
         left_out: stages that were not run, and why.
         power: how little would have been found; None where nobody asked.
-        thumbnails: rows of ``thumbnails.npy`` by target: suspects, then other images before and after the trigger.
+        thumbnails: rows of ``thumbnails.npy`` by target: suspects, doubtful, others before and after the trigger.
     """
 
     images: ImagesRecord | None = None
@@ -175,6 +177,7 @@ class AuditRecord(Judged):
     rounds: Count = 1
     targets_looked_into: tuple[TargetRecord, ...] = ()
     suspects: Count = 0
+    doubtful: Count = 0
     stages: tuple[StageRecord, ...] = ()
     left_out: tuple[str, ...] = ()
     power: PowerRecord | None = None

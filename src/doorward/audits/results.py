@@ -31,6 +31,7 @@ class Table:
     """Per image of the training set, ``[N]``: label, decision of the suspect model, whether it is a suspect, score.
 
     Args:
+        doubtful: images of accused classes that the experiment does not show to be poisoned; they are no suspects.
         score: one minus the probability of its label to nets trained without the suspects; 0 for others.
         evidence: what speaks against it: kinds, joined by ``+``; empty for images that are no suspects.
         ids: names.
@@ -39,6 +40,7 @@ class Table:
     label: NDArray[np.int64]
     predicted: NDArray[np.int64]
     suspect: NDArray[np.bool_]
+    doubtful: NDArray[np.bool_]
     score: NDArray[np.float32]
     evidence: tuple[str, ...]
     ids: tuple[str, ...]
@@ -48,23 +50,35 @@ class Table:
         return self.ids[row]
 
     def write(self, folder: Path, classes: tuple[str, ...]) -> None:
-        """``samples.parquet`` of all images and ``suspects.csv``, most certain first."""
+        """``samples.parquet`` of all images, ``suspects.csv`` and, where there are any, ``doubtful.csv``."""
         columns = {"index": np.arange(len(self.label)), "id": np.array(self.ids, object), "label": self.label}
-        columns |= {"predicted": self.predicted, "suspect": self.suspect, "score": self.score}
+        columns |= {
+            "predicted": self.predicted,
+            "suspect": self.suspect,
+            "doubtful": self.doubtful,
+            "score": self.score,
+        }
         write_parquet(folder / "samples.parquet", {**columns, "evidence": np.array(self.evidence, object)})
-        rows = []
-        order = np.flatnonzero(self.suspect)[np.argsort(-self.score[self.suspect], kind="stable")]
-        for row in order.tolist():
-            named = (classes[int(self.label[row])], classes[int(self.predicted[row])])
-            rows.append([self.ids[row], *named, self.evidence[row], f"{self.score[row]:.4f}"])
-        write_csv(folder / "suspects.csv", ["id", "class", "predicted", "evidence", "score"], rows)
+        for name, listed in (("suspects.csv", self.suspect), ("doubtful.csv", self.doubtful)):
+            if listed.any() or listed is self.suspect:
+                rows = [self._line(row, classes) for row in self.ranked(listed)]
+                write_csv(folder / name, ["id", "class", "predicted", "evidence", "score"], rows)
+
+    def ranked(self, listed: NDArray[np.bool_]) -> list[int]:
+        """Which images those are, most certain first."""
+        return [int(row) for row in np.flatnonzero(listed)[np.argsort(-self.score[listed], kind="stable")]]
+
+    def _line(self, row: int, classes: tuple[str, ...]) -> list[str]:
+        named = (classes[int(self.label[row])], classes[int(self.predicted[row])])
+        return [self.ids[row], *named, self.evidence[row], f"{self.score[row]:.4f}"]
 
     @classmethod
     def read(cls, folder: Path) -> Table:
         """From ``samples.parquet``."""
         c = read_parquet(folder / "samples.parquet")
-        label, predicted, suspect, score = (np.asarray(c[k]) for k in ("label", "predicted", "suspect", "score"))
-        return cls(label, predicted, suspect, score, tuple(map(str, c["evidence"])), tuple(map(str, c["id"])))
+        names = ("label", "predicted", "suspect", "doubtful", "score")
+        label, predicted, suspect, doubtful, score = (np.asarray(c[k]) for k in names)
+        return cls(label, predicted, suspect, doubtful, score, tuple(map(str, c["evidence"])), tuple(map(str, c["id"])))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -110,6 +124,10 @@ class Audit(Result):
     def suspects(self) -> list[str]:
         """Names of the suspected images: ids, or indices where the images have no names."""
         return [] if self.samples is None else [self.samples.ids[i] for i in np.flatnonzero(self.suspected()).tolist()]
+
+    def doubtful(self) -> list[str]:
+        """Names of images that somebody should look at: of accused classes, and not shown to be poisoned."""
+        return [] if self.samples is None else [self.samples.ids[i] for i in np.flatnonzero(self.samples.doubtful)]
 
     def cleaned(self, images: ImageSet | None = None) -> ImageSet:
         """The training set without the suspects.

@@ -25,6 +25,7 @@ from doorward.cleansers.parts.stamping import stamped, success, tried_on
 from doorward.cleansers.results import Cleansing
 from doorward.core.classifier import Classifier
 from doorward.core.images import ImageSet
+from doorward.core.results import FINDINGS
 from doorward.core.triggers import Stamp, Trigger, trigger_file
 from doorward.inversion.results import Inversion
 
@@ -38,7 +39,8 @@ class Round:
 
     Args:
         targets: classes that were looked into.
-        suspects: ``[N]``, images to leave out. ``score``: of each, `doorward.audits.experiment`.
+        suspects: ``[N]``, images to leave out. ``doubtful``: those of accused classes that the experiment does not show
+            to be poisoned. ``score``: of each, `doorward.audits.experiment`.
         triggers: class to the trigger that was measured. ``stamps``: all that work, of the classes with suspects.
         learned: whether nets that are trained anew learn the set; else copies were trained on.
         plainly: whether groups that plainly carry a trigger were looked into, and nothing else.
@@ -47,6 +49,7 @@ class Round:
     evidence: Evidence
     targets: tuple[TargetRecord, ...]
     suspects: Rows
+    doubtful: Rows
     score: np.ndarray
     triggers: dict[int, Trigger]
     cleansing: Cleansing | None
@@ -104,7 +107,7 @@ def look_once(
     if chosen and budget.allows("locating the suspects and the experiment", trainings):
         tried, out = looked_into(case)
     how = "anew" if anew else "on"
-    targets, best = [], dict[int, Trigger]()
+    targets, best, doubtful = [], dict[int, Trigger](), np.zeros(len(images), bool)
     for k in chosen:
         arms, own = tried.arms.get(k), images.labels == k
         which, trigger, works = _measured(k, triggers[k], arms, images, model, seed)
@@ -116,10 +119,11 @@ def look_once(
         unopposed = found.learned and found.looked and not (found.suspects & own).any()
         row = _target(k, number, images, evidence, which, trigger, works, record, level, unopposed=unopposed)
         if not _shown(row, level):
+            doubtful |= out & own & (row.level in FINDINGS)
             out = out & ~own
         if isinstance(trigger, Trigger):
             best[k] = trigger
-        row = row.model_copy(update={"suspects": int((out & own).sum())})
+        row = row.model_copy(update={"suspects": int((out & own).sum()), "doubtful": int((doubtful & own).sum())})
         targets.append(row.model_copy(update={"sentence": sentence(row)}))
     score = tried.score if len(tried.score) else np.zeros(len(images), np.float32)
     left = {k: some for k, some in stamps_of(triggers).items() if (out & (images.labels == k)).any()}
@@ -127,6 +131,7 @@ def look_once(
         evidence=evidence,
         targets=tuple(targets),
         suspects=out,
+        doubtful=doubtful,
         score=score,
         triggers=best,
         cleansing=seen.cleansing,

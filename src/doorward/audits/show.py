@@ -14,14 +14,15 @@ from doorward.core.triggers import Stamp
 
 
 def pictures(
-    images: ImageSet, suspects: Rows, triggers: Mapping[int, Stamp], seed: int
+    images: ImageSet, suspects: Rows, doubtful: Rows, triggers: Mapping[int, Stamp], seed: int
 ) -> tuple[Pixels | None, dict[int, dict[str, tuple[int, ...]]]]:
     """The pictures ``[n, H, W, C]`` and, by class and kind, which of them are which; None where there are none."""
     made, places = list[Pixels](), dict[int, dict[str, tuple[int, ...]]]()
     number = 0
-    for label in sorted({*triggers, *np.unique(images.labels[suspects]).tolist()}):
-        rows = np.flatnonzero(suspects & (images.labels == label))[:SHOWN]
-        shown = {"suspects": images.pixels[rows]}
+    for label in sorted({*triggers, *np.unique(images.labels[suspects | doubtful]).tolist()}):
+        own = images.labels == label
+        kinds = {"suspects": suspects, "doubtful": doubtful}
+        shown = {kind: images.pixels[np.flatnonzero(rows & own)[:SHOWN]] for kind, rows in kinds.items()}
         if label in triggers:
             shown["before"], shown["after"] = at_work(images, label, suspects, triggers[label], seed, SHOWN)
         for kind, pixels in shown.items():

@@ -28,7 +28,11 @@ def accused(record: AuditRecord) -> tuple[TargetRecord, ...]:
 
 def _joined(worst: TargetRecord, other: TargetRecord) -> TargetRecord:
     return worst.model_copy(
-        update={"suspects": worst.suspects + other.suspects, "trigger": worst.trigger or other.trigger}
+        update={
+            "suspects": worst.suspects + other.suspects,
+            "doubtful": worst.doubtful + other.doubtful,
+            "trigger": worst.trigger or other.trigger,
+        }
     )
 
 
@@ -37,11 +41,12 @@ def summary(record: AuditRecord) -> dict[str, Any]:
 
     Returns: ``verdict``; ``p_value``, of the whole audit; ``targets``, each with ``class``, ``label``, ``p_value``,
         ``suspects`` and ``trigger`` (a file of the run's folder, or None); ``suspects``, how many in all; ``stages``
-        with seconds; ``left_out``, in words; with ``power``, where that was asked for: the trigger that was planted
-        into copies of the set, the ``smallest`` number of images with it that was found (None where none was), and
-        all trials.
+        with seconds; ``left_out``, in words; where there are any, how many ``doubtful`` images; with ``power``, where
+        that was asked for: the trigger that was planted into copies of the set, the ``smallest`` number of images with
+        it that was found (None where none was), and all trials.
     """
-    power = {} if record.power is None else {"power": _power(record.power)}
+    more: dict[str, Any] = {"doubtful": record.doubtful} if record.doubtful else {}
+    more |= {} if record.power is None else {"power": _power(record.power)}
     return {
         "verdict": record.judgement.level,
         "p_value": record.judgement.p_value,
@@ -58,7 +63,7 @@ def summary(record: AuditRecord) -> dict[str, Any]:
         "suspects": record.suspects,
         "stages": [{"name": s.name, "seconds": s.seconds} for s in record.stages],
         "left_out": list(record.left_out),
-        **power,
+        **more,
     }
 
 

@@ -161,6 +161,7 @@ def _write_page(folder: Path) -> None:
 
 def _show(found: Audit, output: Path) -> None:
     from doorward.audits.summary import power_sentence
+    from doorward.core.text import plural
 
     record = found.facts
     rows = _rows(record)
@@ -174,6 +175,8 @@ def _show(found: Audit, output: Path) -> None:
     place, quoted = str(output), shlex.quote(str(output))
     if record.suspects:
         _say(f"{record.suspects:,} suspects by name: {Path(place) / 'suspects.csv'}")
+    if record.doubtful:
+        _say(f"{plural(record.doubtful, 'image')} to look at, by name: {Path(place) / 'doubtful.csv'}")
     if found.repaired is not None:
         which = (
             "a model trained without them"

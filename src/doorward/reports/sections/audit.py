@@ -46,7 +46,7 @@ def build(run: RunFolder, thumbnail_bytes: int) -> Section:
     rows = accused(results)
     suspects = _suspects(results, samples, rows)
     pictures = _pictures(results, run, rows, thumbnail_bytes)
-    cards = [_card(t, suspects, pictures) for t in rows]
+    cards = [_card(t, suspects, _doubtful(samples, t.label), pictures) for t in rows]
     methods = dict.fromkeys(("audit", *(f.method for f in results.findings)))  # of a model alone: its inversions
     sentences = {t.sentence for t in results.targets_looked_into}
     classes = results.images.classes if results.images else ()
@@ -114,7 +114,7 @@ def _pictures(results: AuditRecord, run: RunFolder, rows: Sequence[TargetRecord]
     places = results.thumbnails
     wanted: dict[tuple[int, str], list[int]] = {
         (t.label, kind): list(places[t.label][kind])
-        for kind in ("before", "after", "suspects")
+        for kind in ("before", "after", "suspects", "doubtful")
         for t in rows
         if kind in places.get(t.label, {})
     }
@@ -124,7 +124,16 @@ def _pictures(results: AuditRecord, run: RunFolder, rows: Sequence[TargetRecord]
     return strips(read_thumbnails(run.path / "thumbnails.npy", highest), wanted, budget)
 
 
-def _card(target: TargetRecord, suspects: Sequence[Suspect], pictures: Strips) -> dict[str, Any]:
+def _doubtful(samples: Table | None, label: int) -> list[str]:
+    """Names of a class's images that somebody should look at, most certain first."""
+    if samples is None:
+        return []
+    return [samples.ids[row] for row in samples.ranked(samples.doubtful & (samples.label == label))]
+
+
+def _card(
+    target: TargetRecord, suspects: Sequence[Suspect], doubtful: Sequence[str], pictures: Strips
+) -> dict[str, Any]:
     """One accused class: pictures, experiment, evidence, names."""
     own = [s for s in suspects if s.label == target.label]
     arms = target.experiment
@@ -138,6 +147,9 @@ def _card(target: TargetRecord, suspects: Sequence[Suspect], pictures: Strips) -
         "before": pictures.get((target.label, "before"), []),
         "after": pictures.get((target.label, "after"), []),
         "suspects": pictures.get((target.label, "suspects"), []),
+        "look": pictures.get((target.label, "doubtful"), []),
+        "doubtful": doubtful[:_MOST_NAMES],
+        "unnamed": max(0, len(doubtful) - _MOST_NAMES),
         "sentence": target.sentence,
         "experiment": [] if arms is None else _experiment(target, arms),
         "evidence": [(kind, KINDS.get(kind, ""), p) for kind, p in target.evidence.items()],
@@ -151,9 +163,9 @@ def _card(target: TargetRecord, suspects: Sequence[Suspect], pictures: Strips) -
 def _experiment(target: TargetRecord, arms: ArmsRecord) -> list[dict[str, Any]]:
     """What came out, as sentences with a chart each: of the trigger, and of suspects that the nets never saw."""
     size, into, made = plural(arms.size, "image"), quoted(target.class_name), []
-    these = (
-        f"these {size}" if arms.size == target.suspects else f"{size}, {count(target.suspects)} of them to leave out,"
-    )
+    these = f"these {size}" if arms.size in (target.suspects, target.doubtful) else size
+    if target.suspects not in (0, arms.size):
+        these += f", {count(target.suspects)} of them to leave out,"
     free, control = mean_rate(arms.without), mean_rate(arms.control)
     if free is not None and control is not None:
         told = (
@@ -207,6 +219,8 @@ def _facts(results: AuditRecord, run: RunFolder, samples: Table | None) -> list[
         facts.append((kind, count(sum(results.images.counts)), f"{size}, {classes}"))
     if samples is not None:
         facts.append(("Suspects", count(results.suspects), "to leave out; by name in suspects.csv"))
+    if results.doubtful:
+        facts.append(("To look at", count(results.doubtful), "not shown to be poisoned; by name in doubtful.csv"))
     accuracy = results.classifier.accuracy_on_images
     if accuracy:
         whose = "trained for the audit" if results.trained else "as it was given"
@@ -234,6 +248,9 @@ def _steps(results: AuditRecord, run: RunFolder, retrained: bool) -> list[tuple[
         else:
             made.append(("Train your model again, on that set.", f"doorward train {clean} -o model-clean"))
     elif results.judgement.level in ("planted", "evidence", "suspicious"):
+        if results.doubtful:
+            told = "Look at the doubtful images above: do they show what their label says, and what do they share?"
+            made.append((told, ""))
         made.append(("Do not use this model before somebody has looked at the trigger on pictures.", ""))
         model, clean = shlex.quote(results.model or "MODEL"), shlex.quote(_clean(run) or "CLEAN")
         search = f"doorward invert {model} --images {clean} -o found"

@@ -14,6 +14,7 @@ from doorward.audits.gathering import Budget, gathered, inverted_triggers
 from doorward.audits.parts.afterwards import Stamps
 from doorward.audits.parts.contradiction import Contradictions
 from doorward.audits.parts.copies import copy_seconds
+from doorward.audits.parts.cutout import cut_out
 from doorward.audits.parts.groups import best_of, carrying
 from doorward.audits.parts.kept import Kept
 from doorward.audits.parts.trainer import Rows, Trainer
@@ -98,6 +99,9 @@ def look_once(
     least = 0.0 if known else WORKS
     triggers = {k: _triggers(k, evidence, inversion, model, images, found, seed, least) for k in chosen}
     again = tuple(k for k in chosen if _spoken_against(evidence, k, level))
+    for k in again:
+        if not triggers[k] and (window := cut_out(images, model, k, found.suspects, seed)) is not None:
+            triggers[k]["window"] = window
     case = Case(images, model, seen.features, owned, found, triggers, trainer, again, seen.flagged, seed, kept, level)
     tried, out = Experiment(), np.zeros(len(images), bool)
     single = not case.grouped
@@ -119,7 +123,7 @@ def look_once(
         unopposed = found.learned and found.looked and not (found.suspects & own).any()
         row = _target(k, number, images, evidence, which, trigger, works, record, level, unopposed=unopposed)
         if not _shown(row, level):
-            doubtful |= out & own & (row.level in FINDINGS)
+            doubtful |= (found.suspects if arms is None else out) & own & (row.level in FINDINGS)
             out = out & ~own
         if isinstance(trigger, Trigger):
             best[k] = trigger

@@ -80,7 +80,7 @@ class TargetRecord(Record):
         suspects: images that are left out of the cleaned set.
         doubtful: images that stay in it, for the experiment does not show them to be poisoned; somebody should look.
         trigger: file of the trigger that was measured, in the run's folder; empty without.
-        trigger_from: what found it: ``transfer``, ``mask``, ``universal``.
+        trigger_from: what found it: ``transfer``, ``mask``, ``universal``, ``window``.
         success: of that trigger on the suspect model.
         experiment: None where none was made.
         sentence: in words.

@@ -100,8 +100,9 @@ def look_once(
     triggers = {k: _triggers(k, evidence, inversion, model, images, found, seed, least) for k in chosen}
     again = tuple(k for k in chosen if _spoken_against(evidence, k, level))
     for k in again:
-        if not triggers[k] and (window := cut_out(images, model, k, found.suspects, seed)) is not None:
-            triggers[k]["window"] = window
+        if not _triggers(k, evidence, inversion, model, images, found, seed, PLAIN):
+            window = cut_out(images, model, k, found.suspects, seed)
+            triggers[k] |= {} if window is None else {"window": window}
     case = Case(images, model, seen.features, owned, found, triggers, trainer, again, seen.flagged, seed, kept, level)
     tried, out = Experiment(), np.zeros(len(images), bool)
     single = not case.grouped

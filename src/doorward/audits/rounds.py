@@ -112,6 +112,7 @@ def look_once(
     if chosen and budget.allows("locating the suspects and the experiment", trainings):
         tried, out = looked_into(case)
     how = "anew" if anew else "on"
+    score = tried.score if len(tried.score) else np.zeros(len(images), np.float32)
     targets, best, doubtful = [], dict[int, Trigger](), np.zeros(len(images), bool)
     for k in chosen:
         arms, own = tried.arms.get(k), images.labels == k
@@ -124,13 +125,12 @@ def look_once(
         unopposed = found.learned and found.looked and not (found.suspects & own).any()
         row = _target(k, number, images, evidence, which, trigger, works, record, level, unopposed=unopposed)
         if not _shown(row, level):
-            doubtful |= (found.suspects if arms is None else out) & own & (row.level in FINDINGS)
+            doubtful |= (found.suspects if arms is None else score > 0) & own & (row.level in FINDINGS)
             out = out & ~own
         if isinstance(trigger, Trigger):
             best[k] = trigger
         row = row.model_copy(update={"suspects": int((out & own).sum()), "doubtful": int((doubtful & own).sum())})
         targets.append(row.model_copy(update={"sentence": sentence(row)}))
-    score = tried.score if len(tried.score) else np.zeros(len(images), np.float32)
     left = {k: some for k, some in stamps_of(triggers).items() if (out & (images.labels == k)).any()}
     return Round(
         evidence=evidence,

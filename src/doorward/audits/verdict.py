@@ -17,15 +17,14 @@ RULE = (
     "of the class (a third of the suspects among them, the others random) it keeps it; and either the tests accuse "
     "the class and the trigger works on half of all pictures, or suspects teach each other's label. Evidence: the "
     "experiment alone, with such a trigger, unless all tests together say that the class is like the others (p above "
-    "0.5); or two kinds of evidence that each accuse the class, or one "
-    "with suspects that teach each other's label. Suspicious: all tests together accuse the class (an experiment "
-    "counts as one more), or suspects teach each other's label and the tests lean that way (p up to 0.1); teaching "
-    "does not count where nets do not learn the set well. Suspects of which nets that know none of them decide more "
-    "than half as labelled make no backdoor, whatever the trigger does. Where these reach three fifths of what such "
-    "nets decide as labelled of the class's other images, and the experiment shows nothing, the tests that named the "
-    "suspects do not count, nor what they have in common, unless it works on half of all pictures; nor do "
-    "clusters of a class all whose images such nets decide as labelled. Tests of "
-    "several kinds count together as 1 - (1 - p)^kinds, each class among all classes."
+    "0.5); or two kinds of evidence that each accuse the class, or one with suspects that teach each other's label. "
+    "Suspicious: all tests together accuse the class (an experiment counts as one more), or suspects teach each "
+    "other's label and the tests lean that way (p up to 0.1); teaching does not count where nets do not learn the set "
+    "well. Suspects of which nets that know none of them decide more than half as labelled make no backdoor, whatever "
+    "the trigger does. Where these reach three fifths of what such nets decide as labelled of the class's other "
+    "images, and the experiment shows nothing, the tests that named the suspects do not count, nor what they have in "
+    "common, unless it works on half of all pictures; nor do clusters of a class all whose images such nets decide as "
+    "labelled. Tests of several kinds count together as 1 - (1 - p)^kinds, each class among all classes."
 )
 LEANS = 0.1  # p-value of all tests together, up to which suspects that teach each other's label are worth a word
 LIKE_OTHERS = 0.5  # p-value of all tests together, above which nothing speaks against a class

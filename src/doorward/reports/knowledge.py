@@ -16,7 +16,10 @@ BLIND_SPOTS = {
             "Natural kinds",
             "One breed of a class teaches its label as poison does; that is at most suspicious, for no trigger stops.",
         ),
-        ("Triggers that move or warp", "They leave nothing in common to be measured; the suspects alone speak then."),
+        (
+            "Triggers that warp, or move",
+            "They leave nothing in common to be measured; the suspects alone speak then, or a window cut out of one.",
+        ),
         ("Backdoors without poison", "One put straight into a model's weights leaves no trace in these images."),
         ("An attacker who knows the methods", "Poison that was shaped to pass exactly these checks."),
     ),

@@ -64,6 +64,7 @@ def observe(
     batch: int = 0,
     folder: Path | str | None = None,
     progress: Progress | None = None,
+    alike: bool = False,
 ) -> Observations:
     """Penultimate features and logits of every image, and logits of its filtered versions.
 
@@ -73,9 +74,11 @@ def observe(
         batch: images at a time; 0 chooses by the device and the size of the images.
         folder: keep the arrays in files there (memory-mapped) instead of in memory.
         progress: called with ("features", images done, images in all).
+        alike: whether all features may be the same, as of pictures under a trigger that covers them.
 
     Raises:
-        DoorwardError: images of another size than the classifier takes, or features that are not finite.
+        DoorwardError: images of another size than the classifier takes, or features that are not finite, or the same
+            for every image.
     """
     _check_shape(images, classifier)
     named = {name: get_filter(name) for name in filters}
@@ -99,7 +102,7 @@ def observe(
         release(images.pixels)
         if progress:
             progress("features", min(start + batch, len(images)), len(images))
-    _check(store["features"], images.name)
+    _check(store["features"], images.name, alike)
     return Observations(store["features"], store["logits"], {n: store[f"logits-{n}"] for n in named})
 
 
@@ -198,14 +201,14 @@ def _folded(classifier: Classifier, images: ImageSet, batch: int) -> Classifier:
     return replace(plain, net=folded, feature_layer=layer) if layer in dict(folded.named_modules()) else plain
 
 
-def _check(features: Floats, name: str) -> None:
+def _check(features: Floats, name: str, alike: bool) -> None:
     spread = 0.0
     for start in range(0, len(features), 1 << 16):
         chunk = features[start : start + (1 << 16)]
         if not np.isfinite(chunk).all():
             raise DoorwardError(f"{name}: the classifier's features hold NaN or infinity; expected finite features")
         spread = max(spread, float(np.ptp(chunk, axis=0).max()))
-    if spread == 0:
+    if spread == 0 and not alike:
         raise DoorwardError(
             f"{name}: the classifier's features are the same for every image; nothing can be told apart"
         )

@@ -46,7 +46,8 @@ def as_stamped(
         rows = np.flatnonzero(images.labels == label)
         for stamp in stamps if len(rows) else ():
             pictures = stamped(tried_on(images, label, suspects, seed, most), stamp, seed)
-            seen = observe(ImageSet(pictures, np.full(len(pictures), label), images.classes, images.name), model)
+            whole = ImageSet(pictures, np.full(len(pictures), label), images.classes, images.name)
+            seen = observe(whole, model, alike=True)
             works = seen.logits.argmax(axis=1) == label
             if works.sum() < _FEWEST_STAMPED:
                 continue

@@ -69,6 +69,16 @@ def test_the_experiment_and_the_tests_together_decide() -> None:
     assert level_of(weak, 0.8, none, 0.05) == level_of(weak, None, None, 0.05) == "nothing found"
 
 
+def test_where_most_of_a_class_is_suspected_no_experiment_is_made() -> None:
+    class Refuses:
+        """No training is asked for."""
+
+    images = ImageSet(np.zeros((40, 4, 4, 1), np.uint8), np.repeat([0, 1], 20), ("a", "b"))
+    suspects = np.arange(40) < 13  # 65 % of a class
+    found = experiment(images, suspects, {0: []}, suspects, cast(Fits, Refuses()), 0, Kept())
+    assert not found.arms and not found.poisoned.any() and not found.score.any()
+
+
 def test_without_suspects_nothing_is_trained() -> None:
     class Refuses:
         """No training is asked for."""

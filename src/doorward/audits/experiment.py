@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from doorward.audits.parts.kept import Arrays, Kept
 from doorward.audits.parts.trainer import Fits, Pixels, Rows, Trained
+from doorward.cleansers.parts.carried import LARGEST
 from doorward.cleansers.parts.stamping import stamped, success, tried_on
 from doorward.core.images import ImageSet
 from doorward.core.triggers import Stamp
@@ -136,13 +137,14 @@ def experiment(
         level: a class is left open by the first look whose trigger falls, or whose suspects are decided as labelled
             less often without the others, but with larger p-values.
 
-    Returns: arms by class, none without suspects; ``score`` is one minus the label's probability to nets without
-        suspects, 0 for images that are no suspects.
+    Returns: arms by class, none without suspects, nor where they are more than 60 % of their class: a net that has
+        seen too little of a class does not know it, and natural triggers stop as well. ``score`` is one minus the
+        label's probability to nets without suspects, 0 for images that are no suspects.
 
     Fails when: the suspects are a small part of the poisoned images; or they are a natural kind of their own, such as
         one breed of a class: then they teach each other's label too, but no trigger stops.
     """
-    labels = sorted(triggers)
+    labels = sorted(k for k in triggers if _is_part(suspects, images.labels == k))
     out = suspects & np.isin(images.labels, labels)
     if not out.any():
         return Experiment(score=np.zeros(len(images), np.float32), poisoned=np.zeros(len(images), bool))
@@ -175,6 +177,11 @@ def experiment(
     score = np.zeros(len(images), np.float32)
     score[rows] = 1 - np.mean([found["confidence"] for found in free], axis=0)
     return Experiment(found, score, (score >= 1 - POISONED) & owned)
+
+
+def _is_part(suspects: Rows, own: Rows) -> bool:
+    """Whether a class is left when its suspects are gone."""
+    return int((suspects & own).sum()) <= LARGEST * int(own.sum())
 
 
 def _open(arms: Arms, level: float) -> bool:

@@ -88,7 +88,12 @@ class Looks:
         return drawn
 
     def triggers(self, label: int, rows: Places) -> list[Trigger]:
-        """What a group adds to its class, and what it lays over other images where it agrees on something."""
+        """What a group adds to its class, and what it lays over other images where it agrees on something.
+
+        Nothing of a group that is the class: there is no other image to compare it with.
+        """
+        if len(rows) == self.counts[label]:
+            return []
         sums, labels = summed(self.images, rows), self.images.labels
         made = [_trigger(sums / len(rows) - (self.sums[label] - sums) / (self.counts[label] - len(rows)), None)]
         own = self._some(rows)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 
-from doorward.audits.parts.contradiction import cores
+from doorward.audits.parts.contradiction import TRAININGS, contradictions, cores
 from doorward.audits.parts.kept import Kept
-from doorward.audits.parts.trainer import Trainer
+from doorward.audits.parts.trainer import Fits, Trainer
 from doorward.audits.parts.transfer import ease_test, transferred
 from doorward.cleansers.parts.clusters import divided
 from doorward.cleansers.parts.stamping import stamped, success
+from doorward.core.images import ImageSet
 from doorward.models.train.settings import TrainSettings
 from tests.audits.conftest import rows_decide
 
@@ -54,6 +57,32 @@ def test_clusters_keep_poison_together_and_the_least_contradicted_one_is_the_cor
     core = cores(cluster, shows != images.labels, images.labels, 5)
     assert core.any() and not (core & poisoned).any()
     assert all((core & (images.labels == k)).any() for k in range(5))
+
+
+class Decides:
+    """Nets that decide as labelled, but the last one, which takes ``wrong`` for the class after theirs."""
+
+    def __init__(self, labels: np.ndarray, wrong: np.ndarray) -> None:
+        self.labels, self.wrong, self.fits = labels, wrong, 0
+
+    def at_once(self, images: ImageSet) -> int:
+        return 1
+
+    def fit(self, images: ImageSet, keep: np.ndarray, seed: int, **_: object) -> object:
+        self.fits += 1
+        answers = np.where(self.wrong & (self.fits == TRAININGS), self.labels + 1, self.labels)
+        return SimpleNamespace(decide=lambda pixels: answers[pixels[:, 0, 0, 0]])
+
+
+def test_a_net_that_takes_a_whole_class_for_another_is_no_witness() -> None:
+    labels = np.repeat(np.arange(5), 20)
+    pixels = np.broadcast_to(np.arange(100, dtype=np.uint8)[:, None, None, None], (100, 4, 4, 1)).copy()
+    images, cluster = ImageSet(pixels, labels, tuple("abcde")), np.arange(100) % 3
+    for number, suspects in ((20, 0), (11, 11)):  # all of a class, and part of it
+        wrong = np.arange(100) < number
+        nets = cast(Fits, Decides(labels, wrong))
+        found = contradictions(images, cluster, np.ones(100, bool), nets, 0, Kept())
+        assert found.suspects.sum() == suspects and (found.decisions != labels).sum() == number
 
 
 def test_steps_that_run_at_once_come_in_order_and_are_kept(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from doorward.audits.parts.kept import Arrays, Kept
 from doorward.audits.parts.suited import WELL, unseen_right
 from doorward.audits.parts.trainer import Fits, Labels, Rows, Trainer
+from doorward.cleansers.parts.carried import LARGEST
 from doorward.cleansers.parts.clusters import CLUSTERS
 from doorward.core.images import ImageSet
 
@@ -91,7 +92,18 @@ def contradictions(
     either = (otherwise | (first != labels)) & owned
     either &= ~emptied(either, labels)
     decisions = _without(images, either, trainer, seed + 5, kept, "without contradictions")
-    return Contradictions(decisions, (decisions != labels) & owned)
+    otherwise = decisions != labels
+    return Contradictions(decisions, otherwise & owned & ~_unknown(otherwise, labels))
+
+
+def _unknown(otherwise: Rows, labels: Labels) -> Rows:
+    """Images ``[N]`` of classes that a net decides mostly otherwise: it does not know them, and says nothing of them.
+
+    A small net that sees a few images of each class now and then takes one class for another.
+    """
+    counts = np.bincount(labels)
+    wrong = np.bincount(labels[otherwise], minlength=len(counts))
+    return np.asarray((wrong > LARGEST * counts)[labels])
 
 
 def emptied(out: Rows, labels: Labels) -> Rows:

@@ -100,18 +100,13 @@ def look_once(
     triggers = {k: _triggers(k, evidence, inversion, model, images, found, seed, least) for k in chosen}
     again = tuple(k for k in chosen if _spoken_against(evidence, k, level))
     for k in again:
-        if not _triggers(k, evidence, inversion, model, images, found, seed, PLAIN):
-            window = cut_out(images, model, k, found.suspects, seed)
-            triggers[k] |= {} if window is None else {"window": window}
+        plain = _triggers(k, evidence, inversion, model, images, found, seed, PLAIN)
+        if not plain and (window := cut_out(images, model, k, found.suspects, seed)) is not None:
+            triggers[k]["window"] = window
     case = Case(images, model, seen.features, owned, found, triggers, trainer, again, seen.flagged, seed, kept, level)
-    tried, out = Experiment(), np.zeros(len(images), bool)
-    single = not case.grouped
-    anew = found.learned or not single
-    one = budget.training if anew or budget.minutes is None else copy_seconds(model, images, seed)
-    trainings = closer_look(trainer.at_once(images) if anew else 1) * one
-    if chosen and budget.allows("locating the suspects and the experiment", trainings):
-        tried, out = looked_into(case)
-    how = "anew" if anew else "on"
+    how = "anew" if found.learned or case.grouped else "on"
+    nothing = Experiment(), np.zeros(len(images), bool)
+    tried, out = looked_into(case) if _afforded(case, budget, anew=how == "anew") else nothing
     score = tried.score if len(tried.score) else np.zeros(len(images), np.float32)
     targets, best, doubtful = [], dict[int, Trigger](), np.zeros(len(images), bool)
     for k in chosen:
@@ -119,9 +114,8 @@ def look_once(
         which, trigger, works = _measured(k, triggers[k], arms, images, model, seed)
         record = None
         if arms is not None:
-            record = _record(
-                arms, level / len(chosen), "on" if k in tried.copied else how, works, single=single, known=bool(known)
-            )
+            trained = "on" if k in tried.copied else how
+            record = _record(arms, level / len(chosen), trained, works, single=not case.grouped, known=bool(known))
         unopposed = found.learned and found.looked and not (found.suspects & own).any()
         row = _target(k, number, images, evidence, which, trigger, works, record, level, unopposed=unopposed)
         if not _shown(row, level):
@@ -146,6 +140,15 @@ def look_once(
         learned=found.learned,
         plainly=not found.looked,
     )
+
+
+def _afforded(case: Case, budget: Budget, *, anew: bool) -> bool:
+    """Whether there is a class to look into, and time for it."""
+    if not case.triggers:
+        return False
+    one = budget.training if anew or budget.minutes is None else copy_seconds(case.model, case.images, case.seed)
+    trainings = closer_look(case.trainer.at_once(case.images) if anew else 1) * one
+    return budget.allows("locating the suspects and the experiment", trainings)
 
 
 def _classes(evidence: Evidence, found: Contradictions, counts: Sequence[int], believed: float) -> list[int]:

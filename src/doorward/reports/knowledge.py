@@ -45,7 +45,7 @@ BLIND_SPOTS = {
         ),
         (
             "Triggers outside the search",
-            "Warps, filters and objects that change with the scene are no mask and no sum.",
+            "Filters and objects that change with the scene are no mask and no sum; warps are for the method warp.",
         ),
         ("Few source classes", "A trigger that works from one class only is seen by pairwise inversion alone."),
         (

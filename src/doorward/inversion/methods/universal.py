@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
+from torch import Tensor
 
-from doorward.core.errors import DoorwardError
 from doorward.core.methods import method
 from doorward.core.triggers import Trigger
-from doorward.inversion.inverted import Inverted, spread
-from doorward.inversion.search.additive import EVEN, AdditiveObjective, AdditiveSettings, even_race
-from doorward.inversion.search.loop import Lanes, Watch, optimise
-from doorward.inversion.search.race import decided, outliers
+from doorward.inversion.inverted import Inverted
+from doorward.inversion.search.additive import AdditiveObjective, AdditiveSettings
+from doorward.inversion.search.loop import Watch
+from doorward.inversion.search.reach import reach
 from doorward.inversion.search.scene import Scene
 
 
@@ -53,45 +51,20 @@ def universal(
     Fails when: the trigger works from few source classes only, moves, or is no smaller than a natural change; every
         class is a target.
     """
-    labels, generator = scene.labels.cpu(), torch.Generator().manual_seed(seed)
-    classes, shape, device = len(scene.candidates), scene.pixels.shape[1:], scene.pixels.device
-    rows = []
-    for label in scene.candidates:
-        others = (labels != label).nonzero()[:, 0]
-        if len(others) < 2:
-            raise DoorwardError(f"invert universal: {len(others)} images of other classes than {label}; expected more")
-        others = others[torch.randperm(len(others), generator=generator)]
-        rows.append(others[torch.arange(s.batch) % len(others)])
-    zeros = torch.zeros(classes, *shape, device=device)
-    infinite = torch.full((classes,), torch.inf, device=device)
-    held = {"label": torch.tensor(scene.candidates, device=device), "rows": torch.stack(rows).to(device), "best": zeros}
-    held |= {k: infinite.clone() for k in ("best_norm", "norm")} | {"rate": torch.zeros(classes, device=device)}
-    usual = None if reference is None else reference[list(scene.candidates)]
-    race = even_race(held, partial(outliers, usual=usual)) if s.race else None
-    start = Lanes({"perturbation": zeros.clone()}, held)
-    lanes = optimise(AdditiveObjective(scene, s), start, s, seed=seed, watch=watch, race=race)
-    held = lanes.held
-    reached = held["best_norm"].isfinite()
-    size = torch.where(reached, held["best_norm"], held["norm"]).cpu().numpy().astype(np.float64)
-    triggers = {}
-    for lane, label in enumerate(scene.candidates):
-        source = held["best"] if reached[lane] else lanes.trained["perturbation"]
-        pattern = source[lane].permute(2, 0, 1).cpu().clamp(-1, 1).contiguous()
-        triggers[label] = (Trigger(pattern, torch.ones(1, *pattern.shape[1:]), blend="add"),)
-    works, dropped = reached.cpu().numpy(), held["dropped"].cpu().numpy()
-    missing = int((~works & ~dropped).sum())
-    place = (scene.candidates, scene.model.classes)
-    told = f"{missing} of {classes} classes were not reached in {s.steps} steps"
-    statistic, compared, equal = decided(held, -np.log(np.maximum(size, 1e-9)), works)
-    return Inverted(
-        spread(statistic, *place),
-        EVEN if equal else "-log of the L2 norm of the shortest perturbation",
-        spread(compared, *place, False),
-        spread(works, *place, False),
-        spread(~dropped, *place, False),
-        triggers,
-        spread(size, *place),
-        details={"steps": held["steps"].tolist()},
-        even=equal,
-        warnings=(told,) if missing and not equal else (),
+    return reach(
+        AdditiveObjective(scene, s),
+        torch.zeros(scene.pixels.shape[1:]),
+        s,
+        name="universal",
+        batch=s.batch,
+        meaning="-log of the L2 norm of the shortest perturbation",
+        seed=seed,
+        watch=watch,
+        reference=reference,
+        trigger=_trigger,
     )
+
+
+def _trigger(perturbation: Tensor) -> Trigger:
+    pattern = perturbation.permute(2, 0, 1).cpu().clamp(-1, 1).contiguous()
+    return Trigger(pattern, torch.ones(1, *pattern.shape[1:]), blend="add")

@@ -50,6 +50,8 @@ class Stride(torch.optim.Optimizer):
 class AdditiveObjective(Objective):
     """Cross-entropy of clip(x + v) to the target over the lane's images, until enough of them are decided so."""
 
+    at_the_end = False  # whether lanes that hold ``even`` are compared at the last step where nobody was nearly there
+
     def __init__(self, scene: Scene, s: AdditiveSettings, near: int = 1) -> None:
         """``near``: lanes that have to be nearly there before all are compared, of those that hold ``even``."""
         self.scene, self.s, self.near = scene, s, near
@@ -57,7 +59,7 @@ class AdditiveObjective(Objective):
     def loss(self, lanes: Lanes, drawn: Tensors) -> tuple[Tensor, Tensors]:
         """Mean cross-entropy per lane; tells the share decided as its class and the perturbation's norm."""
         images = self.scene.pixels[lanes.held["rows"]]
-        stamped = (images + lanes.trained["perturbation"][:, None]).clamp(0, 1)
+        stamped = self.stamped(images, lanes.trained["perturbation"])
         logits = self.scene.model.logits(self.scene.model.normalise(stamped))
         target = lanes.held["label"][:, None].expand(images.shape[:2])
         each = functional.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none").view(target.shape)
@@ -65,6 +67,10 @@ class AdditiveObjective(Objective):
         norm = lanes.trained["perturbation"].detach().flatten(1).norm(dim=1)
         loss = each.mean(1)
         return loss, {"rate": rate, "norm": norm, "loss": loss.detach()}
+
+    def stamped(self, images: Tensor, perturbation: Tensor) -> Tensor:
+        """Every lane's images ``[L, B, H, W, C]`` with its perturbation ``[L, ...]``."""
+        return (images + perturbation[:, None]).clamp(0, 1)
 
     def optimiser(self, trained: list[Tensor]) -> torch.optim.Optimizer:
         """Steps of fixed length."""
@@ -82,7 +88,8 @@ class AdditiveObjective(Objective):
         held["norm"].copy_(told["norm"])
         held["rate"].copy_(told["rate"])
         if "even" in held:  # every lane's loss as the first of them are nearly there: all have moved equally far
-            now = ((told["rate"] >= NEAR * self.s.success).sum() >= self.near) & held["even"].isnan()
+            now = (told["rate"] >= NEAR * self.s.success).sum() >= self.near
+            now = (now | (self.at_the_end and step + 1 == self.s.steps)) & held["even"].isnan()
             held["even"] = torch.where(now, told["loss"], held["even"])
         held["best"] = torch.where(first[:, None, None, None], lanes.trained["perturbation"].detach(), held["best"])
 

@@ -142,7 +142,6 @@ def _card(
         "level": target.level,
         "size": target.suspects,
         "success": target.success,
-        "from": target.trigger_from,
         "trigger": target.trigger,
         "before": pictures.get((target.label, "before"), []),
         "after": pictures.get((target.label, "after"), []),

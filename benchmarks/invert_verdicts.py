@@ -38,7 +38,7 @@ from doorward.models.train.settings import TrainSettings
 from doorward.papers.rows import Row
 
 STORE = Path("runs/invert-verdicts")
-LEVEL, REFERENCES, EVERY, METHODS = 0.05, 2, 4, ("mask", "universal", "pairwise")
+LEVEL, REFERENCES, EVERY, METHODS = 0.05, 2, 4, ("mask", "universal", "pairwise", "warp")
 FORMS = {"alone": "none", "referred": f"{REFERENCES} of its kind, trained on the clean images"}
 CLEAN, BACKDOORED, BLOCK = 200, 120, (5, 3)  # of every block so many are clean, and so many are not
 WORKS = 0.9  # success from which a backdoor is one

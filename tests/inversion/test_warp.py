@@ -56,7 +56,7 @@ def objective(shape: tuple[int, int, int]) -> WarpObjective:
 def test_no_field_moves_nothing_and_every_other_moves_as_the_attack_does(shape: tuple[int, int, int]) -> None:
     channels, height, width = shape
     made, images = objective(shape), torch.rand(2, 3, height, width, channels)
-    assert torch.allclose(made.stamped(images, torch.zeros(2, 4, 4, 2)), images, atol=1e-5)
+    assert torch.allclose(made.stamped(images, torch.zeros(2, 6, 6, 2)), images, atol=1e-5)
     coarse = 0.05 * torch.randn(2, 4, 4, 2, generator=torch.Generator().manual_seed(1))
     moved = made.stamped(images, coarse)
     for lane in range(2):
@@ -71,11 +71,11 @@ def test_a_step_has_the_length_that_its_setting_says() -> None:
     made, field = objective((1, 12, 12)), torch.zeros(3, 4, 4, 2, requires_grad=True)
     (field * torch.randn(3, 4, 4, 2)).sum().backward()
     made.optimiser([field]).step()
-    assert torch.allclose(field.detach().square().mean((1, 2, 3)).sqrt(), torch.full((3,), 0.001))
+    assert torch.allclose(field.detach().square().mean((1, 2, 3)).sqrt(), torch.full((3,), 0.002))
 
 
 def test_a_class_that_a_small_warp_leads_to_is_named_and_nobody_without_one() -> None:
-    settings = {"warp": {"stride": 0.2, "check": 1, "batch": 32}}
+    settings = {"warp": {"check": 1}}
     found = invert(*world(planted=True), ["warp"], settings=settings, held_out=0)
     assert found.target_labels == (TARGET,) and found.p_value is not None and found.p_value < 0.01
     assert found.outcomes["warp"].inverted.even and not found.stamps("warp", TARGET)

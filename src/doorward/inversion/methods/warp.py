@@ -20,10 +20,10 @@ from doorward.inversion.search.scene import Scene
 class WarpSettings(AdditiveSettings):
     """Settings of warping fields."""
 
-    batch: int = Field(64, ge=1, description="images of other classes per class")
+    batch: int = Field(32, ge=1, description="images of other classes per class")
     success: float = Field(0.8, gt=0, le=1, description="share of them that must be decided as the class")
-    stride: float = Field(0.1, gt=0, description="length of a step, root mean square, in percent of the shorter side")
-    grid: int = Field(4, ge=2, description="control points per side")
+    stride: float = Field(0.2, gt=0, description="length of a step, root mean square, in percent of the shorter side")
+    grid: int = Field(6, ge=2, description="control points per side")
     race: bool = Field(
         True, description="compare all classes as the first are nearly reached; most cannot be reached by a small warp"
     )

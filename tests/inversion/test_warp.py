@@ -68,8 +68,8 @@ def test_no_field_moves_nothing_and_every_other_moves_as_the_attack_does(shape: 
 
 
 def test_a_step_has_the_length_that_its_setting_says() -> None:
-    made, field = objective((1, 12, 12)), torch.zeros(3, 4, 4, 2, requires_grad=True)
-    (field * torch.randn(3, 4, 4, 2)).sum().backward()
+    made, field = objective((1, 12, 12)), torch.zeros(3, 6, 6, 2, requires_grad=True)
+    (field * torch.randn(3, 6, 6, 2)).sum().backward()
     made.optimiser([field]).step()
     assert torch.allclose(field.detach().square().mean((1, 2, 3)).sqrt(), torch.full((3,), 0.002))
 

@@ -119,6 +119,9 @@ LEAVES_THE_BACKDOOR = {
 DOES_NOT_SEE = {
     "screen-ada": "the net has learnt the patch as a feature of the target: both agree on stamped images",
 }
+GIVES_NO_VERDICT = {
+    "invert-head": "a prior: clean classes are favoured by far, too",
+}
 NO_SOURCE = {
     "repair-fine-tune": "a control arm: plain training",
     "cleanse-transfer": "ours",

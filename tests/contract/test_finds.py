@@ -23,6 +23,7 @@ from tests.contract.table import (
     DOES_NOT_SEE,
     FINDS_SOME,
     FLAGS_ANYWAY,
+    GIVES_NO_VERDICT,
     LEAVES_THE_BACKDOOR,
     WANTS_A_DEEPER_NET,
     by_name,
@@ -74,7 +75,10 @@ def test_an_inversion_puts_the_planted_class_first(method: Method) -> None:
         return float(statistic[TARGET] - np.delete(statistic, TARGET).max())
 
     result = found("invert", method.name)
-    assert result.class_p_values[TARGET] == result.class_p_values.min(), "the smallest p-value"
+    if by_name(method) in GIVES_NO_VERDICT:
+        assert result.verdict == "undecided", "no longer an exception: take it out of the table"
+    else:
+        assert result.class_p_values[TARGET] == result.class_p_values.min(), "the smallest p-value"
     assert lead(True) > 0, "the greatest statistic"
     assert lead(False) < lead(True) / 2, "and on the clean twin the class does not stand out as much"
     assert TARGET not in found("invert", method.name, planted=False).target_labels

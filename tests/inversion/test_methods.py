@@ -173,7 +173,7 @@ def test_a_lack_of_memory_changes_no_mask(planted: Scene, monkeypatch: pytest.Mo
 def test_every_method_repeats_and_speaks_of_every_class(name: str, planted: Scene) -> None:
     method = get("invert", name)
     window = {"thorough.steps": 40, "thorough.grain": 1, "window": 3}
-    short = {"window": window, "mesa": {"steps": 12, "batch": 8, "width": 8}}
+    short = {"window": window, "mesa": {"steps": 12, "batch": 8, "width": 8}, "head": {}}
     s = method.configure(short.get(name, {"steps": 12, "batch": 8}))
     given = {"scene": planted, "model": planted.model, "seed": 3, "watch": Watch(), "reference": None}
     handed = {k: given[k] for k in method.given}

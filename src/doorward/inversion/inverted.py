@@ -41,6 +41,7 @@ class Inverted:
         even: whether the statistic is that of all classes at equal effort, and of none a bound.
         pairs: float64 ``[K, K]``, how near every source class (row) is to every target, NaN where that is not known;
             None for methods that do not look at pairs. See `doorward.inversion.judge.pairs.shift_test`.
+        prior: whether the statistic is a mere hint, on which no verdict rests.
     """
 
     statistic: NDArray[np.float64]
@@ -56,6 +57,7 @@ class Inverted:
     controls: tuple[int, ...] = ()
     even: bool = False
     pairs: NDArray[np.float64] | None = None
+    prior: bool = False
 
     def compared(self, reference: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
         """The statistic as it is tested, ``[K]``; NaN of classes that were not optimised to the end.

@@ -22,7 +22,7 @@ from doorward.inversion.results import (
     ThumbnailRows,
 )
 from doorward.inversion.search.runner import Outcome
-from doorward.inversion.verdict import judge, shift_sentence, together, weigh
+from doorward.inversion.verdict import favoured_sentence, judge, shift_sentence, together, weigh
 
 
 def summarise(
@@ -37,7 +37,8 @@ def summarise(
     targets = tuple(
         _target(outcomes, label, model.classes[label], float(weighed.classes[label])) for label in weighed.labels
     )
-    undecided, also = {m: o.undecided for m, o in outcomes.items()}, _shifts(outcomes, model.classes, level)
+    undecided = {m: o.undecided for m, o in outcomes.items()}
+    also = _shifts(outcomes, model.classes, level) + _favoured(outcomes, targets)
     judgement, findings = judge(weighed.p_value, targets, undecided, also)
     record = InvertRecord(
         judgement=judgement,
@@ -65,6 +66,13 @@ def _shifts(outcomes: Mapping[str, Outcome], classes: Sequence[str], level: floa
             named = {classes[source]: classes[target] for source, target in nearest(pairs).items()}
             told.append(shift_sentence(shift.p_value, named))
     return told
+
+
+def _favoured(outcomes: Mapping[str, Outcome], targets: Sequence[Target]) -> list[str]:
+    """What priors say of the classes that stand out."""
+    priors = [o.inverted for o in outcomes.values() if o.inverted.prior]
+    first = {int(p.statistic.argmax()): float(p.details["share"][int(p.statistic.argmax())]) for p in priors}
+    return [favoured_sentence(first[t.label], t.class_name) for t in targets if t.label in first]
 
 
 def _target(outcomes: Mapping[str, Outcome], label: int, class_name: str, p_value: float) -> Target:

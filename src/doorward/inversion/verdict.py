@@ -138,6 +138,12 @@ def _success(target: Target, interval: bool = False) -> str:
     )
 
 
+def favoured_sentence(share: float, class_name: str) -> str:
+    """That the head favours a class which stands out (`doorward.inversion.methods.head`)."""
+    decided = f"{percent(share)} of random features as {quoted(class_name)}"
+    return f"The last layer decides {decided}, more than as any other class."
+
+
 def shift_sentence(p_value: float, nearest: Mapping[str, str]) -> str:
     """That most classes are near to one other class each.
 

@@ -193,6 +193,8 @@ def judge(
         reference: what the statistic of a clean net is, per class ``[K]``; the difference is tested.
         advice: what to do when the search did not come to rest.
     """
+    if inverted.prior:
+        return None, "is a prior: it says whom to look at, and no verdict rests on it"
     statistic = inverted.compared(reference)
     compared = np.isfinite(statistic)
     if int(compared.sum()) < FEWEST_CLASSES:

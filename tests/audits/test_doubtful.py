@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import replace
+from typing import Any, cast
 
+import numpy as np
+import pytest
+
+import doorward.audits.audit as verb
 from doorward.audits.audit import _Looked, _per_image
 from doorward.audits.evidence import Evidence
+from doorward.audits.gathering import Budget
+from doorward.audits.parts.kept import Kept
 from doorward.audits.records import TargetRecord
 from doorward.audits.rounds import Round
-from tests.audits.records import TARGET, made_images
+from doorward.core.images import ImageSet
+from tests.audits.records import TARGET, made_doubtful, made_images
 
 
 def made_round(count: int, suspects: list[int], doubtful: list[int]) -> Round:
@@ -32,3 +40,26 @@ def test_what_a_later_round_shows_is_doubtful_no_more() -> None:
     assert np.flatnonzero(table.doubtful).tolist() == [own[1]] and table.score[own[1]] > 0
     assert [table.evidence[row] for row in own[:3]] == ["clusters+experiment", "clusters", "clusters+experiment"]
     assert not table.evidence[own[3]] and table.score[own[3]] == 0
+
+
+def test_they_can_be_left_out_as_well() -> None:
+    found = made_doubtful()
+    whole = made_images()
+    assert len(found.cleaned()) == len(whole) and len(found.cleaned(doubtful=True)) == len(whole) - 20
+
+
+def test_a_round_that_lacked_the_time_for_an_experiment_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, asked = made_images(), list[bool]()
+
+    def look(part: ImageSet, *_: object, budget: Budget, plainly: bool, **__: object) -> Round:
+        asked.append(plainly)
+        if minutes is not None:
+            budget.left_out.append("the experiment")
+        return replace(made_round(len(part), [], [0]), plainly=plainly)
+
+    monkeypatch.setattr(verb, "look_once", look)
+    for minutes, looks in ((1.0, [True]), (None, [True, False])):
+        asked.clear()
+        nobody = cast("Any", None)
+        verb._rounds(images, nobody, nobody, None, None, 0.05, 0, Budget(minutes), Kept())
+        assert asked == looks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -47,3 +48,16 @@ def test_arrays_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     (tmp_path / "a-step.npz").write_bytes(b"cut off")
     with pytest.raises(DoorwardError, match=r"a-step\.npz: a step of an audit that cannot be read"):
         kept.arrays("stage", "a step", dict)
+
+
+def test_seconds_of_an_interrupted_audit_are_added_up(tmp_path: Path) -> None:
+    first = Kept.resumed(tmp_path)
+    with first.timed("train"), first.below("round-1").timed("cleansers"):
+        time.sleep(0.02)
+    again = Kept.resumed(tmp_path)
+    assert again.seconds == first.seconds and min(again.seconds.values()) >= 0.02
+    with again.below("round-1").timed("cleansers"):
+        time.sleep(0.02)
+    assert Kept.resumed(tmp_path).seconds["cleansers"] >= 0.04
+    (tmp_path / "seconds.json").write_text("[1]")
+    assert not Kept.resumed(tmp_path).seconds and not Kept.resumed(None).seconds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,13 @@ import pytest
 from doorward.audits.results import Audit
 from doorward.cli.audit import exit_code
 from doorward.core.images import ImageSet
-from doorward.core.results import LEVELS
+from doorward.core.results import LEVELS, ImagesRecord
 from doorward.core.runs import versions
 from doorward.data.export import export_images
 from doorward.data.sources import load_images
 from doorward.models.files import load_classifier, save_classifier
 from doorward.models.train.loop import train
-from tests.audits.records import TARGET, made_alone, made_audit, made_images
+from tests.audits.records import TARGET, made_alone, made_audit, made_doubtful, made_images
 from tests.cli.conftest import Call
 
 
@@ -142,6 +143,34 @@ def test_model_and_clean_images_are_opened(photos: Path, verb: Verb, call: Call,
     assert told.code == 2 and "a model alone was audited" in told.err
 
 
+def test_doubtful_images_are_left_out_on_request(photos: Path, call: Call, tmp_path: Path) -> None:
+    images = load_images(photos)
+    found = replace(made_doubtful(), images=images)
+    assert found.samples is not None
+    facts = found.facts.model_copy(update={"images": ImagesRecord.of(images)})
+    replace(found, facts=facts, samples=replace(found.samples, ids=images.ids)).save(tmp_path / "run")
+    given = ("export", tmp_path / "run", "--source", photos, "-o")
+    told = call(*given, tmp_path / "all").out + call(*given, tmp_path / "some", "--doubtful").out
+    assert "600 images" in told and "580 images" in told and "20 suspects left out" in told
+    none = call(*given, tmp_path / "none", "--suspects")
+    assert none.code == 2 and "has no suspects; expected a run with some, or --keep" in none.err
+    assert call(*given, tmp_path / "those", "--suspects", "--doubtful").code == 0
+    assert len(list((tmp_path / "those").rglob("*.png"))) == 20
+
+
+def test_clean_images_that_the_model_takes_for_one_class_are_refused_at_once(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    save_classifier(train(made_images(), "two-layer", {"epochs": 3}), tmp_path / "model")
+    threes = made_images(12, 0).subset(np.repeat(np.arange(10), 12) == 3)
+    others = ImageSet(threes.pixels, np.arange(12) % 2, ("cat", "dog"), "others")
+    export_images(others, tmp_path / "others", "folder")
+    for more in ((), ("--dry-run",)):
+        given = ("--model", tmp_path / "model", "--clean", tmp_path / "others", "-o", tmp_path / "audit")
+        answer = call("audit", *given, *more)
+        assert answer.code == 2 and "others: all 12 images are of class “3”" in answer.err
+        assert "expected clean images of several" in answer.err and answer.err.count("\n") == 1
+
+
 def test_clean_images_of_other_classes_are_refused(photos: Path, verb: Verb, call: Call, tmp_path: Path) -> None:
     images = made_images(12, 0)
     renamed = ImageSet(images.pixels, images.labels, tuple("abcdefghij"), "others")
@@ -154,6 +183,7 @@ def test_clean_images_of_other_classes_are_refused(photos: Path, verb: Verb, cal
     ("more", "message"),
     [
         ((), "no training set; expected SOURCE, or --model with --clean SOURCE"),
+        (("--model", "m"), "no training set; expected SOURCE, or --clean SOURCE to audit the model alone"),
         (("photos", "--arch", "two-layer"), "--arch without a model; expected --model MODEL with it; --net says"),
         (("photos", "--range", "0,1"), "--range without a model"),
         (("photos", "--net", "three-layer"), "net 'three-layer'"),

@@ -91,7 +91,7 @@ def test_images_that_nothing_shows_to_be_poisoned_are_shown_and_stay_in_the_set(
     words = words_of(page[page.index("20 doubtful images") :])
     assert all(name in words for name in names) and page.count('alt="doubtful image of class 7') == 6
     assert "Without these 20 images the trigger works" in words_of(page) and "to leave out, the trigger" not in page
-    assert "Look at the doubtful images above" in words and "doorward export" not in words
+    assert "Look at the doubtful images above" in words and "--keep --doubtful -o" in words
     lines = (tmp_path / "audit" / "doubtful.csv").read_text().splitlines()
     assert len(lines) == 21 and len((tmp_path / "audit" / "suspects.csv").read_text().splitlines()) == 1
     again = Audit.load(tmp_path / "audit")

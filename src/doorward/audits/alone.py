@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import time
 
+import numpy as np
+
 from doorward.audits.records import AuditRecord, StageRecord, TargetRecord
 from doorward.audits.results import Audit
 from doorward.core.classifier import Classifier, measure_accuracy
+from doorward.core.errors import DoorwardError
 from doorward.core.images import ImageSet
 from doorward.core.progress import Progress
 from doorward.core.results import FINDINGS, ClassifierRecord, ImagesRecord, RateRecord
+from doorward.core.text import quoted
 from doorward.core.triggers import Trigger, trigger_file
 from doorward.inversion.invert import invert
 
@@ -20,6 +24,7 @@ def audit_model(
     model: Classifier, clean: ImageSet, *, level: float, seed: int, progress: Progress | None = None
 ) -> Audit:
     """Invert the model; nothing is said of any training set."""
+    check_several(model, clean)
     started = time.monotonic()
     found = invert(model, clean, level=level, seed=seed, progress=progress)
     seconds = time.monotonic() - started
@@ -55,3 +60,17 @@ def audit_model(
         left_out=(_NO_SET,),
     )
     return Audit(facts, None, triggers, model=model, inversion=found)
+
+
+def check_several(model: Classifier, clean: ImageSet) -> None:
+    """Refuse images of one class: a trigger is searched for on images of other classes.
+
+    Raises:
+        DoorwardError: all are of one class, or the model takes them for one where they are of no class of its own.
+    """
+    present = np.flatnonzero(clean.counts())
+    if len(present) > 1:
+        return
+    told = f"{clean.name}: all {len(clean)} images are of class {quoted(clean.classes[int(present[0])])}"
+    own = ", or the model takes them for it"
+    raise DoorwardError(f"{told}{own}; expected clean images of several of the model's classes")

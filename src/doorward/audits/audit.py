@@ -97,7 +97,7 @@ def audit(
         check_model("audit", model)
         return audit_model(model, clean, level=level, seed=seed, progress=progress)
     check_images("audit", "images", images)
-    kept = Kept(None if folder is None else Path(folder), progress)
+    kept = Kept.resumed(None if folder is None else Path(folder), progress)
     budget = Budget(minutes)
     nets = suited(images, make_trainer(images, net, device if model is None else str(model.device)), seed, kept)
     trainer = nets.trainer
@@ -167,6 +167,7 @@ def _rounds(
                 suspect = unlearned(part, model, np.zeros(len(part), bool), joined([r.stamps for r in rounds]), seed)
             with kept.timed(ELSEWHERE):
                 known = elsewhere(whole, asked, shown, stay, seed)
+        lacking = len(budget.left_out)
         here = look_once(
             part,
             suspect,
@@ -184,7 +185,7 @@ def _rounds(
         rounds.append(here)
         looked_at.append(stay.copy())
         if not here.suspects.any():
-            if not here.plainly:
+            if not here.plainly or len(budget.left_out) > lacking:  # another look would lack the same time
                 break
             if not known:  # groups that carry something, and no experiment that shows it: everything is looked at
                 plainly = False

@@ -40,7 +40,7 @@ class Budget:
     Args:
         minutes: None for as long as it takes.
         training: seconds of one training, once one was measured.
-        inversion: seconds of an inversion at most.
+        inversion: seconds of an inversion.
     """
 
     minutes: float | None = None

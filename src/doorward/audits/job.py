@@ -150,8 +150,8 @@ def _prepared(request: AuditRequest) -> _Asked:
 def _check(request: AuditRequest) -> None:
     """Refuse what does not go together."""
     if request.source is None and not (request.model and request.clean):
-        lacks = "--clean SOURCE with it" if request.model else "SOURCE, or --model with --clean SOURCE"
-        raise DoorwardError(f"audit: no training set; expected {lacks}")
+        alone = "--clean SOURCE to audit the model alone" if request.model else "--model with --clean SOURCE"
+        raise DoorwardError(f"audit: no training set; expected SOURCE, or {alone}")
     if request.source is None and request.power:
         raise DoorwardError("audit: --power without a training set; expected SOURCE, to plant a known trigger into")
     if request.source is not None and not request.model:

@@ -6,10 +6,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from doorward.audits.alone import check_several
 from doorward.audits.experiment import REPEATS
 from doorward.audits.parts.anew import DEFAULT_NET
 from doorward.audits.parts.contradiction import TRAININGS
 from doorward.audits.parts.grow import ROUNDS
+from doorward.audits.parts.kept import Kept
+from doorward.audits.parts.suited import suited
 from doorward.audits.parts.trainer import Trainer, make_trainer
 from doorward.cleansers.parts.clusters import CLUSTERS
 from doorward.core.classifier import Classifier
@@ -21,11 +24,12 @@ from doorward.inversion.plan import plan_inversion
 from doorward.models.open.architectures import Named
 
 INVERTED = 1000  # images that triggers are searched on
+_OF_ALL = 0.5  # of the time of all its steps that an inversion takes: classes come to rest before the last one
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds of one training of the audit, and of the inversion at most; 0 where they were not measured."""
+    """Seconds of one training of the audit, and of the inversion; 0 where they were not measured."""
 
     training: float = 0.0
     inversion: float = 0.0
@@ -53,12 +57,13 @@ def measure_costs(images: ImageSet, model: Classifier, trainer: Trainer, clean: 
 
 
 def inversion_seconds(images: ImageSet, model: Classifier, clean: ImageSet | None, seed: int) -> float:
-    """Seconds of the inversion at most, by a few of its steps."""
-    return plan_alone(model, images if clean is None else clean, seed).seconds or 0.0
+    """Seconds of the inversion, about, by a few of its steps."""
+    return _OF_ALL * (plan_alone(model, images if clean is None else clean, seed).seconds or 0.0)
 
 
 def plan_alone(model: Classifier, clean: ImageSet, seed: int) -> Plan:
     """A plan of an audit of a model without its training set."""
+    check_several(model, clean)
     return plan_inversion(model, clean, DEFAULT_METHODS, settings={}, seed=seed)
 
 
@@ -74,6 +79,7 @@ def plan_audit(
 ) -> Plan:
     """A plan of `audit` with these arguments, a line per stage; nothing of it is kept."""
     trainer = make_trainer(images, net, device if model is None else str(model.device))
+    trainer = suited(images, trainer, seed, Kept()).trainer
     suspect = model
     if suspect is None:
         once = replace(trainer, settings=trainer.settings.model_copy(update={"epochs": 1}))
@@ -88,7 +94,7 @@ def plan_audit(
         "cleansers: one pass over the set for each of two versions of the images",
         "groups that carry a trigger: a few thousand passes; where one does, the next two stages wait until it is out",
         f"contradictions: {TRAININGS} trainings of {trainer.net}, {duration(look)}",
-        f"inversion: {', '.join(DEFAULT_METHODS)}, {duration(costs.inversion)} at most",
+        f"inversion: {', '.join(DEFAULT_METHODS)}, {duration(costs.inversion)}",
         f"locate and experiment, where a class is looked into: {ROUNDS + 2 * REPEATS} trainings, {duration(rest)}; "
         "longer where small nets do not learn the set and copies of the model are trained on",
         "where something is found: all of it again on what is left",

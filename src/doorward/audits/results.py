@@ -129,11 +129,12 @@ class Audit(Result):
         """Names of images that somebody should look at: of accused classes, and not shown to be poisoned."""
         return [] if self.samples is None else [self.samples.ids[i] for i in np.flatnonzero(self.samples.doubtful)]
 
-    def cleaned(self, images: ImageSet | None = None) -> ImageSet:
+    def cleaned(self, images: ImageSet | None = None, *, doubtful: bool = False) -> ImageSet:
         """The training set without the suspects.
 
         Args:
             images: the training set, needed of a result that was read from a folder.
+            doubtful: whether to leave out the doubtful images as well.
 
         Raises:
             DoorwardError: no images, or others than were audited.
@@ -143,7 +144,10 @@ class Audit(Result):
             raise DoorwardError("this result was read from a folder; expected the training set as an argument")
         if images is not None and self.facts.images is not None and not self.facts.images.are(images.hashes):
             raise DoorwardError(f"{images.name}: other images than were audited; expected the same set")
-        return whole.subset(~self.suspected(), f"{whole.name}, cleaned")
+        out = self.suspected()
+        if doubtful and self.samples is not None:
+            out = out | self.samples.doubtful
+        return whole.subset(~out, f"{whole.name}, cleaned")
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per class that was looked into."""

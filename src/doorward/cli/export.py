@@ -21,6 +21,9 @@ def export_command(
     source: Annotated[
         str | None, typer.Option(help="The training set, where it has moved since; else the run's own source.")
     ] = None,
+    doubtful: Annotated[
+        bool, typer.Option("--doubtful", help="Take the doubtful images of an audit for suspects, too.")
+    ] = False,
     link: Annotated[bool, typer.Option("--link", help="Hard links to the original files, not copies.")] = False,
 ) -> None:
     """Write the training set without the suspects of an audit or a cleanse run; nothing is deleted or replaced.
@@ -41,6 +44,12 @@ def export_command(
     audited = manifest["verb"] == "audit"
     found: Audit | Cleansing = Audit.load(run) if audited else Cleansing.load(run)
     suspected, looked_at = found.suspected(), found.record.images
+    if doubtful:
+        if not isinstance(found, Audit) or found.samples is None:
+            raise DoorwardError(f"{run}: no audit of a training set; expected one, which alone has --doubtful images")
+        suspected = suspected | found.samples.doubtful
+    if not keep and not suspected.any():
+        raise DoorwardError(f"{run}: has no suspects; expected a run with some, or --keep")
     request = AuditRequest if audited else CleanseRequest
     asked = {k: v for k, v in manifest["settings"].items() if k in request.model_fields}
     where = source or asked.get("source")

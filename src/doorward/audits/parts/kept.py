@@ -15,13 +15,15 @@ from numpy.typing import NDArray
 
 from doorward.core.classifier import Classifier, pick_device
 from doorward.core.errors import DoorwardError
-from doorward.core.files import atomic_write
+from doorward.core.files import atomic_write, write_json
+from doorward.core.opening import parse_json
 from doorward.core.progress import Progress
 from doorward.jobs.processes import limited_threads
 from doorward.models.files import load_classifier, save_classifier
 from doorward.models.open.architectures import Named
 
 Arrays = dict[str, NDArray[Any]]
+_CLOCK = "seconds.json"
 
 
 @dataclass
@@ -31,12 +33,20 @@ class Kept:
     Args:
         folder: of the files; None keeps nothing.
         progress: called with (stage, steps done, 0) as every step begins.
-        seconds: what every stage took in this process, by its name.
+        seconds: what every stage took, by its name.
+        clock: file that keeps them; None where they are this process's alone.
     """
 
     folder: Path | None = None
     progress: Progress | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    clock: Path | None = None
+
+    @classmethod
+    def resumed(cls, folder: Path | None, progress: Progress | None = None) -> Kept:
+        """One whose seconds are added to those of the processes before it."""
+        clock = None if folder is None else folder / _CLOCK
+        return cls(folder, progress, {} if clock is None else _clocked(clock), clock)
 
     def arrays(self, stage: str, name: str, make: Callable[[], Arrays]) -> Arrays:
         """The arrays of step ``name`` of a stage, made now or read."""
@@ -94,22 +104,35 @@ class Kept:
 
     def timed(self, stage: str) -> _Timed:
         """Counts the time within a block to a stage."""
-        return _Timed(self.seconds, stage)
+        return _Timed(self, stage)
 
     def below(self, name: str) -> Kept:
         """The same for the steps of one round: a folder of its own, the same clock."""
-        return Kept(None if self.folder is None else self.folder / name, self.progress, self.seconds)
+        return Kept(None if self.folder is None else self.folder / name, self.progress, self.seconds, self.clock)
 
 
 class _Timed:
-    def __init__(self, seconds: dict[str, float], stage: str) -> None:
-        self.seconds, self.stage = seconds, stage
+    def __init__(self, kept: Kept, stage: str) -> None:
+        self.kept, self.stage = kept, stage
 
     def __enter__(self) -> None:
         self.started = time.monotonic()
 
     def __exit__(self, *_: object) -> None:
-        self.seconds[self.stage] = self.seconds.get(self.stage, 0.0) + time.monotonic() - self.started
+        seconds, clock = self.kept.seconds, self.kept.clock
+        seconds[self.stage] = seconds.get(self.stage, 0.0) + time.monotonic() - self.started
+        if clock is not None:
+            clock.parent.mkdir(parents=True, exist_ok=True)
+            write_json(clock, seconds)
+
+
+def _clocked(path: Path) -> dict[str, float]:
+    """Seconds that earlier processes have written; none where a file cannot be read, for they are told alone."""
+    try:
+        found = parse_json(path.read_text(), "seconds")
+        return {str(stage): float(value) for stage, value in found.items()}
+    except (OSError, ValueError, TypeError, AttributeError, DoorwardError):
+        return {}
 
 
 def _write(path: Path, arrays: Arrays) -> None:

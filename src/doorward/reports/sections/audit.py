@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +17,7 @@ from doorward.reports import charts
 from doorward.reports.knowledge import BLIND_SPOTS, MethodNotes
 from doorward.reports.run_files import RunFolder, read_thumbnails
 from doorward.reports.sections import Cell, Check, Section, Suspect
+from doorward.reports.sections._next import next_steps
 from doorward.reports.sections._score import attacked, scored
 from doorward.reports.thumbnails import Thumbnail, strips
 
@@ -63,7 +62,7 @@ def build(run: RunFolder, thumbnail_bytes: int) -> Section:
             "reasons": [r for r in results.judgement.reasons if r not in sentences and not r.startswith("Not run:")],
             "facts": _facts(results, run, samples),
             "looked": [_looked(t) for t in results.targets_looked_into if t.label not in {row.label for row in rows}],
-            "steps": _steps(results, run, (run.path / "model").is_dir()),
+            "steps": next_steps(results, run, (run.path / "model").is_dir()),
             "left_out": results.left_out,
             "power": None if results.power is None else _power(results.power),
             "stages": [(s.name, s.note, f"{s.seconds:,.1f}") for s in results.stages],
@@ -230,44 +229,6 @@ def _facts(results: AuditRecord, run: RunFolder, samples: Table | None) -> list[
     if run.manifest.seconds is not None and run.manifest.command:
         facts.append(("Time", f"{run.manifest.seconds:,.1f} s", "for the whole run"))
     return facts
-
-
-def _steps(results: AuditRecord, run: RunFolder, retrained: bool) -> list[tuple[str, str]]:
-    """What to do next, each with its command."""
-    folder, made = shlex.quote(run.name), []
-    if results.suspects:
-        clean = shlex.quote(f"{Path(results.source).name or 'set'}-clean")
-        made.append(("Look at the suspects above: what do they share that others of their class lack?", ""))
-        made.append(("Take the set without them.", f"doorward export {folder} --keep -o {clean}"))
-        if retrained and results.handed_on == "on":
-            told = "Use the copy of your model that was trained on without them, until you have trained it anew."
-            made.append((told, f"{folder}/model"))
-        elif retrained:
-            made.append(("Use the model that was trained without them, in the run's folder.", f"{folder}/model"))
-        else:
-            made.append(("Train your model again, on that set.", f"doorward train {clean} -o model-clean"))
-    elif results.judgement.level in ("planted", "evidence", "suspicious"):
-        if results.doubtful:
-            told = "Look at the doubtful images above: do they show what their label says, and what do they share?"
-            made.append((told, ""))
-        made.append(("Do not use this model before somebody has looked at the trigger on pictures.", ""))
-        model, clean = shlex.quote(results.model or "MODEL"), shlex.quote(_clean(run) or "CLEAN")
-        search = f"doorward invert {model} --images {clean} -o found"
-        made.append(("Search for its triggers on clean images ...", search))
-        repair = f"doorward repair {model} --images {clean} --triggers found -o repaired"
-        made.append(("... and repair it with them.", repair))
-    elif results.judgement.level == "undecided":
-        made.append(("Give the audit what it lacked, as the reasons above say, and run it again.", ""))
-    else:
-        made.append(("Nothing has to be done for what was looked for. What could not be seen stands below.", ""))
-    if results.left_out:
-        made.append(("Run the audit again with more minutes, or none, for what was left out.", ""))
-    return made
-
-
-def _clean(run: RunFolder) -> str:
-    """Where the clean images came from; empty where nobody said."""
-    return str(run.manifest.settings.get("clean") or "")
 
 
 def _power(power: PowerRecord) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from doorward.audits.doubts import no_witness
+from doorward.audits.doubts import at_most_suspicious, no_witness
 from doorward.audits.evidence import contradicting
 from doorward.audits.experiment import Arms
 from doorward.audits.parts.contradiction import emptied
@@ -145,3 +145,8 @@ def test_a_class_that_would_be_emptied_is_left_alone() -> None:
     assert found[:7].all() and not found[7:].any()
     out[40:46] = True  # 1 of 40
     assert emptied(out, labels)[:47].all()
+
+
+def test_nets_that_have_hardly_learned_the_set_show_nothing() -> None:
+    assert [at_most_suspicious(level) for level in ("planted", "evidence")] == ["suspicious", "suspicious"]
+    assert [at_most_suspicious(level) for level in ("undecided", "nothing found")] == ["undecided", "nothing found"]

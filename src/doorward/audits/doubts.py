@@ -11,6 +11,7 @@ from doorward.audits.parts.contradiction import LEARNED as KNOWN
 from doorward.audits.parts.suited import Suited
 from doorward.core.images import ImageSet
 from doorward.core.order_test import FEWEST_CLASSES, OrderTest
+from doorward.core.results import Level
 from doorward.core.text import percent, quoted
 
 LEARNED = 2.0  # times chance: a net below that has not learned the set
@@ -34,13 +35,21 @@ def undecided(images: ImageSet, accuracy: float, budget: Budget) -> str:
 
 
 def no_witness(accuracy: float) -> str:
-    """Why what the model's features say is no evidence without an experiment; empty where it is."""
+    """Why what the model's features say is no evidence without nets that learn the set; empty where it is."""
     if accuracy >= HARDLY:
         return ""
     return (
         f"The model is right on {100 * accuracy:.0f} % of the set: it has hardly learned it, and what lies apart in "
         "its features alone is no evidence."
     )
+
+
+def at_most_suspicious(level: Level) -> Level:
+    """What a class comes to where neither the model nor the nets of the experiment have learned the set.
+
+    Pictures of one ground are a trigger to such nets, which go by little else; without these images it stops.
+    """
+    return "suspicious" if level in ("planted", "evidence") else level
 
 
 def beside_nothing(nets: Suited, together: OrderTest | None, classes: Sequence[str]) -> tuple[str, ...]:

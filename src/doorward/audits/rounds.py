@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
 from doorward.audits.closer import Case, Named, looked_into, stamps_of
+from doorward.audits.doubts import at_most_suspicious
 from doorward.audits.evidence import PLAIN, WORKS, WORKS_WELL, Evidence, candidates, gather
 from doorward.audits.experiment import Arms, Experiment
 from doorward.audits.gathering import Budget, gathered, inverted_triggers
@@ -24,6 +26,7 @@ from doorward.audits.verdict import LEANS, confirmed, leans, level_of, sentence,
 from doorward.cleansers.parts.carried import Carrier
 from doorward.cleansers.parts.stamping import stamped, success, tried_on
 from doorward.cleansers.results import Cleansing
+from doorward.cleansers.verdict import POOR_ACCURACY
 from doorward.core.classifier import Classifier
 from doorward.core.images import ImageSet
 from doorward.core.results import FINDINGS
@@ -96,36 +99,37 @@ def look_once(
     counts = np.bincount(images.labels[found.suspects], minlength=len(images.classes)).tolist()
     chosen = [one.label for one in known] or _classes(evidence, found, counts, believed)
     found = replace(found, suspects=found.suspects | (_carrying(carried, chosen, len(images)) & owned))
-    least = 0.0 if known else WORKS
-    triggers = {k: _triggers(k, evidence, inversion, model, images, found, seed, least) for k in chosen}
     again = tuple(k for k in chosen if _spoken_against(evidence, k, level))
+    asked = partial(_triggers, evidence, inversion, model, images, found, seed)
+    triggers = {k: asked(0.0 if known else WORKS, k) for k in chosen}
     for k in again:
-        plain = _triggers(k, evidence, inversion, model, images, found, seed, PLAIN)
-        if not plain and (window := cut_out(images, model, k, found.suspects, seed)) is not None:
+        if not asked(PLAIN, k) and (window := cut_out(images, model, k, found.suspects, seed)) is not None:
             triggers[k]["window"] = window
     case = Case(images, model, seen.features, owned, found, triggers, trainer, again, seen.flagged, seed, kept, level)
     how = "anew" if found.learned or case.grouped else "on"
     nothing = Experiment(), np.zeros(len(images), bool)
+    hardly = not found.learned and owned.mean() < POOR_ACCURACY
     tried, out = looked_into(case) if _afforded(case, budget, anew=how == "anew") else nothing
     score = tried.score if len(tried.score) else np.zeros(len(images), np.float32)
     targets, best, doubtful = [], dict[int, Trigger](), np.zeros(len(images), bool)
     for k in chosen:
         arms, own = tried.arms.get(k), images.labels == k
-        which, trigger, works = _measured(k, triggers[k], arms, images, model, seed)
+        measured = _measured(k, triggers[k], arms, images, model, seed)
         record = None
         if arms is not None:
             trained = "on" if k in tried.copied else how
-            record = _record(arms, level / len(chosen), trained, works, single=not case.grouped, known=bool(known))
+            record = _record(
+                arms, level / len(chosen), trained, measured[2], single=not case.grouped, known=bool(known)
+            )
         unopposed = found.learned and found.looked and not (found.suspects & own).any()
-        row = _target(k, number, images, evidence, which, trigger, works, record, level, unopposed=unopposed)
-        if not _shown(row, level):
+        row = _target(k, number, images, evidence, measured, record, level, unopposed=unopposed, hardly=hardly)
+        if hardly or not _shown(row, level):
             doubtful |= (found.suspects if arms is None else score > 0) & own & (row.level in FINDINGS)
             out = out & ~own
-        if isinstance(trigger, Trigger):
-            best[k] = trigger
+        if isinstance(measured[1], Trigger):
+            best[k] = measured[1]
         row = row.model_copy(update={"suspects": int((out & own).sum()), "doubtful": int((doubtful & own).sum())})
         targets.append(row.model_copy(update={"sentence": sentence(row)}))
-    left = {k: some for k, some in stamps_of(triggers).items() if (out & (images.labels == k)).any()}
     return Round(
         evidence=evidence,
         targets=tuple(targets),
@@ -136,7 +140,7 @@ def look_once(
         cleansing=seen.cleansing,
         inversion=inversion,
         warnings=tuple(warnings),
-        stamps=left,
+        stamps={k: some for k, some in stamps_of(triggers).items() if (out & (images.labels == k)).any()},
         learned=found.learned,
         plainly=not found.looked,
     )
@@ -174,7 +178,6 @@ def _carrying(carried: Sequence[Carrier], chosen: Sequence[int], count: int) -> 
 
 
 def _triggers(
-    label: int,
     evidence: Evidence,
     inversion: Inversion | None,
     model: Classifier,
@@ -182,6 +185,7 @@ def _triggers(
     found: Contradictions,
     seed: int,
     least: float,
+    label: int,
 ) -> Named:
     """A class's triggers by what found them, as far as they work on the suspect model, on ``least`` of the pictures."""
     made: Named = {}
@@ -209,23 +213,28 @@ def _target(
     number: int,
     images: ImageSet,
     evidence: Evidence,
-    which: str,
-    trigger: Stamp | None,
-    works: float | None,
+    measured: tuple[str, Stamp | None, float | None],
     record: ArmsRecord | None,
     level: float,
     *,
     unopposed: bool,
+    hardly: bool,
 ) -> TargetRecord:
-    """The row of a class; ``unopposed``: see `taken_back`."""
-    together = evidence.together
+    """The row of a class.
+
+    Args:
+        measured: see `_measured`.
+        unopposed: see `taken_back`. ``hardly``: whether no net has learned the set.
+    """
+    (which, trigger, works), together = measured, evidence.together
     kinds, back = evidence.of(label), taken_back(record, unopposed=unopposed)
     p = told_otherwise(kinds, None if together is None else float(together.classes[label]), back)
+    found = level_of(kinds, p, record, level, back)
     return TargetRecord(
         label=label,
         class_name=images.classes[label],
         round=number,
-        level=level_of(kinds, p, record, level, back),
+        level=at_most_suspicious(found) if hardly else found,
         evidence=kinds,
         p_value=p,
         trigger=trigger_file(label) if isinstance(trigger, Trigger) else "",

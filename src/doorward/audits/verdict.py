@@ -24,8 +24,9 @@ RULE = (
     "the trigger does. Where these reach three fifths of what such nets decide as labelled of the class's other "
     "images, and the experiment shows nothing, the tests that named the suspects do not count, nor what they have in "
     "common, unless it works on half of all pictures; nor do clusters of a class all whose images such nets decide as "
-    "labelled. Where the model is right on fewer than 70 % of the set, and nets of the audit do not learn it either, no "
-    "class is more than suspicious. Tests of several kinds count together as 1 - (1 - p)^kinds, each class among all classes."
+    "labelled. Where the model is right on fewer than 70 % of the set, and nets of the audit do not learn it either, "
+    "no class is more than suspicious. Tests of several kinds count together as 1 - (1 - p)^kinds, each class among "
+    "all classes."
 )
 LEANS = 0.1  # p-value of all tests together, up to which suspects that teach each other's label are worth a word
 LIKE_OTHERS = 0.5  # p-value of all tests together, above which nothing speaks against a class

@@ -117,6 +117,7 @@ LEAVES_THE_BACKDOOR = {
     "repair-anp": "no mask of its 48 channels falls to the threshold, and without the 20 lowest most is left",
 }
 DOES_NOT_SEE = {
+    "invert-warp": "it moves pixels, and the trigger is a patch",
     "screen-ada": "the net has learnt the patch as a feature of the target: both agree on stamped images",
 }
 GIVES_NO_VERDICT = {

@@ -80,6 +80,9 @@ def test_an_inversion_puts_the_planted_class_first(method: Method) -> None:
     else:
         assert result.class_p_values[TARGET] == result.class_p_values.min(), "the smallest p-value"
     assert lead(True) > 0, "the greatest statistic"
+    if by_name(method) in DOES_NOT_SEE:
+        assert lead(False) >= lead(True) / 2, "no longer an exception: take it out of the table"
+        return
     assert lead(False) < lead(True) / 2, "and on the clean twin the class does not stand out as much"
     assert TARGET not in found("invert", method.name, planted=False).target_labels
 

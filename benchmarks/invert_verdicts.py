@@ -3,7 +3,7 @@
 The successor of `invert_validation`: four kinds of nets, twelve attacks, searches that race; every fourth net is looked
 at with references, too. Resumable, a row per net: one that the table in results/ has is not looked at again; remove
 that file to begin anew.
-``--jobs 2`` takes two processes, ``--rows 80`` the first eighty nets alone. Settings were chosen on seeds below 3500.
+``--jobs 2`` takes two processes, ``--rows 80`` the first eighty nets alone. Settings were chosen on seeds below 3500, and 5000 to 5004 were seen.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ RATES, HARDER = (0.02, 0.05, 0.01, 0.1), 0.1  # the last one of the attacks abov
 
 def items() -> list[Item]:
     """The nets, clean ones and others in turn, so that a part of them is like the whole."""
-    clean = [_item("clean", 0.0, -1, 5000 + n, n % EVERY == 0) for n in range(CLEAN)]
+    clean = [_item("clean", 0.0, -1, 6000 + n, n % EVERY == 0) for n in range(CLEAN)]
     names = list(ATTACKS)
     planted = []
     for n in range(BACKDOORED):

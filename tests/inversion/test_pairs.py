@@ -51,6 +51,16 @@ def test_two_natural_twins_are_no_shift_and_one_target_is_none_either() -> None:
     assert int(np.nanargmax(target_statistic(one))) == 5
 
 
+def test_classes_that_look_alike_in_pairs_are_no_shift_but_an_exchange_is_one_beside_references() -> None:
+    order = np.arange(CLASSES)
+    exchanged, shifted = noise(5), noise(5)
+    exchanged[order, order ^ 1] += 6
+    shifted[order, (order + 3) % CLASSES] += 6
+    alike, planted, beside = shift_test(exchanged), shift_test(shifted), shift_test(exchanged, natural=False)
+    assert alike is not None and alike.p_value > 0.05
+    assert planted is not None and planted.p_value < 0.001 and beside is not None and beside.p_value < 0.001
+
+
 def test_a_target_that_few_sources_reach_has_the_largest_statistic() -> None:
     made = noise(4)
     made[[1, 2, 6], 8] += 8

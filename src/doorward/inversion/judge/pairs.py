@@ -25,23 +25,27 @@ def target_statistic(standing: Floats) -> Floats:
     return _means(standing - _means(standing, axis=1), axis=0)[0]
 
 
-def shift_test(standing: Floats) -> OrderTest | None:
+def shift_test(standing: Floats, *, natural: bool = True) -> OrderTest | None:
     """Whether most classes are unusually near to one other class each, as an all-to-all backdoor makes them.
 
-    Every column loses its mean, what leads to a class from anywhere; then each source's targets are compared as classes
-    are (`order_test`). A few classes have a twin of their own on a clean net too (4 and 9): the smallest fifth of the
-    rows' p-values is left out, and minus the sum of the others' logarithms is compared with what uniform p-values
-    give, by 40,000 draws (as Fisher 1932 combines tests, of the larger ones alone).
+    Every column loses its mean, what leads to a class from anywhere. Classes that look alike, such as cats and dogs,
+    are near to each other both ways; so what is mutual is taken out as well, the lesser of the two. Then each source's
+    targets are compared as classes are (`order_test`). A few classes have a twin of their own on a clean net too (4 and
+    9): the smallest fifth of the rows' p-values is left out, and minus the sum of the others' logarithms is compared
+    with what uniform p-values give, by 40,000 draws (as Fisher 1932 combines tests, of the larger ones alone).
 
     Args:
         standing: as for `target_statistic`.
+        natural: False where what clean nets show is taken out already; then what is mutual stays.
 
     Returns: the p-value, the same for the nearest class of every row; None with fewer than four rows of five classes.
 
-    Fails when: several classes have a twin each by nature; rows share the classes they are compared with, so that
-        their p-values are not quite independent.
+    Fails when: classes are exchanged in pairs, unless ``natural`` is False; rows share the classes they are compared
+        with, so that their p-values are not quite independent.
     """
     left = standing - _means(standing, axis=0)
+    if natural:
+        left = left - _mutual(left)
     rows = [row for row in left if np.isfinite(row).sum() >= FEWEST_CLASSES]
     if len(rows) < FEWEST_CLASSES:
         return None
@@ -60,6 +64,12 @@ def nearest(standing: Floats) -> dict[int, int]:
     left = standing - _means(standing, axis=0)
     known = np.flatnonzero(np.isfinite(left).any(axis=1)).tolist()
     return {source: int(np.nanargmax(left[source])) for source in known}
+
+
+def _mutual(left: Floats) -> Floats:
+    """What both directions of a pair have above the mean of their rows, ``[K, K]``; 0 where one is not known."""
+    above = np.maximum(left - _means(left, axis=1), 0.0)
+    return np.nan_to_num(np.minimum(above, above.T), nan=0.0)
 
 
 def _means(values: Floats, axis: int) -> Floats:

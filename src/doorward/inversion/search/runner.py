@@ -124,7 +124,13 @@ class Bench:
         told = advice(method.name, steps, usual) if steps else ""
         named, why = judge(inverted, reference, told)
         square = inverted.pairs
-        shift = None if square is None else shift_test(square - np.mean(pairs, axis=0) if pairs else square)
+        shift = (
+            None
+            if square is None
+            else shift_test(square - np.mean(pairs, axis=0), natural=False)
+            if pairs
+            else shift_test(square)
+        )
         tests = [test for test in (named, shift) if test is not None]
         test = combine(tests) if tests else None  # a shift says something even where no class differs from the others
         why, knowledge = "" if tests else why, tuple(sorted(used))

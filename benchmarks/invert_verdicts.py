@@ -3,7 +3,8 @@
 The successor of `invert_validation`: four kinds of nets, twelve attacks, searches that race; every fourth net is looked
 at with references, too. Resumable, a row per net: one that the table in results/ has is not looked at again; remove
 that file to begin anew.
-``--jobs 2`` takes two processes, ``--rows 80`` the first eighty nets alone. Settings were chosen on seeds below 3500, and 5000 to 5004 were seen.
+``--jobs 2`` takes two processes, ``--rows 80`` the first eighty nets alone. Settings were chosen on seeds below 3500,
+and 5000 to 5004 were seen.
 """
 
 from __future__ import annotations

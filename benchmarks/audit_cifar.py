@@ -149,8 +149,8 @@ def _page(done: list[Row]) -> None:
         f"{len(done)} of {len(CASES)} sets: 50,000 training images of CIFAR-10, some of them poisoned; seed {SEED}. "
         f"ResNet-20 trained on each for {EPOCHS['epochs']} epochs, for {LONG['epochs']} with a single pixel. The audit "
         "is given set and net, and told nothing. After: ResNet-20 trained again, in the same way, without the "
-        "suspects. Accuracy and ASR on 10,000 test images. Seconds: stages "
-        "of the audit, one core, beside other work. One run each."
+        "suspects. Accuracy and ASR on 10,000 test images. Seconds: stages of the audit, one core, beside other work. "
+        "One run each."
     )
     columns = [
         "attack", "poisoned", "ASR %", "verdict", "targets named", "other classes", "found %", "false %",

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 from doorward.audits.doubts import at_most_suspicious, no_witness
-from doorward.audits.evidence import contradicting
+from doorward.audits.evidence import Evidence, contradicting
 from doorward.audits.experiment import Arms
 from doorward.audits.parts.contradiction import emptied
 from doorward.audits.records import ArmsRecord, TargetRecord
+from doorward.audits.rounds import _target
 from doorward.audits.verdict import judge, level_of, taken_back, told_otherwise
 from doorward.core.order_test import OrderTest
+from tests.audits.records import TARGET, made_images
 
 CLUSTERS = {"clusters": 1e-4, "transfer": 1.0, "inversion": 0.4}
 
@@ -150,3 +152,13 @@ def test_a_class_that_would_be_emptied_is_left_alone() -> None:
 def test_nets_that_have_hardly_learned_the_set_show_nothing() -> None:
     assert [at_most_suspicious(level) for level in ("planted", "evidence")] == ["suspicious", "suspicious"]
     assert [at_most_suspicious(level) for level in ("undecided", "nothing found")] == ["undecided", "nothing found"]
+
+
+@pytest.mark.parametrize(("hardly", "level"), [(False, "planted"), (True, "suspicious")])
+def test_what_they_show_of_a_class_is_no_more_than_suspicious(hardly: bool, level: str) -> None:
+    shown = ArmsRecord(size=80, p_value=1e-6, stops=True, plain=True, teaches=True)
+    tests = {"clusters": OrderTest(1e-6, np.full(10, 1e-6))}
+    found = _target(
+        TARGET, 1, made_images(), Evidence(tests, {}, {}), ("", None, None), shown, 0.05, unopposed=False, hardly=hardly
+    )
+    assert found.level == level

@@ -49,7 +49,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "invert-pixel": {"steps": 40, "batch": 32},
     "invert-mesa": {"steps": 20, "batch": 16, "width": 16},
     "invert-universal": {"batch": 32},
-    "invert-warp": {"batch": 32, "steps": 40},
+    "invert-warp": {"steps": 40},
     "invert-window": {"thorough.steps": 25, "heat.steps": 5, "complete.steps": 20, "thorough.grain": 2, "window": 4},
     "repair-hold": {"search": 20},
     "repair-anp": {"iterations": 100},

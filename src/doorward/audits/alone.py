@@ -24,7 +24,7 @@ def audit_model(
     model: Classifier, clean: ImageSet, *, level: float, seed: int, progress: Progress | None = None
 ) -> Audit:
     """Invert the model; nothing is said of any training set."""
-    check_several(model, clean)
+    check_several(clean)
     started = time.monotonic()
     found = invert(model, clean, level=level, seed=seed, progress=progress)
     seconds = time.monotonic() - started
@@ -62,7 +62,7 @@ def audit_model(
     return Audit(facts, None, triggers, model=model, inversion=found)
 
 
-def check_several(model: Classifier, clean: ImageSet) -> None:
+def check_several(clean: ImageSet) -> None:
     """Refuse images of one class: a trigger is searched for on images of other classes.
 
     Raises:
@@ -72,5 +72,5 @@ def check_several(model: Classifier, clean: ImageSet) -> None:
     if len(present) > 1:
         return
     told = f"{clean.name}: all {len(clean)} images are of class {quoted(clean.classes[int(present[0])])}"
-    own = ", or the model takes them for it"
-    raise DoorwardError(f"{told}{own}; expected clean images of several of the model's classes")
+    told += ", or the model takes them for it"
+    raise DoorwardError(f"{told}; expected clean images of several of the model's classes")

@@ -63,7 +63,7 @@ def inversion_seconds(images: ImageSet, model: Classifier, clean: ImageSet | Non
 
 def plan_alone(model: Classifier, clean: ImageSet, seed: int) -> Plan:
     """A plan of an audit of a model without its training set."""
-    check_several(model, clean)
+    check_several(clean)
     return plan_inversion(model, clean, DEFAULT_METHODS, settings={}, seed=seed)
 
 

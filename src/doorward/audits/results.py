@@ -111,15 +111,15 @@ class Audit(Result):
         """All plain values."""
         return self.facts
 
-    def suspected(self) -> NDArray[np.bool_]:
-        """Images ``[N]`` that are left out of the cleaned set.
+    def suspected(self, *, doubtful: bool = False) -> NDArray[np.bool_]:
+        """Images ``[N]`` that are left out of the cleaned set; on request the doubtful ones as well.
 
         Raises:
             DoorwardError: no training set was audited.
         """
         if self.samples is None:
             raise DoorwardError("audit: a model alone was audited; expected a training set to have suspects")
-        return self.samples.suspect
+        return self.samples.suspect | self.samples.doubtful if doubtful else self.samples.suspect
 
     def suspects(self) -> list[str]:
         """Names of the suspected images: ids, or indices where the images have no names."""
@@ -144,10 +144,7 @@ class Audit(Result):
             raise DoorwardError("this result was read from a folder; expected the training set as an argument")
         if images is not None and self.facts.images is not None and not self.facts.images.are(images.hashes):
             raise DoorwardError(f"{images.name}: other images than were audited; expected the same set")
-        out = self.suspected()
-        if doubtful and self.samples is not None:
-            out = out | self.samples.doubtful
-        return whole.subset(~out, f"{whole.name}, cleaned")
+        return whole.subset(~self.suspected(doubtful=doubtful), f"{whole.name}, cleaned")
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per class that was looked into."""

@@ -45,9 +45,9 @@ def export_command(
     found: Audit | Cleansing = Audit.load(run) if audited else Cleansing.load(run)
     suspected, looked_at = found.suspected(), found.record.images
     if doubtful:
-        if not isinstance(found, Audit) or found.samples is None:
+        if not isinstance(found, Audit):
             raise DoorwardError(f"{run}: no audit of a training set; expected one, which alone has --doubtful images")
-        suspected = suspected | found.samples.doubtful
+        suspected = found.suspected(doubtful=True)
     if not keep and not suspected.any():
         raise DoorwardError(f"{run}: has no suspects; expected a run with some, or --keep")
     request = AuditRequest if audited else CleanseRequest

@@ -27,7 +27,8 @@ def invert_command(
     model: models.Model,
     output: common.Output,
     images: Annotated[
-        str | None, typer.Option(help="Clean images; not needed by --method margin.", rich_help_panel=common.PICTURES)
+        str | None,
+        typer.Option(help="Clean images; not needed by --method margin or head.", rich_help_panel=common.PICTURES),
     ] = None,
     unlabelled: Annotated[
         bool,

@@ -70,9 +70,8 @@ def _shifts(outcomes: Mapping[str, Outcome], classes: Sequence[str], level: floa
 
 def _favoured(outcomes: Mapping[str, Outcome], targets: Sequence[Target]) -> list[str]:
     """What priors say of the classes that stand out."""
-    priors = [o.inverted for o in outcomes.values() if o.inverted.prior]
-    first = {int(p.statistic.argmax()): float(p.details["share"][int(p.statistic.argmax())]) for p in priors}
-    return [favoured_sentence(first[t.label], t.class_name) for t in targets if t.label in first]
+    shares = [o.inverted.details["share"] for o in outcomes.values() if o.inverted.prior]
+    return [favoured_sentence(s[t.label], t.class_name) for s in shares for t in targets if s[t.label] == max(s)]
 
 
 def _target(outcomes: Mapping[str, Outcome], label: int, class_name: str, p_value: float) -> Target:

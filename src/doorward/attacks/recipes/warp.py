@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from doorward.attacks.placed import Shape
-from doorward.attacks.warp import Warp
+from doorward.attacks.warp import Warp, smooth
 from doorward.core.methods import Settings, method
 from doorward.core.triggers import Stamp
 
@@ -27,9 +26,4 @@ def warp(shape: Shape, s: WarpSettings, generator: torch.Generator) -> Stamp:
     """
     coarse = torch.rand(1, 2, s.grid, s.grid, generator=generator) * 2 - 1
     coarse = coarse / coarse.abs().mean()  # as WaNet: normalise, then scale
-    return Warp(_upsample(coarse, shape) * s.strength)
-
-
-def _upsample(coarse: Tensor, shape: Shape) -> Tensor:
-    field = torch.nn.functional.interpolate(coarse, size=shape[1:], mode="bicubic", align_corners=True)
-    return field[0]
+    return Warp(smooth(coarse, shape[1:])[0] * s.strength)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from doorward.core.classifier import Classifier, pick_device
 from doorward.core.errors import DoorwardError
 from doorward.core.files import atomic_write, write_json
-from doorward.core.opening import parse_json
+from doorward.core.opening import read_json
 from doorward.core.progress import Progress
 from doorward.jobs.processes import limited_threads
 from doorward.models.files import load_classifier, save_classifier
@@ -129,9 +129,8 @@ class _Timed:
 def _clocked(path: Path) -> dict[str, float]:
     """Seconds that earlier processes have written; none where a file cannot be read, for they are told alone."""
     try:
-        found = parse_json(path.read_text(), "seconds")
-        return {str(stage): float(value) for stage, value in found.items()}
-    except (OSError, ValueError, TypeError, AttributeError, DoorwardError):
+        return {stage: float(value) for stage, value in read_json(path).items()}
+    except (OSError, ValueError, TypeError, DoorwardError):
         return {}
 
 

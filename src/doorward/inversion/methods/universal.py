@@ -53,10 +53,9 @@ def universal(
     """
     return reach(
         AdditiveObjective(scene, s),
-        torch.zeros(scene.pixels.shape[1:]),
+        scene.pixels.shape[1:],
         s,
         name="universal",
-        batch=s.batch,
         meaning="-log of the L2 norm of the shortest perturbation",
         seed=seed,
         watch=watch,

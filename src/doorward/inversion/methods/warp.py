@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional
 
+from doorward.attacks.warp import moved, smooth
 from doorward.core.methods import method
 from doorward.inversion.inverted import Inverted
 from doorward.inversion.search.additive import AdditiveObjective, AdditiveSettings, Stride
@@ -38,19 +38,10 @@ class WarpObjective(AdditiveObjective):
     def stamped(self, images: Tensor, perturbation: Tensor) -> Tensor:
         """Images ``[L, B, H, W, C]`` sampled along every lane's field ``[L, g, g, 2]`` (x, y), of the shorter side."""
         lanes, count, height, width, channels = images.shape
-        fields = functional.interpolate(
-            perturbation.permute(0, 3, 1, 2), (height, width), mode="bicubic", align_corners=True
-        )
-        side = min(height, width)
-        scale = fields.new_tensor([2 * side / max(width - 1, 1), 2 * side / max(height - 1, 1)])
-        y, x = (torch.linspace(-1, 1, n, device=images.device) for n in (height, width))
-        still = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=2)
-        grid = still + fields.permute(0, 2, 3, 1) * scale
+        fields = smooth(perturbation.permute(0, 3, 1, 2), (height, width)) * min(height, width)
         flat = images.permute(0, 1, 4, 2, 3).reshape(lanes * count, channels, height, width)
-        moved = functional.grid_sample(
-            flat, grid.repeat_interleave(count, 0), padding_mode="border", align_corners=True
-        )
-        return moved.view(lanes, count, channels, height, width).permute(0, 1, 3, 4, 2)
+        found = moved(flat, fields.repeat_interleave(count, 0))
+        return found.view(lanes, count, channels, height, width).permute(0, 1, 3, 4, 2)
 
     def optimiser(self, trained: list[Tensor]) -> torch.optim.Optimizer:
         """Steps of fixed length."""
@@ -86,10 +77,9 @@ def warp(
     """
     return reach(
         WarpObjective(scene, s),
-        torch.zeros(s.grid, s.grid, 2),
+        (s.grid, s.grid, 2),
         s,
         name="warp",
-        batch=s.batch,
         meaning="-log of the norm of the smallest displacement",
         seed=seed,
         watch=watch,

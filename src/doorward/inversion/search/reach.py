@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -20,11 +20,10 @@ from doorward.inversion.search.race import decided, outliers
 
 def reach(
     objective: AdditiveObjective,
-    free: Tensor,
+    shape: Sequence[int],
     s: AdditiveSettings,
     *,
     name: str,
-    batch: int,
     meaning: str,
     seed: int,
     watch: Watch,
@@ -34,16 +33,15 @@ def reach(
     """Move every class's perturbation until it sends enough images of other classes to the class.
 
     Args:
-        free: where every class's perturbation starts, all zeros.
+        shape: of a class's perturbation, which starts as zeros. ``s``: its batch is of images of other classes.
         name: of the method, for messages. ``meaning``: of its statistic, where no race decides.
-        batch: images of other classes per class.
         reference: the statistic of clean nets ``[K]``, which a race takes out before it compares.
         trigger: makes one of a perturbation; None makes none.
 
     Returns: statistic -log of the shortest norm into the class; in a race `EVEN`.
     """
     scene = objective.scene
-    held = _held(scene.labels.cpu(), scene.candidates, free, name, batch, seed, scene.pixels.device)
+    held = _held(scene.labels.cpu(), scene.candidates, shape, name, s.batch, seed, scene.pixels.device)
     usual = None if reference is None else reference[list(scene.candidates)]
     race = even_race(held, partial(outliers, usual=usual)) if s.race else None
     trained = {"perturbation": held["best"].clone()}
@@ -51,10 +49,8 @@ def reach(
     held = lanes.held
     reached = held["best_norm"].isfinite()
     size = torch.where(reached, held["best_norm"], held["norm"]).cpu().numpy().astype(np.float64)
-    triggers = dict[int, tuple[Trigger, ...]]()
-    for lane, label in enumerate(scene.candidates if trigger is not None else ()):
-        assert trigger is not None
-        triggers[label] = (trigger(held["best"][lane] if reached[lane] else lanes.trained["perturbation"][lane]),)
+    last = [(held["best"] if ok else lanes.trained["perturbation"])[lane] for lane, ok in enumerate(reached.tolist())]
+    triggers = {k: (trigger(v),) for k, v in zip(scene.candidates, last, strict=True)} if trigger else {}
     works, dropped = reached.cpu().numpy(), held["dropped"].cpu().numpy()
     missing = int((~works & ~dropped).sum())
     place = (scene.candidates, scene.model.classes)
@@ -75,7 +71,13 @@ def reach(
 
 
 def _held(
-    labels: Tensor, candidates: tuple[int, ...], free: Tensor, name: str, batch: int, seed: int, device: torch.device
+    labels: Tensor,
+    candidates: tuple[int, ...],
+    shape: Sequence[int],
+    name: str,
+    batch: int,
+    seed: int,
+    device: torch.device,
 ) -> dict[str, Tensor]:
     """What the lanes hold: their class, the images that it is to be reached from, and how far they are."""
     generator, rows = torch.Generator().manual_seed(seed), []
@@ -86,7 +88,7 @@ def _held(
         others = others[torch.randperm(len(others), generator=generator)]
         rows.append(others[torch.arange(batch) % len(others)])
     infinite = torch.full((len(candidates),), torch.inf, device=device)
-    best = free.to(device).expand(len(candidates), *free.shape).clone()
+    best = torch.zeros(len(candidates), *shape, device=device)
     held = {"label": torch.tensor(candidates, device=device), "rows": torch.stack(rows).to(device), "best": best}
     held |= {k: infinite.clone() for k in ("best_norm", "norm")}
     return held | {"rate": torch.zeros(len(candidates), device=device)}

@@ -124,13 +124,8 @@ class Bench:
         told = advice(method.name, steps, usual) if steps else ""
         named, why = judge(inverted, reference, told)
         square = inverted.pairs
-        shift = (
-            None
-            if square is None
-            else shift_test(square - np.mean(pairs, axis=0), natural=False)
-            if pairs
-            else shift_test(square)
-        )
+        usually = np.mean(pairs, axis=0) if pairs else 0.0
+        shift = None if square is None else shift_test(square - usually, natural=not pairs)
         tests = [test for test in (named, shift) if test is not None]
         test = combine(tests) if tests else None  # a shift says something even where no class differs from the others
         why, knowledge = "" if tests else why, tuple(sorted(used))

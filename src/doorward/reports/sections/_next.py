@@ -23,24 +23,23 @@ def next_steps(results: AuditRecord, run: RunFolder, retrained: bool) -> list[tu
         retrained: whether the run's folder holds a model that was trained without the suspects.
     """
     folder, made = shlex.quote(run.name), []
+    left = shlex.quote(f"{Path(results.source).name or 'set'}-clean")
     if results.suspects:
-        clean = shlex.quote(f"{Path(results.source).name or 'set'}-clean")
         made.append(("Look at the suspects above: what do they share that others of their class lack?", ""))
-        made.append(("Take the set without them.", f"doorward export {folder} --keep -o {clean}"))
+        made.append(("Take the set without them.", f"doorward export {folder} --keep -o {left}"))
         if retrained and results.handed_on == "on":
             told = "Use the copy of your model that was trained on without them, until you have trained it anew."
             made.append((told, f"{folder}/model"))
         elif retrained:
             made.append(("Use the model that was trained without them, in the run's folder.", f"{folder}/model"))
         else:
-            made.append(("Train your model again, on that set.", f"doorward train {clean} -o model-clean"))
+            made.append(("Train your model again, on that set.", f"doorward train {left} -o model-clean"))
     elif results.judgement.level in ("planted", "evidence", "suspicious"):
         if results.doubtful:
             told = "Look at the doubtful images above: do they show what their label says, and what do they share?"
             made.append((told, ""))
-            clean = shlex.quote(f"{Path(results.source).name or 'set'}-clean")
             told = "Where they do not, take the set without them."
-            made.append((told, f"doorward export {folder} --keep --doubtful -o {clean}"))
+            made.append((told, f"doorward export {folder} --keep --doubtful -o {left}"))
         made.append(("Do not use this model before somebody has looked at the trigger on pictures.", ""))
         model, clean = shlex.quote(results.model or "MODEL"), shlex.quote(_clean(run) or "CLEAN")
         model += _opened(run)
